@@ -1,0 +1,158 @@
+"""Parquet corpora: `image` (bytes, or a struct with bytes, as Hugging Face writes it) or `image_path`;
+`alt_text`; `url` if there is one. Called through readers.py.
+"""
+
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from upath import UPath
+
+from components.corpus.corpus_files import find_files
+from components.corpus.fragments import Fragment, RawRecord, cut
+
+BATCH_ROWS = 256  # rows decoded at a time
+
+
+def plan(path: str, rows_per_fragment: int) -> tuple[list[Fragment], list[tuple[str, str]]]:
+    """Fragments of every file in order of name; each file's columns are checked here, before any work."""
+    fragments: list[Fragment] = []
+    files: list[tuple[str, str]] = []
+    for name, file_path in find_files(path, (".parquet",)):
+        with UPath(file_path).open("rb") as file:
+            table = _opened(file, file_path)
+            image = _image_column(table.schema_arrow, file_path)
+            files.append((name, file_path))
+            if image == "image_path":
+                files += _pointed_at(table, name, file_path)
+            for start, stop in cut(table.metadata.num_rows, rows_per_fragment):
+                fragments.append(Fragment(len(fragments), "parquet", file_path, start, stop))
+    return fragments, files
+
+
+def read(fragment: Fragment) -> Iterator[RawRecord]:
+    folder = UPath(fragment.path).parent
+    with UPath(fragment.path).open("rb") as file:
+        table = _opened(file, fragment.path)
+        image = _image_column(table.schema_arrow, fragment.path)
+        columns = [image, "alt_text", *(["url"] if "url" in table.schema_arrow.names else [])]
+        for row in _rows(table, columns, fragment):
+            data = row[image]
+            if image == "image_path":
+                data = _file_bytes(folder, data)
+            elif isinstance(data, dict):
+                data = data["bytes"]
+            yield RawRecord(data, row["alt_text"], row.get("url"))
+
+
+def _rows(table: pq.ParquetFile, columns: list[str], fragment: Fragment) -> Iterator[dict[str, Any]]:
+    """The fragment's rows, from the row groups it overlaps."""
+    groups, first, offset = [], None, 0
+    for group in range(table.metadata.num_row_groups):
+        rows = table.metadata.row_group(group).num_rows
+        if offset < fragment.stop and offset + rows > fragment.start:
+            groups.append(group)
+            first = offset if first is None else first
+        offset += rows
+    at = first or 0
+    try:
+        for batch in table.iter_batches(BATCH_ROWS, row_groups=groups, columns=columns):
+            low, high = max(fragment.start - at, 0), min(fragment.stop - at, batch.num_rows)
+            if low < high:
+                yield from _decoded(batch.slice(low, high - low), fragment.path).to_pylist()
+            at += batch.num_rows
+            if at >= fragment.stop:
+                return
+    except pa.ArrowException as error:
+        raise ValueError(f"{fragment.path} is damaged: {_one_line(error)}; fetch it again") from error
+
+
+def _decoded(batch: pa.RecordBatch, path: str) -> pa.RecordBatch:
+    """The batch with texts that are not UTF-8 made readable, so that one bad row does not stop the rest."""
+    try:
+        batch.validate(full=True)
+    except pa.ArrowInvalid:
+        columns = []
+        for column in batch.columns:
+            if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+                raw = column.cast(pa.large_binary()).to_pylist()
+                texts = [value if value is None else value.decode("utf-8", "replace") for value in raw]
+                columns.append(pa.array(texts, pa.large_string()))
+            else:
+                columns.append(column)
+        return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
+    return batch
+
+
+def _opened(file: Any, path: str) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(file)
+    except pa.ArrowException as error:
+        raise ValueError(f"{path} is no readable parquet file: {_one_line(error)}; fetch it again") from error
+
+
+def _image_column(schema: pa.Schema, path: str) -> str:
+    """`image` or `image_path`, whichever there is, after every column's type has been checked."""
+    name = "image" if "image" in schema.names else "image_path"
+    there = ", ".join(schema.names)
+    if name not in schema.names:
+        raise ValueError(
+            f"{path}: column 'image' is missing; it has {there}; name one 'image' (bytes) or 'image_path'"
+        )
+    if "alt_text" not in schema.names:
+        raise ValueError(f"{path}: column 'alt_text' is missing; it has {there}; rename the text's column")
+    wanted = [("alt_text", "a string", _is_text)]
+    wanted.append(
+        ("image", "binary or a struct with binary 'bytes'", _is_image)
+        if name == "image"
+        else ("image_path", "a string", _is_text)
+    )
+    if "url" in schema.names:
+        wanted.append(("url", "a string", _is_text))
+    for column, expected, fits in wanted:
+        found = schema.field(column).type
+        if not fits(found):
+            raise ValueError(f"{path}: column '{column}' is {found}, expected {expected}; cast it")
+    return name
+
+
+def _is_text(found: pa.DataType) -> bool:
+    if pa.types.is_dictionary(found):
+        found = found.value_type
+    return any(test(found) for test in (pa.types.is_string, pa.types.is_large_string, pa.types.is_null))
+
+
+def _is_image(found: pa.DataType) -> bool:
+    if pa.types.is_struct(found):
+        return found.get_field_index("bytes") >= 0 and _is_image(found.field("bytes").type)
+    return any(test(found) for test in (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_null))
+
+
+def _pointed_at(table: pq.ParquetFile, name: str, path: str) -> list[tuple[str, str]]:
+    """The image files that the rows point at: they are the corpus's content too."""
+    folder = UPath(path).parent
+    prefix = PurePosixPath(name).parent
+    pointers = {value for value in table.read(["image_path"])["image_path"].to_pylist() if value}
+    inside = sorted(pointer for pointer in pointers if _is_inside(pointer))
+    return [(str(prefix / p), str(folder / p)) for p in inside if (folder / p).is_file()]
+
+
+def _file_bytes(folder: UPath, pointer: str | None) -> bytes | None:
+    """The bytes of the file beside the table; None where there is no such file or it lies elsewhere."""
+    if not pointer or not _is_inside(pointer):
+        return None
+    try:
+        return (folder / pointer).read_bytes()
+    except OSError:
+        return None
+
+
+def _is_inside(pointer: str) -> bool:
+    """A table must not make us read files outside its own folder."""
+    return not PurePosixPath(pointer).is_absolute() and ".." not in PurePosixPath(pointer).parts
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

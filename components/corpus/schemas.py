@@ -1,0 +1,109 @@
+"""The data contracts: Arrow schemas of every hand-off, the reject reasons, and a record's key.
+
+Every stage writes and reads through these; a missing, extra or retyped column fails before the first write.
+"""
+
+import hashlib
+from enum import StrEnum
+
+import pyarrow as pa
+
+
+class Reason(StrEnum):
+    """Why a record did not go on. Closed: a reason that is not listed here cannot be written."""
+
+    # alt-text rules
+    ALT_MISSING = "alt_missing"  # null or empty
+    ALT_TOO_SHORT = "alt_too_short"
+    ALT_TOO_LONG = "alt_too_long"
+    ALT_FILENAME = "alt_filename"
+    ALT_URL = "alt_url"
+    ALT_DIGITS = "alt_digits"  # digits, sizes, codes
+    ALT_BOILERPLATE = "alt_boilerplate"  # "image", "logo", "photo of"
+    ALT_SPAM = "alt_spam"  # SEO and shop text
+    ALT_MARKUP = "alt_markup"
+    ALT_LANGUAGE = "alt_language"
+    ALT_REPETITION = "alt_repetition"
+    # images
+    IMAGE_MISSING = "image_missing"
+    IMAGE_BROKEN = "image_broken"
+    IMAGE_FORMAT = "image_format"
+    IMAGE_TOO_SMALL = "image_too_small"
+    IMAGE_TOO_LARGE = "image_too_large"
+    IMAGE_ASPECT = "image_aspect"
+    IMAGE_BLANK = "image_blank"
+    # records
+    DUPLICATE = "duplicate"
+    NEAR_DUPLICATE = "near_duplicate"
+    JUDGE_SCORE = "judge_score"
+    # captions
+    CAPTION_EMPTY = "caption_empty"
+    CAPTION_REPETITION = "caption_repetition"
+    CAPTION_SCORE = "caption_score"
+    # the one reason that is an error of ours or of the record's bytes, not a decision
+    ERRORED = "errored"
+
+
+CORPUS = pa.schema([("image", pa.binary()), ("alt_text", pa.string()), ("url", pa.string())])
+
+FILTERED = pa.schema(
+    [
+        ("key", pa.string()),
+        ("image", pa.binary()),
+        ("alt_text", pa.string()),
+        ("url", pa.string()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("sha256", pa.string()),
+        ("phash", pa.string()),
+        ("language", pa.string()),
+        ("judge_score", pa.float32()),
+    ]
+)
+
+CAPTIONED = pa.schema(
+    [
+        *FILTERED,
+        ("caption_short", pa.string()),
+        ("caption_long", pa.string()),
+        ("captioner", pa.string()),
+        ("prompt_hash", pa.string()),
+        ("score_short", pa.float32()),
+        ("score_long", pa.float32()),
+    ]
+)
+
+REJECTS = pa.schema(
+    [
+        ("key", pa.string()),
+        ("stage", pa.string()),
+        ("reason", pa.string()),
+        ("detail", pa.string()),
+        ("alt_text", pa.string()),
+        ("url", pa.string()),
+    ]
+)
+
+LABELLED = pa.schema([("image", pa.binary()), ("caption_short", pa.string()), ("caption_long", pa.string())])
+
+
+def check_schema(actual: pa.Schema, expected: pa.Schema, where: str, *, extra: bool = False) -> None:
+    """Raise ValueError naming the first column that is missing, retyped or (unless `extra`) unexpected."""
+    for field in expected:
+        if field.name not in actual.names:
+            raise ValueError(
+                f"{where}: column '{field.name}' ({field.type}) is missing; it has {', '.join(actual.names)}"
+            )
+        found = actual.field(field.name).type
+        if found != field.type:
+            raise ValueError(f"{where}: column '{field.name}' is {found}, expected {field.type}")
+    for name in actual.names:
+        if not extra and name not in expected.names:
+            raise ValueError(f"{where}: column '{name}' is not part of the schema; remove it")
+
+
+def record_key(image: bytes, source_id: str) -> str:
+    """A record's key: 32 hex digits of the image's bytes and where it came from; never a position."""
+    digest = hashlib.sha256(hashlib.sha256(image).digest())
+    digest.update(source_id.encode())
+    return digest.hexdigest()[:32]

@@ -1,0 +1,214 @@
+"""The toy web: a small crawl with ground truth, and a labelled set beside it; both a function of the seed.
+
+The web has what webs have: good alt texts, vague ones, junk; broken, tiny and duplicate images. The truth
+about each record is stored apart, for tests and for the evaluation; no stage reads it. Called where a run's
+corpus is `toy:N`.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from components.corpus import toyweb_images as images
+from components.corpus import toyweb_texts as texts
+from components.corpus.schemas import CORPUS, LABELLED
+from components.corpus.world import Scene, caption_long, caption_short, draw_scene
+from components.randomness import derive_seed
+
+ROWS_PER_FILE = 500
+
+# What a record is, and how often. Everything from "filename" on is junk, and its name is the junk's reason.
+GOOD_KINDS: dict[str, float] = {"good": 0.407, "partial": 0.20, "vague": 0.08, "colourless": 0.003}
+JUNK_KINDS: dict[str, float] = {
+    "filename": 0.024, "url": 0.016, "digits": 0.02, "boilerplate": 0.026, "spam": 0.026, "markup": 0.016,
+    "language": 0.024, "empty": 0.013, "null": 0.016, "mismatch": 0.024,
+    "broken": 0.026, "tiny": 0.014, "blank": 0.007, "banner": 0.004,
+    "duplicate": 0.028, "reencoded": 0.026,
+}  # fmt: skip
+COPIES = ("duplicate", "reencoded")
+ORIGINAL_KINDS = ("good", "partial", "vague")  # what gets copied
+ORIGINALS_KEPT = 2000  # records; a copy is never further from its original
+LABELLED_SHARE = 4  # one scene in so many is the labelled set's: it never shows a scene of the web
+MOST_DRAWS = 200
+
+TRUTH = pa.schema(
+    [
+        ("url", pa.string()),
+        ("scene", pa.string()),  # JSON of the scene that the image shows, or would
+        ("alt_kind", pa.string()),  # how the alt text was made: good, partial, vague, filename, ...
+        ("junk", pa.bool_()),
+        ("junk_reason", pa.string()),  # a key of JUNK_KINDS, null where the record is good
+        ("duplicate_of", pa.string()),  # the url of the record whose image this one repeats
+    ]
+)
+
+
+@dataclass(frozen=True)
+class ToyWeb:
+    """Where it was written: a folder of parquet files, a parquet file, a parquet file."""
+
+    web: Path
+    labelled: Path
+    truth: Path
+
+
+@dataclass(frozen=True)
+class ToyRecord:
+    """One row of the web and the truth about it."""
+
+    image: bytes | None
+    alt_text: str | None
+    url: str
+    scene: Scene
+    alt_kind: str
+    junk_reason: str | None
+    duplicate_of: str | None
+
+    def corpus_row(self) -> dict[str, object]:
+        return {"image": self.image, "alt_text": self.alt_text, "url": self.url}
+
+    def truth_row(self) -> dict[str, object]:
+        return {
+            "url": self.url,
+            "scene": json.dumps(self.scene.to_dict()),
+            "alt_kind": self.alt_kind,
+            "junk": self.junk_reason is not None,
+            "junk_reason": self.junk_reason,
+            "duplicate_of": self.duplicate_of,
+        }
+
+
+def write_toy_web(folder: Path | str, records: int, seed: int, labelled: int) -> ToyWeb:
+    """Write `records` rows of folder/web and folder/truth.parquet, and `labelled` of folder/labelled.parquet.
+
+    The same arguments write the same bytes. Each file appears whole or not at all.
+    """
+    folder = Path(folder)
+    toy = ToyWeb(folder / "web", folder / "labelled.parquet", folder / "truth.parquet")
+    toy.web.mkdir(parents=True, exist_ok=True)
+    truth: list[dict[str, object]] = []
+    rows: list[dict[str, object]] = []
+    names: list[str] = []
+    for record in draw_records(records, seed):
+        truth.append(record.truth_row())
+        rows.append(record.corpus_row())
+        if len(rows) == ROWS_PER_FILE or len(truth) == records:
+            names.append(f"part-{len(names):05d}.parquet")
+            _write(toy.web / names[-1], rows, CORPUS)
+            rows = []
+    for stale in set(toy.web.glob("part-*.parquet")) - {toy.web / name for name in names}:
+        stale.unlink()  # of a larger web that was written here before
+    _write(toy.truth, truth, TRUTH)
+    _write(toy.labelled, draw_labelled(labelled, seed), LABELLED)
+    return toy
+
+
+def draw_records(records: int, seed: int) -> Iterator[ToyRecord]:
+    """The web's rows in order. A copy comes after its original, which is always a good record."""
+    rng = np.random.default_rng(derive_seed(seed, "toy web plan"))
+    shares = GOOD_KINDS | JUNK_KINDS
+    plan = rng.choice(list(shares), size=records, p=list(shares.values())).tolist()
+    originals: list[ToyRecord] = []
+    seen: set[Scene] = set()
+    for index, kind in enumerate(plan):
+        if kind in COPIES and originals:
+            yield _draw_copy(originals[int(rng.integers(len(originals)))], seed, index, kind)
+            continue
+        record = _draw_record(seed, index, "good" if kind in COPIES else kind, seen)
+        if record.alt_kind in ORIGINAL_KINDS and record.junk_reason is None:
+            originals.append(record)
+            del originals[:-ORIGINALS_KEPT]
+        yield record
+
+
+def new_scene(rng: np.random.Generator, *, labelled: bool, seen: set[Scene]) -> Scene:
+    """A scene of the labelled set's share of all scenes, or of the web's; not one `seen`, and noted there.
+
+    When nearly all have been seen (a web of tens of thousands), one comes again.
+    """
+    for _ in range(MOST_DRAWS):
+        scene = draw_scene(rng)
+        share = derive_seed(0, "share", json.dumps(scene.to_dict())) % LABELLED_SHARE
+        if (share == 0) == labelled and scene not in seen:
+            break
+    seen.add(scene)
+    return scene
+
+
+def draw_labelled(count: int, seed: int) -> Iterator[dict[str, object]]:
+    """Rows of LABELLED: other scenes than the web's, with their true short and long captions."""
+    for index in range(count):
+        rng = np.random.default_rng(derive_seed(seed, "toy labelled", index))
+        scene = new_scene(rng, labelled=True, seen=set())
+        yield {
+            "image": images.draw_image(scene, rng),
+            "caption_short": caption_short(scene),
+            "caption_long": caption_long(scene),
+        }
+
+
+def _draw_record(seed: int, index: int, kind: str, seen: set[Scene]) -> ToyRecord:
+    rng = np.random.default_rng(derive_seed(seed, "toy web", index))
+    scene = new_scene(rng, labelled=False, seen=seen)
+    alt_kind = kind
+    if kind in _SPOILED_IMAGES:
+        image = _SPOILED_IMAGES[kind](scene, rng)
+        alt_kind = "good" if rng.random() < 0.7 else "partial"
+    else:
+        # Greyscale mostly goes with junk texts: a colour's name would be untrue of it.
+        grey = kind == "colourless" or (kind in texts.JUNK_TEXTS and kind != "markup" and rng.random() < 0.1)
+        image = images.draw_image(scene, rng, grey=grey)
+    url = f"https://toy.example/{seed}/{index:06d}"
+    junk_reason = kind if kind in JUNK_KINDS else None
+    return ToyRecord(image, _alt_text(scene, alt_kind, rng), url, scene, alt_kind, junk_reason, None)
+
+
+def _draw_copy(original: ToyRecord, seed: int, index: int, kind: str) -> ToyRecord:
+    rng = np.random.default_rng(derive_seed(seed, "toy web", index))
+    assert original.image is not None
+    image = original.image if kind == "duplicate" else images.encode_again(original.image, rng)
+    own_words = rng.random() < 0.5
+    alt_text = texts.good_text(original.scene, rng) if own_words else original.alt_text
+    alt_kind = "good" if own_words else original.alt_kind
+    url = f"https://mirror.toy.example/{seed}/{index:06d}"
+    return ToyRecord(image, alt_text, url, original.scene, alt_kind, kind, original.url)
+
+
+def _alt_text(scene: Scene, kind: str, rng: np.random.Generator) -> str | None:
+    if kind == "null":
+        return None
+    if kind == "empty":
+        return ("", " ", "\n\t")[int(rng.integers(3))]
+    if kind == "mismatch":
+        return texts.good_text(_unrelated(scene, rng), rng)
+    return (texts.TRUE_TEXTS | texts.JUNK_TEXTS)[kind](scene, rng)
+
+
+def _unrelated(scene: Scene, rng: np.random.Generator) -> Scene:
+    """A scene with no thing of this one in it."""
+    here = {(thing.colour, thing.shape) for thing in scene.things}
+    while True:
+        other = draw_scene(rng)
+        if not here & {(thing.colour, thing.shape) for thing in other.things}:
+            return other
+
+
+_SPOILED_IMAGES = {
+    "broken": images.broken_image,
+    "tiny": images.tiny_image,
+    "blank": images.blank_image,
+    "banner": images.banner_image,
+}
+
+
+def _write(path: Path, rows: Iterable[dict[str, object]], schema: pa.Schema) -> None:
+    table = pa.Table.from_pylist(list(rows), schema)
+    temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
+    pq.write_table(table, temporary, compression="zstd")
+    temporary.replace(path)
