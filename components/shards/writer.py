@@ -1,0 +1,83 @@
+"""Deterministic WebDataset tars: the same samples give the same bytes, everywhere and at any time.
+
+A sample is two members, `{key}.{jpg,png,webp}` (the image's own bytes) and `{key}.json` (everything known
+about it). Called by the shard stage; reader.py is its inverse, and plain `webdataset` reads the tars too.
+"""
+
+import io
+import json
+import math
+import re
+import tarfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+IMAGE_EXTENSIONS = ("jpg", "png", "webp")
+META_EXTENSION = "json"
+OWNER = "straightshot"  # of every member, where a tar would name the user
+MODE = 0o444
+KEY = re.compile(r"[0-9a-f]{1,64}")  # hex: no dots (loaders split names at them), no paths
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One sample of a tar: its key, the encoded image, the image's extension, and its JSON."""
+
+    key: str
+    image: bytes
+    extension: str
+    meta: Mapping[str, Any]
+
+
+def write_tar(stream: BinaryIO, samples: Iterable[Sample]) -> int:
+    """Write the samples, in the order given, as one USTAR tar; returns how many.
+
+    Raises ValueError for a key that is not hex or comes twice, and for an extension that we do not write.
+    """
+    seen: set[str] = set()
+    with tarfile.open(fileobj=stream, mode="w|", format=tarfile.USTAR_FORMAT) as tar:
+        for sample in samples:
+            _check(sample, seen)
+            _add(tar, f"{sample.key}.{sample.extension}", sample.image)
+            _add(tar, f"{sample.key}.{META_EXTENSION}", encode_meta(sample.meta))
+    return len(seen)
+
+
+def encode_meta(meta: Mapping[str, Any]) -> bytes:
+    """Canonical JSON: sorted keys, no spaces, UTF-8; NaN, which JSON lacks, becomes null."""
+    values = {
+        name: None if isinstance(value, float) and math.isnan(value) else value
+        for name, value in meta.items()
+    }
+    text = json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return text.encode()
+
+
+def image_extension(image: bytes) -> str | None:
+    """`jpg`, `png` or `webp` by the first bytes; None for anything else."""
+    if image.startswith(b"\xff\xd8\xff"):
+        return "jpg"
+    if image.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "png"
+    if image[:4] == b"RIFF" and image[8:12] == b"WEBP":
+        return "webp"
+    return None
+
+
+def _check(sample: Sample, seen: set[str]) -> None:
+    if not KEY.fullmatch(sample.key):
+        raise ValueError(f"sample key {sample.key!r} is not lower-case hex; derive it with record_key")
+    if sample.key in seen:
+        raise ValueError(f"sample {sample.key} comes twice in one tar; keys must be unique")
+    if sample.extension not in IMAGE_EXTENSIONS:
+        raise ValueError(f"sample {sample.key}: extension {sample.extension!r} is none of {IMAGE_EXTENSIONS}")
+    seen.add(sample.key)
+
+
+def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
+    member = tarfile.TarInfo(name)  # its mtime, uid and gid are 0
+    member.size = len(data)
+    member.mode = MODE
+    member.uname = member.gname = OWNER
+    tar.addfile(member, io.BytesIO(data))

@@ -1,0 +1,61 @@
+"""Decoding to a square: what is cropped, what is averaged, what is refused."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from components.shards.decode import decode_square
+
+
+def encoded(image: Image.Image, image_format: str, **options) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, image_format, **options)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA", "LA", "1", "CMYK"])
+def test_every_mode_becomes_colour_pixels(mode):
+    image_format = "JPEG" if mode == "CMYK" else "PNG"
+    white = Image.new("RGB", (40, 30), "white").convert(mode)
+    assert (decode_square(encoded(white, image_format), 16) == 255).all()
+
+
+def test_the_centre_is_kept():
+    wide = Image.new("RGB", (90, 30), "red")
+    wide.paste((0, 0, 255), (30, 0, 60, 30))
+    assert (decode_square(encoded(wide, "PNG"), 10)[:, 1:-1] == (0, 0, 255)).all()
+
+
+def test_an_image_of_the_right_size_is_untouched():
+    pixels = np.random.default_rng(0).integers(0, 256, (24, 24, 3), dtype=np.uint8)
+    assert (decode_square(encoded(Image.fromarray(pixels), "PNG"), 24) == pixels).all()
+
+
+def test_shrinking_averages_instead_of_skipping():
+    """A one-pixel checkerboard is grey from afar; without antialiasing it would be black or white."""
+    board = (np.indices((256, 256)).sum(0) % 2 * 255).astype(np.uint8)
+    small = decode_square(encoded(Image.fromarray(board), "PNG"), 32).astype(int)
+    assert abs(small - 127).max() <= 3
+
+
+def test_a_large_photo_decodes_as_if_it_had_been_decoded_whole():
+    """The JPEG short-cut (decoding at a fraction) stays within a few levels of the full decode."""
+    x, y = np.meshgrid(np.linspace(0, 255, 1200), np.linspace(0, 255, 900))
+    photo = Image.fromarray(np.stack([x, y, 255 - x], -1).astype(np.uint8))
+    quick = decode_square(encoded(photo, "JPEG", quality=95), 32).astype(int)
+    whole = decode_square(encoded(photo, "PNG"), 32).astype(int)
+    assert abs(quick - whole).max() <= 6
+
+
+@pytest.mark.parametrize("data", [b"", b"GIF89a", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0 and no more"])
+def test_what_is_no_image_is_one_line(data):
+    with pytest.raises(ValueError, match=r".+") as caught:
+        decode_square(data, 16)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_format_that_we_do_not_write_is_never_decoded():
+    with pytest.raises(ValueError, match="cannot identify"):
+        decode_square(encoded(Image.new("RGB", (8, 8)), "GIF"), 8)
