@@ -1,0 +1,176 @@
+"""Text as the DiT sees it: ids of a learned vocabulary, or the features of a frozen pretrained encoder.
+
+The null text (for guidance) is the empty caption; both encoders give it one token, so attention always has
+something to look at. Called by the training batches and the Generator.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+LEARNED = "learned"
+TOKENIZER_FILE = "tokenizer.json"
+ENCODER_FOLDER = "text_encoder"
+
+
+@dataclass(frozen=True)
+class TextTokens:
+    """values: ids (B, L) or features (B, L, D); mask: (B, L) bool, True where there is text."""
+
+    values: Tensor
+    mask: Tensor
+
+    def to(self, device: torch.device) -> "TextTokens":
+        return TextTokens(self.values.to(device), self.mask.to(device))
+
+    def repeat(self, batch: int, length: int) -> "TextTokens":
+        """This single text (1, l) for a whole batch, padded to (batch, length)."""
+        short = length - self.mask.shape[1]
+        tail = (0, 0) * (self.values.ndim - 2)
+        values, mask = F.pad(self.values, (*tail, 0, short)), F.pad(self.mask, (0, short))
+        return TextTokens(values.expand(batch, *values.shape[1:]), mask.expand(batch, length))
+
+    def where(self, keep: Tensor, other: "TextTokens") -> "TextTokens":
+        """These texts where `keep` (B,) is True, those of `other` elsewhere; both of one length."""
+        shape = (-1, *([1] * (self.values.ndim - 1)))
+        return TextTokens(
+            torch.where(keep.view(shape), self.values, other.values),
+            torch.where(keep.view(-1, 1), self.mask, other.mask),
+        )
+
+    def joined(self, other: "TextTokens") -> "TextTokens":
+        """Both batches as one, these first."""
+        return TextTokens(torch.cat([self.values, other.values]), torch.cat([self.mask, other.mask]))
+
+
+class TextConfig(BaseModel):
+    """Which text encoder, and how much of a caption it reads."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    model: str = Field("learned", description="learned with the DiT, or the id or path of a frozen encoder")
+    revision: str | None = Field(None, description="of a pretrained model")
+    vocabulary: int = Field(512, ge=300, description="tokens of a learned vocabulary")
+    max_length: int = Field(48, gt=1, description="tokens of a caption that are read")
+
+
+class TextEncoder(Protocol):
+    """Captions to TextTokens."""
+
+    def __call__(self, captions: Sequence[str], length: int | None = None) -> TextTokens:
+        """Encode; padded to `length` tokens, or to the longest caption rounded up (see `padded_length`)."""
+        ...
+
+    def save(self, folder: Path) -> None: ...
+
+
+def fit_text_encoder(config: TextConfig, captions: Iterable[str]) -> "LearnedText | FrozenText":
+    """A vocabulary learned from `captions`, or the pretrained encoder that the config names."""
+    if config.model == LEARNED:
+        return LearnedText.fit(captions, config.vocabulary, config.max_length)
+    return FrozenText(config.model, config.max_length, config.revision)
+
+
+def load_text_encoder(config: TextConfig, folder: Path) -> "LearnedText | FrozenText":
+    """The encoder that was saved in a model folder."""
+    if config.model == LEARNED:
+        return LearnedText.load(folder, config.max_length)
+    return FrozenText(str(folder / ENCODER_FOLDER), config.max_length)
+
+
+class LearnedText:
+    """A byte-level BPE vocabulary; the DiT embeds its ids and learns them. Id 0 pads, id 1 starts a text."""
+
+    PAD, START = "<pad>", "<start>"
+
+    def __init__(self, tokenizer_json: str, max_length: int) -> None:
+        from tokenizers import Tokenizer
+
+        self.tokenizer = Tokenizer.from_str(tokenizer_json)
+        self.max_length = max_length
+
+    @property
+    def vocabulary(self) -> int:
+        return int(self.tokenizer.get_vocab_size())
+
+    @classmethod
+    def fit(cls, captions: Iterable[str], vocabulary: int, max_length: int) -> "LearnedText":
+        """Learn the merges from captions; the same captions in the same order give the same vocabulary."""
+        from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+        tokenizer = Tokenizer(models.BPE())
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+        tokenizer.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(
+            vocab_size=vocabulary,
+            special_tokens=[cls.PAD, cls.START],
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        )
+        tokenizer.train_from_iterator(captions, trainer)
+        return cls(tokenizer.to_str(), max_length)
+
+    @classmethod
+    def load(cls, folder: Path, max_length: int) -> "LearnedText":
+        return cls((folder / TOKENIZER_FILE).read_text(), max_length)
+
+    def save(self, folder: Path) -> None:
+        (folder / TOKENIZER_FILE).write_text(self.tokenizer.to_str())
+
+    def __call__(self, captions: Sequence[str], length: int | None = None) -> TextTokens:
+        encoded = [[1, *e.ids][: self.max_length] for e in self.tokenizer.encode_batch_fast(list(captions))]
+        length = length or padded_length(max(map(len, encoded)), self.max_length)
+        values = torch.zeros(len(encoded), length, dtype=torch.long)
+        mask = torch.zeros(len(encoded), length, dtype=torch.bool)
+        for row, ids in enumerate(encoded):
+            kept = ids[:length]
+            values[row, : len(kept)] = torch.tensor(kept)
+            mask[row, : len(kept)] = True
+        return TextTokens(values, mask)
+
+
+class FrozenText:
+    """Features of a pretrained text encoder by id or path (T5, CLIP's text tower, ...), never trained."""
+
+    def __init__(self, model: str, max_length: int, revision: str | None = None) -> None:
+        from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding, AutoTokenizer
+
+        config = AutoConfig.from_pretrained(model, revision=revision)
+        auto = (
+            AutoModelForTextEncoding if type(config) in AutoModelForTextEncoding._model_mapping else AutoModel
+        )
+        self.tokenizer = AutoTokenizer.from_pretrained(model, revision=revision)
+        self.model = auto.from_pretrained(model, revision=revision).eval().requires_grad_(False)
+        self.max_length = max_length
+
+    @property
+    def features(self) -> int:
+        return int(self.model.config.hidden_size)
+
+    def save(self, folder: Path) -> None:
+        """Save encoder and tokenizer with the model that was trained on them, so that it is self-contained."""
+        self.model.save_pretrained(folder / ENCODER_FOLDER)
+        self.tokenizer.save_pretrained(folder / ENCODER_FOLDER)
+
+    @torch.no_grad()
+    def __call__(self, captions: Sequence[str], length: int | None = None) -> TextTokens:
+        given = self.tokenizer(
+            list(captions),
+            padding="max_length" if length else True,
+            max_length=length or self.max_length,
+            truncation=True,
+            return_tensors="pt",
+        ).to(self.model.device)
+        mask = given["attention_mask"].bool()
+        mask[:, 0] = True
+        return TextTokens(self.model(**given).last_hidden_state, mask)
+
+
+def padded_length(longest: int, most: int, step: int = 8) -> int:
+    """Lengths rounded up to a multiple of `step` tokens, so that few different shapes are ever compiled."""
+    return min(most, -(-longest // step) * step)

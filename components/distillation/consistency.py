@@ -1,0 +1,65 @@
+"""Consistency distillation of a rectified-flow teacher (Song 2023), guidance absorbed. Called by distill.py.
+
+    f(x_t, t) = x_t - t F(x_t, t)
+
+The boundary f(x, 0) = x holds by construction, and F started from the teacher's velocity makes f the
+teacher's own estimate of x_0. The student learns that f is the same all along the teacher's guided path.
+"""
+
+import math
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from components.conditioning.text import TextTokens
+from components.diffusion.dit import DiT
+from components.diffusion.process import over, rectified_flow, velocity_of_x_hat
+from components.diffusion.samplers import guided_velocity, heun_step
+from components.training.loop import Batch, Losses, LossFunction
+
+HUBER = 0.00054  # times sqrt(dimensions): the pseudo-Huber constant (Song 2023b, iCT, Section 3.3)
+
+
+class ConsistencyConfig(BaseModel):
+    """How the teacher's path is cut, and how far its guidance goes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    intervals: int = Field(16, ge=2, description="even steps between noise and data")
+    guidance: float = Field(3.0, ge=1, description="scale of the teacher's guidance, absorbed")
+
+
+def consistency_loss(config: ConsistencyConfig, teacher: DiT, null: TextTokens) -> LossFunction:
+    """|| f(x_t, t) - sg f(x_s, s) || / t, x_s one guided Heun step of the teacher from x_t (Song 2023, Eq. 10).
+
+    t is one of the even times n / intervals, s the one before; the norm is pseudo-Huber over the sample.
+    The target is the stop-gradient of the student itself, as in iCT. Batches: see flow_loss.
+    """
+    process = rectified_flow()
+
+    def loss(model: nn.Module, batch: Batch, generator: torch.Generator) -> Losses:
+        x_0, device = batch["x_0"], batch["x_0"].device
+        text = TextTokens(batch["text"], batch["mask"])
+        n = torch.randint(1, config.intervals + 1, (len(x_0),), generator=generator, device=device)
+        t, s = n / config.intervals, (n - 1) / config.intervals
+        eps = torch.randn(x_0.shape, generator=generator, device=device)
+        x_t = process.sample(x_0, eps, t).x_t
+        with torch.no_grad():
+            velocity = guided_velocity(teacher, text, null.to(device), config.guidance)
+            x_s = heun_step(velocity, x_t, t, s)
+            target = consistency_map(model, x_s, s, text)
+        distance = (consistency_map(model, x_t, t, text) - target).flatten(1)
+        return Losses((pseudo_huber(distance) / t).mean())
+
+    return loss
+
+
+def consistency_map(model: nn.Module, x_t: Tensor, t: Tensor, text: TextTokens) -> Tensor:
+    """f(x_t, t) = x_t - t F(x_t, t): the end of the path that runs through x_t, (B, C, H, W)."""
+    return x_t - over(t, x_t) * velocity_of_x_hat(x_t, model(x_t, t, text), t)
+
+
+def pseudo_huber(difference: Tensor) -> Tensor:
+    """sqrt(||d||² + c²) - c per sample, (B, D) -> (B,): a norm that is smooth at zero."""
+    c = HUBER * math.sqrt(difference.shape[1])
+    return torch.sqrt(difference.square().sum(1) + c**2) - c

@@ -1,0 +1,65 @@
+"""A trained model as a folder: `config.json`, `model.safetensors`, and its text encoder's files.
+
+Written by the train and distill stages, read by the Generator, by distillation and by the registry.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from components.conditioning.text import TextConfig, TextEncoder, load_text_encoder
+from components.diffusion.dit import DiT, DiTConfig
+
+CARD, WEIGHTS = "config.json", "model.safetensors"
+
+
+class ModelCard(BaseModel):
+    """What a model is and how it likes to be sampled."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    kind: Literal["flow", "consistency"]
+    dit: DiTConfig
+    text: TextConfig
+    steps: int = Field(gt=0, description="network evaluations (guided ones count once) by default")
+    guidance: float | None = Field(description="guidance scale; of a consistency model: absorbed")
+    images_seen: int = Field(ge=0, description="in the training that made it")
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model ready to use: network in evaluation mode, text encoder, card."""
+
+    network: DiT
+    encoder: TextEncoder
+    card: ModelCard
+
+
+def save_model(folder: Path, model: Model) -> None:
+    """Write the model's files into an existing folder."""
+    from safetensors.torch import save_file
+
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.network.state_dict().items()}
+    save_file(state, folder / WEIGHTS)
+    model.encoder.save(folder)
+    (folder / CARD).write_text(json.dumps(model.card.model_dump(mode="json"), indent=1) + "\n")
+
+
+def load_model(folder: Path, device: str = "cpu") -> Model:
+    """Read a model folder. Raises ValueError, one line, if it is not one."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        card = ModelCard.model_validate_json((folder / CARD).read_text())
+        network = DiT(card.dit)
+        network.load_state_dict(load_file(folder / WEIGHTS))
+        encoder = load_text_encoder(card.text, folder)
+    except FileNotFoundError as error:
+        raise ValueError(f"{folder} is not a model folder: {Path(error.filename).name} is missing") from error
+    except (ValidationError, SafetensorError, RuntimeError) as error:
+        line = str(error).splitlines()[0]
+        raise ValueError(f"{folder} does not load as a model ({line}); make it again") from error
+    return Model(network.to(device).eval().requires_grad_(False), encoder, card)

@@ -1,0 +1,40 @@
+"""The rectified-flow loss of the teacher, as the training loop takes it. Called by pipelines/train.py."""
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import nn
+
+from components.conditioning.text import TextTokens
+from components.diffusion.process import draw_times, rectified_flow, shift_times, velocity_of_x_hat
+from components.training.loop import Batch, Losses, LossFunction
+
+
+class FlowLossConfig(BaseModel):
+    """How times are drawn and captions dropped."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    time_mean: float = Field(0.3, description="of the logit-normal times; positive leans to noise")
+    time_std: float = Field(1.0, gt=0)
+    shift: float = Field(1.0, gt=0, description="SD3's resolution shift of the times; 1: none")
+    caption_dropout: float = Field(0.1, ge=0, lt=1, description="share of captions emptied, for guidance")
+
+
+def flow_loss(config: FlowLossConfig, null: TextTokens) -> LossFunction:
+    """||v_hat - v||² on x_t = (1 - t) x_0 + t eps (Liu 2022; Esser 2024).
+
+    Batches hold `x_0` (B, C, H, W) in [-1, 1], `text` and `mask` (B, L). null: the empty caption (1, l).
+    """
+    process = rectified_flow()
+
+    def loss(model: nn.Module, batch: Batch, generator: torch.Generator) -> Losses:
+        x_0, device = batch["x_0"], batch["x_0"].device
+        size, length = batch["mask"].shape
+        t = shift_times(draw_times(size, config.time_mean, config.time_std, generator), config.shift)
+        eps = torch.randn(x_0.shape, generator=generator, device=device)
+        keep = torch.rand(size, generator=generator, device=device) >= config.caption_dropout
+        text = TextTokens(batch["text"], batch["mask"]).where(keep, null.to(device).repeat(size, length))
+        point = process.sample(x_0, eps, t)
+        v_hat = velocity_of_x_hat(point.x_t, model(point.x_t, t, text), t)
+        return Losses((v_hat - point.v).square().mean())
+
+    return loss

@@ -1,0 +1,210 @@
+"""The one training loop. Annotators, teacher and student all pass through it; their losses are passed in.
+
+Time is `images_seen`. Every step draws its randomness from (seed, purpose, images_seen) and asks the data
+for the batch at `images_seen`, so a resumed run sees what an uninterrupted one would have, to the bit.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from accelerate import Accelerator
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from components.randomness import derive_seed
+from components.training.checkpoints import Checkpoints
+from components.training.ema import EMA
+from components.training.optimizers import (
+    OptimizerConfig,
+    build_optimizers,
+    learning_rate_factor,
+    set_learning_rate,
+)
+
+Batch = Mapping[str, Any]
+
+
+class TrainingConfig(BaseModel):
+    """How long, how wide, how precise. Everything that is a duration is counted in images."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    images: int = Field(gt=0, description="images to see in all")
+    batch_size: int = Field(32, gt=0, description="images a step, over all processes")
+    optimizer: OptimizerConfig = OptimizerConfig()
+    ema_halflife_images: int = Field(
+        2_000, ge=0, description="half-life of the averaged weights; 0: no average"
+    )
+    checkpoint_images: int = Field(50_000, gt=0, description="images between two checkpoints")
+    log_images: int = Field(2_000, gt=0, description="images between two points of the curves")
+    precision: Literal["bf16", "no"] = Field("bf16", description="autocast; weights stay float32")
+    compile: bool = Field(False, description="torch.compile the model, in place")
+
+
+@dataclass(frozen=True)
+class Losses:
+    """loss: what is minimised, a scalar. metrics: further scalars for the curves."""
+
+    loss: Tensor
+    metrics: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """Means since the previous point."""
+
+    images_seen: int
+    values: dict[str, float]  # loss, grad_norm, learning_rate and the loss's own metrics
+    images_per_second: float = field(compare=False, default=0.0)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """model: the trained weights; ema: their average (the same object when there is none)."""
+
+    model: nn.Module
+    ema: nn.Module
+    curve: tuple[CurvePoint, ...]
+
+
+LossFunction = Callable[[nn.Module, Batch, torch.Generator], Losses]
+Batches = Callable[[int], Iterator[Batch]]
+
+
+def train(
+    model: nn.Module,
+    loss: LossFunction,
+    batches: Batches,
+    config: TrainingConfig,
+    *,
+    seed: int,
+    purpose: str,
+    checkpoints: Checkpoints | None = None,
+    on_batch: Callable[[int, float], None] | None = None,
+    on_point: Callable[[CurvePoint], None] | None = None,
+) -> Trained:
+    """Train `model` in place on `config.images` images.
+
+    loss(model, batch, generator) -> Losses; batches(images_seen) yields this process's share of the batches
+    from there on, a mapping of tensors (moved to the device) and other things (left alone).
+    on_batch(images, loss) is called after every step, on_point at every point of the curve.
+    Raises FloatingPointError when the loss is not finite: nothing hides a diverged run.
+    """
+    accelerator = Accelerator(mixed_precision=config.precision)
+    run = _Run(model, config, accelerator)
+    curve = run.restore(checkpoints)
+    source = batches(run.images_seen)
+    while run.images_seen < config.images:
+        generator = torch.Generator(accelerator.device)
+        rank = accelerator.process_index
+        generator.manual_seed(derive_seed(seed, purpose, "step", run.images_seen, rank))
+        batch = _to_device(next(source), accelerator.device)
+        value = run.step(loss, batch, generator)
+        if on_batch is not None:
+            on_batch(config.batch_size, value)
+        if run.crossed(config.log_images):
+            curve.append(run.meter.point(run.images_seen))
+            if on_point is not None:
+                on_point(curve[-1])
+        if checkpoints is not None and run.crossed(config.checkpoint_images) and accelerator.is_main_process:
+            checkpoints.save(run.images_seen, run.state(curve))
+    ema = run.ema.model if run.ema is not None else model
+    return Trained(model=model.eval(), ema=ema, curve=tuple(curve))
+
+
+class _Run:
+    """The live state of one training: what a checkpoint holds, and the step that changes it."""
+
+    def __init__(self, model: nn.Module, config: TrainingConfig, accelerator: Accelerator) -> None:
+        self.config, self.accelerator, self.images_seen = config, accelerator, 0
+        self.meter = _Meter()
+        self.bare = model.to(accelerator.device).train()
+        self.ema = EMA(model, config.ema_halflife_images) if config.ema_halflife_images else None
+        self.optimizers = build_optimizers(model, config.optimizer)
+        if config.compile:
+            model.compile()
+        self.model = accelerator.prepare(model) if accelerator.num_processes > 1 else model
+
+    def step(self, loss: LossFunction, batch: Batch, generator: torch.Generator) -> float:
+        config = self.config
+        factor = learning_rate_factor(self.images_seen, config.images, config.optimizer)
+        set_learning_rate(self.optimizers, factor)
+        with self.accelerator.autocast():
+            losses = loss(self.model, batch, generator)
+        self.accelerator.backward(losses.loss)
+        norm = nn.utils.clip_grad_norm_(self.bare.parameters(), config.optimizer.clip_norm)
+        value = float(losses.loss.detach())
+        if not (torch.isfinite(norm) and math.isfinite(value)):
+            raise FloatingPointError(
+                f"training diverged at {self.images_seen:,} images (loss {value}, gradient norm {float(norm)})"
+                "; lower the learning rate"
+            )
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        self.images_seen += config.batch_size
+        if self.ema is not None:
+            self.ema.update(self.bare, self.images_seen, config.batch_size)
+        self.meter.add(
+            {"loss": value, "grad_norm": float(norm), "learning_rate": factor}
+            | {name: float(metric.detach()) for name, metric in losses.metrics.items()},
+            config.batch_size,
+        )
+        return value
+
+    def crossed(self, every: int) -> bool:
+        """Whether the last step crossed a multiple of `every` images, or ended the run."""
+        before = self.images_seen - self.config.batch_size
+        return self.images_seen // every > before // every or self.images_seen >= self.config.images
+
+    def state(self, curve: list[CurvePoint]) -> dict[str, Any]:
+        return {
+            "images_seen": self.images_seen,
+            "model": self.bare.state_dict(),
+            "ema": self.ema.model.state_dict() if self.ema is not None else {},
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "curve": [(point.images_seen, point.values) for point in curve],
+            "meter": (self.meter.sums, self.meter.steps),
+        }
+
+    def restore(self, checkpoints: Checkpoints | None) -> list[CurvePoint]:
+        """Go on from the newest checkpoint, if there is one; returns the curve so far."""
+        state = checkpoints.latest() if checkpoints is not None else None
+        if state is None:
+            return []
+        self.images_seen = state["images_seen"]
+        self.bare.load_state_dict(state["model"])
+        if self.ema is not None:
+            self.ema.model.load_state_dict(state["ema"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        self.meter = _Meter(*state["meter"])
+        return [CurvePoint(images, values) for images, values in state["curve"]]
+
+
+class _Meter:
+    """Means of what the steps report, between two points of the curve."""
+
+    def __init__(self, sums: Mapping[str, float] | None = None, steps: int = 0) -> None:
+        self.sums, self.steps = dict(sums or {}), steps
+        self.images, self.started = 0, time.perf_counter()
+
+    def add(self, values: Mapping[str, float], images: int) -> None:
+        for name, value in values.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+        self.steps += 1
+        self.images += images
+
+    def point(self, images_seen: int) -> CurvePoint:
+        """The means so far; the next stretch starts here."""
+        rate = self.images / max(time.perf_counter() - self.started, 1e-9)
+        values = {name: total / self.steps for name, total in self.sums.items()}
+        self.sums, self.steps, self.images, self.started = {}, 0, 0, time.perf_counter()
+        return CurvePoint(images_seen, values, rate)
+
+
+def _to_device(batch: Batch, device: torch.device) -> Batch:
+    return {k: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in batch.items()}

@@ -1,0 +1,72 @@
+"""The training loop's optimizers: Muon on the hidden matrices, AdamW on the rest, one learning-rate shape."""
+
+from collections.abc import Iterable
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+
+class OptimizerConfig(BaseModel):
+    """Learning rates and their shape over the run, all counted in images."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    learning_rate: float = Field(2e-3, gt=0, description="AdamW's peak rate")
+    muon_learning_rate: float = Field(
+        2e-2, ge=0, description="Muon's peak rate on hidden matrices; 0: AdamW on all"
+    )
+    weight_decay: float = Field(0.0, ge=0, description="decoupled, per unit of learning rate")
+    beta2: float = Field(0.95, gt=0, lt=1, description="AdamW's second-moment decay per step")
+    warmup_images: int = Field(2_000, ge=0, description="linear warm-up, in images")
+    decay_fraction: float = Field(
+        0.4, ge=0, le=1, description="share of the run that decays linearly to zero"
+    )
+    clip_norm: float = Field(1.0, gt=0, description="largest norm of the whole gradient")
+
+
+def build_optimizers(model: nn.Module, config: OptimizerConfig) -> list[torch.optim.Optimizer]:
+    """Muon (Jordan 2024) for the matrices inside blocks, AdamW for embeddings, heads, norms and biases.
+
+    A parameter belongs to Muon if it is a matrix below a module list named `blocks` or `layers`.
+    """
+    hidden, rest = (
+        _split(model.named_parameters()) if config.muon_learning_rate else ([], list(model.parameters()))
+    )
+    optimizers: list[torch.optim.Optimizer] = []
+    if hidden:
+        optimizers.append(
+            torch.optim.Muon(
+                hidden, lr=config.muon_learning_rate, weight_decay=config.weight_decay, ns_steps=5
+            )
+        )
+    betas = (0.9, config.beta2)
+    optimizers.append(
+        torch.optim.AdamW(rest, lr=config.learning_rate, betas=betas, weight_decay=config.weight_decay)
+    )
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["peak_lr"] = group["lr"]
+    return optimizers
+
+
+def learning_rate_factor(images_seen: int, total: int, config: OptimizerConfig) -> float:
+    """Warm-up, plateau, linear decay: the factor on the peak rate of the step at `images_seen`."""
+    warm = min(1.0, (images_seen + 1) / config.warmup_images) if config.warmup_images else 1.0
+    decay_images = max(1.0, config.decay_fraction * total)
+    return warm * min(1.0, (total - images_seen) / decay_images)
+
+
+def set_learning_rate(optimizers: Iterable[torch.optim.Optimizer], factor: float) -> None:
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = group["peak_lr"] * factor
+
+
+def _split(named: Iterable[tuple[str, nn.Parameter]]) -> tuple[list[Tensor], list[Tensor]]:
+    hidden, rest = [], []
+    for name, parameter in named:
+        if not parameter.requires_grad:
+            continue
+        inside = any(word in name.split(".") for word in ("blocks", "layers", "resblocks"))
+        (hidden if inside and parameter.ndim == 2 and name.endswith("weight") else rest).append(parameter)
+    return hidden, rest
