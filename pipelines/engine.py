@@ -1,0 +1,186 @@
+"""Ray: start or connect, run fragments, size the pools. The data stages call `Engine.map_parts`.
+
+Ray starts on first use, once per run, so a command that finds everything fresh never pays for it.
+"""
+
+import json
+import os
+import socket
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol
+
+from pipelines.errors import ConfigError, StageFailed, StraightshotError
+from pipelines.receipts import PartReceipt
+
+OBJECT_STORE_BYTES = 256 * 2**20  # fragments travel by name, so the store holds receipts only
+NO_PROGRESS_SECONDS = 600  # a pool that stands still for so long is an error, not a wait
+WORKER_RESTARTS = 3  # a worker killed more often than this fails the stage
+RAISED = (StraightshotError, ValueError, OSError)  # what a worker says to the user; the rest is our bug
+CONNECT_SECONDS = 5.0
+WORKER_CPUS = 0.5  # below one, so that the reading tasks always find a CPU (ray#44687)
+
+
+class Worker(Protocol):
+    """What a data stage gives the engine: built once per process, then called with one task at a time."""
+
+    def __call__(self, task: Any) -> PartReceipt: ...
+
+
+class Engine:
+    """Ray, local or remote. address: "local", "auto" or "ray://host:port". workers: actors per pool."""
+
+    def __init__(self, address: str = "local", workers: int | None = None) -> None:
+        self.address = address
+        self._workers = workers
+        self._started = False
+
+    def map_parts(
+        self,
+        worker: type[Worker],
+        tasks: Iterable[Any],
+        *,
+        setup: Mapping[str, Any],
+        on_done: Callable[[PartReceipt], None],
+    ) -> list[PartReceipt]:
+        """Run every JSON-able task through a pool of `worker(**setup)`; returns receipts in task order.
+
+        The order of arrival shows only in `on_done`. Raises StageFailed (ConfigError if that is what the
+        worker raised) with the worker's own words, or when its process died more often than WORKER_RESTARTS.
+        """
+        encoded = [json.dumps({"index": i, "task": task}) for i, task in enumerate(tasks)]
+        if not encoded:
+            return []
+        self._start()
+        import ray
+        from ray.data import ActorPoolStrategy
+
+        pool = min(self._workers or self._default_workers(), len(encoded))
+        rows = ray.data.from_items([{"task": task} for task in encoded], override_num_blocks=len(encoded))
+        results = rows.map_batches(
+            _Caller,
+            fn_constructor_kwargs={"worker": worker, "setup": dict(setup)},
+            batch_size=1,
+            compute=ActorPoolStrategy(size=pool),
+            num_cpus=WORKER_CPUS,
+            max_restarts=WORKER_RESTARTS,
+            max_task_retries=WORKER_RESTARTS,
+        )
+        receipts: dict[int, PartReceipt] = {}
+        try:
+            for row in results.iter_rows():
+                done = json.loads(row["result"])
+                if "error" in done:
+                    raise (ConfigError if done["config"] else StageFailed)(done["error"])
+                receipts[done["index"]] = PartReceipt.model_validate(done["receipt"])
+                on_done(receipts[done["index"]])
+        except ray.exceptions.RayError as error:
+            raise StageFailed(_last_line(error)) from error
+        return [receipts[i] for i in range(len(encoded))]
+
+    def check(self) -> str:
+        """Start Ray, run one task, and say what there is. Raises ConfigError if there is no Ray."""
+        self._start()
+        import ray
+
+        assert ray.get(ray.remote(lambda: 1).remote()) == 1
+        found = ray.cluster_resources()
+        return f"{self.address}: a task ran; {found.get('CPU', 0):g} CPUs, {found.get('GPU', 0):g} GPUs"
+
+    def shutdown(self) -> None:
+        """Stop or leave the Ray that this engine started or joined."""
+        if self._started:
+            import ray
+
+            ray.shutdown()
+            self._started = False
+
+    def _start(self) -> None:
+        if self._started:
+            return
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+        os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        address = os.environ.get("RAY_ADDRESS") or self.address
+        if ":" in address:
+            _check_reachable(address)
+        import logging
+
+        import ray
+
+        if not ray.is_initialized():
+            try:
+                if address == "local":
+                    ray.init(
+                        address="local",
+                        num_cpus=max(2, os.cpu_count() or 2),
+                        object_store_memory=OBJECT_STORE_BYTES,
+                        include_dashboard=False,
+                        logging_level=logging.ERROR,
+                        log_to_driver=False,
+                    )
+                else:
+                    ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+            except (ConnectionError, ValueError) as error:
+                raise ConfigError(
+                    f"no Ray at '{address}' ({error}); start one, or use --ray local"
+                ) from error
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = False
+        context.execution_no_progress_timeout_s = NO_PROGRESS_SECONDS
+        logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # its log file has them
+        self._started = True
+
+    def _default_workers(self) -> int:
+        import ray
+
+        return max(1, int(ray.cluster_resources().get("CPU", 1)))
+
+
+class _Caller:
+    """Adapts a Worker to Ray Data: one row in (a task), one row out (its receipt, or what was wrong).
+
+    What a worker raises for the user comes back as a row: through Ray only the text of its traceback would.
+    """
+
+    def __init__(self, worker: type[Worker], setup: dict[str, Any]) -> None:
+        self.worker: Worker | None = None
+        self.broken = ""
+        try:
+            self.worker = worker(**setup)
+        except RAISED as error:
+            self.broken = _as_row(error)
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
+        return {"result": [self._one(json.loads(str(encoded))) for encoded in batch["task"]]}
+
+    def _one(self, given: dict[str, Any]) -> str:
+        if self.worker is None:
+            return self.broken
+        try:
+            receipt = self.worker(given["task"])
+        except RAISED as error:
+            return _as_row(error)
+        return json.dumps(
+            {"index": given["index"], "receipt": receipt.model_dump(mode="json", by_alias=True)}
+        )
+
+
+def _as_row(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return json.dumps({"error": text, "config": isinstance(error, ConfigError)})
+
+
+def _check_reachable(address: str) -> None:
+    """Ray itself would try a dead address for ten minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"no Ray at '{address}' ({error}); start one, or use --ray local") from error
+
+
+def _last_line(error: BaseException) -> str:
+    """What Ray's wrappers end in: the error itself, without the tracebacks."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"a Ray worker failed: {lines[-1] if lines else type(error).__name__}; see --debug"

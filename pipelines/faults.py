@@ -1,0 +1,22 @@
+"""Named fault points: where the tests (and an operator's drill) may kill the process.
+
+`STRAIGHTSHOT_FAULT=filter.part.before_rename:3` makes the third pass of a process through that point
+SIGKILL it. Unset, a fault point costs one dictionary look-up.
+"""
+
+import os
+import signal
+from collections import Counter
+
+FAULT_VARIABLE = "STRAIGHTSHOT_FAULT"
+_passes: Counter[str] = Counter()
+
+
+def fault_point(name: str) -> None:
+    """Kill this process if the environment names this point and this is its k-th pass."""
+    wanted, _, k = os.environ.get(FAULT_VARIABLE, "").partition(":")
+    if wanted != name:
+        return
+    _passes[name] += 1
+    if _passes[name] == int(k or 1):
+        os.kill(os.getpid(), signal.SIGKILL)

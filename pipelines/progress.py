@@ -1,0 +1,89 @@
+"""Progress of long work: a bar with rate and ETA on a terminal, plain lines in a log.
+
+One `Progress` per command; a stage says `with progress.task("filter", total, "records") as advance`.
+"""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TextIO
+
+LINE_SECONDS = 10.0  # between two lines of one task in a log
+
+
+class Progress:
+    """Shows what a stage is doing. `quiet` shows nothing (tests, library use)."""
+
+    def __init__(self, stream: TextIO | None = None, *, quiet: bool = False) -> None:
+        self.stream = stream or sys.stderr
+        self.quiet = quiet
+
+    def say(self, text: str) -> None:
+        """One plain line."""
+        if not self.quiet:
+            print(text, file=self.stream, flush=True)
+
+    @contextmanager
+    def task(self, name: str, total: int, unit: str) -> Iterator[Callable[..., None]]:
+        """Yield `advance(n=1, note="")`: n more units are done; `note` is shown beside (a loss, say)."""
+        if self.quiet:
+            yield lambda n=1, note="": None
+        elif self.stream.isatty():
+            with self._bar(name, total, unit) as advance:
+                yield advance
+        else:
+            yield self._lines(name, total, unit)
+
+    @contextmanager
+    def _bar(self, name: str, total: int, unit: str) -> Iterator[Callable[..., None]]:
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            TaskProgressColumn,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+        from rich.progress import Progress as Bar
+
+        columns = (
+            TextColumn("{task.description:<22}"),
+            BarColumn(bar_width=30),
+            TaskProgressColumn(),
+            TextColumn("{task.completed:,.0f}/{task.total:,.0f} {task.fields[unit]}"),
+            TextColumn("{task.fields[rate]}"),
+            TimeElapsedColumn(),
+            TextColumn("eta"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+        )
+        with Bar(*columns, console=Console(file=self.stream), transient=True) as bar:
+            task = bar.add_task(name, total=total, unit=unit, note="", rate="")
+            started = time.monotonic()
+            done = 0
+
+            def advance(n: int = 1, note: str = "") -> None:
+                nonlocal done
+                done += n
+                rate = done / max(time.monotonic() - started, 1e-9)
+                bar.update(task, advance=n, note=note, rate=f"{rate:,.0f}/s")
+
+            yield advance
+
+    def _lines(self, name: str, total: int, unit: str) -> Callable[..., None]:
+        started = last = time.monotonic()
+        done = 0
+
+        def advance(n: int = 1, note: str = "") -> None:
+            nonlocal done, last
+            done += n
+            now = time.monotonic()
+            if now - last < LINE_SECONDS:
+                return
+            last = now
+            rate = done / (now - started)
+            eta = (total - done) / rate if rate else float("inf")
+            self.say(f"{name}: {done:,}/{total:,} {unit}, {rate:,.0f}/s, {eta:,.0f} s left {note}".rstrip())
+
+        return advance
