@@ -7,14 +7,14 @@ something to look at. Called by the training batches and the Generator.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-LEARNED = "learned"
+from components.conditioning.config import LEARNED, TextConfig
+
 TOKENIZER_FILE = "tokenizer.json"
 ENCODER_FOLDER = "text_encoder"
 
@@ -47,16 +47,6 @@ class TextTokens:
     def joined(self, other: "TextTokens") -> "TextTokens":
         """Both batches as one, these first."""
         return TextTokens(torch.cat([self.values, other.values]), torch.cat([self.mask, other.mask]))
-
-
-class TextConfig(BaseModel):
-    """Which text encoder, and how much of a caption it reads."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    model: str = Field("learned", description="learned with the DiT, or the id or path of a frozen encoder")
-    revision: str | None = Field(None, description="of a pretrained model")
-    vocabulary: int = Field(512, ge=300, description="tokens of a learned vocabulary")
-    max_length: int = Field(48, gt=1, description="tokens of a caption that are read")
 
 
 class TextEncoder(Protocol):
@@ -117,10 +107,16 @@ class LearnedText:
 
     @classmethod
     def load(cls, folder: Path, max_length: int) -> "LearnedText":
-        return cls((folder / TOKENIZER_FILE).read_text(), max_length)
+        """Read a saved vocabulary. Raises FileNotFoundError, or ValueError if the file is not one."""
+        path = folder / TOKENIZER_FILE
+        data = path.read_bytes()
+        try:
+            return cls(data.decode(), max_length)
+        except Exception as error:  # tokenizers raises nothing narrower
+            raise ValueError(f"{path} is not a tokenizer ({error}); make the model again") from error
 
     def save(self, folder: Path) -> None:
-        (folder / TOKENIZER_FILE).write_text(self.tokenizer.to_str())
+        (folder / TOKENIZER_FILE).write_text(self.tokenizer.to_str(), encoding="utf-8")
 
     def __call__(self, captions: Sequence[str], length: int | None = None) -> TextTokens:
         encoded = [[1, *e.ids][: self.max_length] for e in self.tokenizer.encode_batch_fast(list(captions))]
@@ -135,25 +131,32 @@ class LearnedText:
 
 
 class FrozenText:
-    """Features of a pretrained text encoder by id or path (T5, CLIP's text tower, ...), never trained."""
+    """Features of a pretrained text encoder by id or path (T5, CLIP's text tower, ...), never trained.
+
+    Raises ValueError where there is no such model. Reads at most as many tokens as the model has places for.
+    """
 
     def __init__(self, model: str, max_length: int, revision: str | None = None) -> None:
-        from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding, AutoTokenizer
-
-        config = AutoConfig.from_pretrained(model, revision=revision)
-        auto = (
-            AutoModelForTextEncoding if type(config) in AutoModelForTextEncoding._model_mapping else AutoModel
-        )
-        self.tokenizer = AutoTokenizer.from_pretrained(model, revision=revision)
-        self.model = auto.from_pretrained(model, revision=revision).eval().requires_grad_(False)
-        self.max_length = max_length
+        try:
+            self.tokenizer, encoder = _load_pretrained(model, revision)
+        except (OSError, ValueError, KeyError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise ValueError(
+                f"text encoder '{model}' cannot be loaded ({reason}); give a folder or a hub id of a"
+                " transformers text encoder"
+            ) from error
+        self.tokenizer.padding_side = "right"  # a text's places do not depend on the longest one beside it
+        self.tokenizer.pad_token = self.tokenizer.pad_token or self.tokenizer.eos_token
+        self.model = encoder.eval().requires_grad_(False)
+        places = getattr(encoder.config, "max_position_embeddings", max_length)
+        self.max_length = min(max_length, self.tokenizer.model_max_length, places)
 
     @property
     def features(self) -> int:
         return int(self.model.config.hidden_size)
 
     def save(self, folder: Path) -> None:
-        """Save encoder and tokenizer with the model that was trained on them, so that it is self-contained."""
+        """Save encoder and tokenizer with the model trained on them, so that it needs nothing else."""
         self.model.save_pretrained(folder / ENCODER_FOLDER)
         self.tokenizer.save_pretrained(folder / ENCODER_FOLDER)
 
@@ -168,7 +171,20 @@ class FrozenText:
         ).to(self.model.device)
         mask = given["attention_mask"].bool()
         mask[:, 0] = True
-        return TextTokens(self.model(**given).last_hidden_state, mask)
+        features = self.model(**given).last_hidden_state
+        return TextTokens(features.float(), mask)  # those of a half-precision checkpoint are in half, too
+
+
+def _load_pretrained(model: str, revision: str | None) -> tuple[Any, Any]:
+    """The tokenizer and the text tower of a pretrained model."""
+    from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding, AutoTokenizer
+
+    config = AutoConfig.from_pretrained(model, revision=revision)
+    config = getattr(config, "text_config", config)  # CLIP and its kin: the text tower of two
+    known = type(config) in AutoModelForTextEncoding._model_mapping
+    auto = AutoModelForTextEncoding if known else AutoModel
+    tokenizer = AutoTokenizer.from_pretrained(model, revision=revision)
+    return tokenizer, auto.from_pretrained(model, revision=revision, config=config)
 
 
 def padded_length(longest: int, most: int, step: int = 8) -> int:

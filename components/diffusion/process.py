@@ -77,14 +77,17 @@ def ddpm(beta_min: float = 0.1, beta_max: float = 20.0) -> Process:
     beta_min, beta_max: 1000 times Ho 2020's 1e-4 and 0.02.
     """
 
+    def log_alpha(t: Tensor) -> Tensor:
+        return -0.25 * t**2 * (beta_max - beta_min) - 0.5 * t * beta_min
+
     def alpha(t: Tensor) -> Tensor:
-        return torch.exp(-0.25 * t**2 * (beta_max - beta_min) - 0.5 * t * beta_min)
+        return torch.exp(log_alpha(t))
 
     def slope(t: Tensor) -> Tensor:
         return -0.5 * (beta_min + t * (beta_max - beta_min))  # d log alpha / dt
 
     def sigma(t: Tensor) -> Tensor:
-        return torch.sqrt(-torch.expm1(2 * torch.log(alpha(t))))
+        return torch.sqrt(-torch.expm1(2 * log_alpha(t)))
 
     return Process(
         alpha=alpha,
@@ -95,7 +98,7 @@ def ddpm(beta_min: float = 0.1, beta_max: float = 20.0) -> Process:
 
 
 def velocity_of_x_hat(x_t: Tensor, x_hat: Tensor, t: Tensor) -> Tensor:
-    """Rectified flow's velocity of a network that predicts x_0, finite at every t (B,): (x_t - x_hat) / max(t, T_MIN)."""
+    """Rectified flow's velocity of a predicted x_0, finite at every t (B,): (x_t - x_hat) / max(t, T_MIN)."""
     return (x_t - x_hat) / over(t.clamp(min=T_MIN), x_t)
 
 

@@ -9,28 +9,20 @@ teacher's own estimate of x_0. The student learns that f is the same all along t
 import math
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from components.conditioning.text import TextTokens
 from components.diffusion.dit import DiT
 from components.diffusion.process import over, rectified_flow, velocity_of_x_hat
 from components.diffusion.samplers import guided_velocity, heun_step
+from components.distillation.config import ConsistencyConfig
 from components.training.loop import Batch, Losses, LossFunction
 
 HUBER = 0.00054  # times sqrt(dimensions): the pseudo-Huber constant (Song 2023b, iCT, Section 3.3)
 
 
-class ConsistencyConfig(BaseModel):
-    """How the teacher's path is cut, and how far its guidance goes."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    intervals: int = Field(16, ge=2, description="even steps between noise and data")
-    guidance: float = Field(3.0, ge=1, description="scale of the teacher's guidance, absorbed")
-
-
 def consistency_loss(config: ConsistencyConfig, teacher: DiT, null: TextTokens) -> LossFunction:
-    """|| f(x_t, t) - sg f(x_s, s) || / t, x_s one guided Heun step of the teacher from x_t (Song 2023, Eq. 10).
+    """|| f(x_t, t) - sg f(x_s, s) || / t, x_s a guided Heun step of the teacher from x_t (Song 2023, Eq. 10).
 
     t is one of the even times n / intervals, s the one before; the norm is pseudo-Huber over the sample.
     The target is the stop-gradient of the student itself, as in iCT. Batches: see flow_loss.
@@ -45,7 +37,7 @@ def consistency_loss(config: ConsistencyConfig, teacher: DiT, null: TextTokens) 
         eps = torch.randn(x_0.shape, generator=generator, device=device)
         x_t = process.sample(x_0, eps, t).x_t
         with torch.no_grad():
-            velocity = guided_velocity(teacher, text, null.to(device), config.guidance)
+            velocity = guided_velocity(teacher.to(device), text, null.to(device), config.guidance)
             x_s = heun_step(velocity, x_t, t, s)
             target = consistency_map(model, x_s, s, text)
         distance = (consistency_map(model, x_t, t, text) - target).flatten(1)

@@ -14,6 +14,7 @@ from components.conditioning.text import TextConfig, TextEncoder, load_text_enco
 from components.diffusion.dit import DiT, DiTConfig
 
 CARD, WEIGHTS = "config.json", "model.safetensors"
+MOST_DETAIL = 200  # characters of a library's error that are shown
 
 
 class ModelCard(BaseModel):
@@ -52,14 +53,22 @@ def load_model(folder: Path, device: str = "cpu") -> Model:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    for name in (CARD, WEIGHTS):
+        if not (folder / name).is_file():
+            raise ValueError(f"{folder} is not a model folder: {name} is missing")
     try:
-        card = ModelCard.model_validate_json((folder / CARD).read_text())
+        card = ModelCard.model_validate_json((folder / CARD).read_bytes())
         network = DiT(card.dit)
         network.load_state_dict(load_file(folder / WEIGHTS))
         encoder = load_text_encoder(card.text, folder)
     except FileNotFoundError as error:
         raise ValueError(f"{folder} is not a model folder: {Path(error.filename).name} is missing") from error
-    except (ValidationError, SafetensorError, RuntimeError) as error:
-        line = str(error).splitlines()[0]
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(step) for step in first["loc"])
+        line = f"{CARD}: {where}: {first['msg']}" if where else f"{CARD}: {first['msg']}"
         raise ValueError(f"{folder} does not load as a model ({line}); make it again") from error
+    except (SafetensorError, RuntimeError) as error:
+        line = " ".join(str(error).split())[:MOST_DETAIL]
+        raise ValueError(f"{folder} does not load as a model ({WEIGHTS}: {line}); make it again") from error
     return Model(network.to(device).eval().requires_grad_(False), encoder, card)

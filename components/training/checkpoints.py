@@ -19,7 +19,7 @@ STATE, MANIFEST = "state.pt", "checkpoint.json"
 
 
 class Checkpoints:
-    """The checkpoints under one folder. `before_rename` is called with a whole, unnamed checkpoint (faults)."""
+    """The checkpoints under one folder. `before_rename` is called when one is whole but unnamed (faults)."""
 
     def __init__(self, folder: Path, before_rename: Callable[[], None] = lambda: None) -> None:
         self.folder = folder
@@ -29,6 +29,7 @@ class Checkpoints:
         """Write the state at `images_seen`, then drop older ones."""
         final = self.folder / f"{images_seen:012d}"
         temporary = final.with_name(f"{final.name}.tmp-{os.getpid()}")
+        shutil.rmtree(temporary, ignore_errors=True)  # of a killed process with our id
         temporary.mkdir(parents=True)
         torch.save(state, temporary / STATE)
         manifest = {"images_seen": images_seen, "sha256": _sha256(temporary / STATE)}
@@ -36,6 +37,8 @@ class Checkpoints:
         for path in (temporary / STATE, temporary / MANIFEST, temporary):
             _fsync(path)
         self.before_rename()
+        if final.exists():  # damaged, or latest() would have gone on from it
+            shutil.rmtree(final)
         temporary.replace(final)
         _fsync(self.folder)
         for old in self._folders():
@@ -45,17 +48,21 @@ class Checkpoints:
     def latest(self) -> dict[str, Any] | None:
         """The newest state whose hash verifies; None to start from the beginning."""
         for folder in reversed(self._folders()):
-            try:
-                manifest = json.loads((folder / MANIFEST).read_text())
-            except (FileNotFoundError, ValueError):
-                continue
-            if manifest["sha256"] == _sha256(folder / STATE):
+            if _verifies(folder):
                 state: dict[str, Any] = torch.load(folder / STATE, map_location="cpu", weights_only=True)
                 return state
         return None
 
     def _folders(self) -> list[Path]:
         return sorted(p for p in self.folder.glob("*") if p.name.isdigit())
+
+
+def _verifies(folder: Path) -> bool:
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+        return bool(manifest["sha256"] == _sha256(folder / STATE))
+    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):  # torn, or not ours
+        return False
 
 
 def _sha256(path: Path) -> str:

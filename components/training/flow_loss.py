@@ -1,22 +1,12 @@
 """The rectified-flow loss of the teacher, as the training loop takes it. Called by pipelines/train.py."""
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
 from components.conditioning.text import TextTokens
 from components.diffusion.process import draw_times, rectified_flow, shift_times, velocity_of_x_hat
+from components.training.config import FlowLossConfig
 from components.training.loop import Batch, Losses, LossFunction
-
-
-class FlowLossConfig(BaseModel):
-    """How times are drawn and captions dropped."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    time_mean: float = Field(0.3, description="of the logit-normal times; positive leans to noise")
-    time_std: float = Field(1.0, gt=0)
-    shift: float = Field(1.0, gt=0, description="SD3's resolution shift of the times; 1: none")
-    caption_dropout: float = Field(0.1, ge=0, lt=1, description="share of captions emptied, for guidance")
 
 
 def flow_loss(config: FlowLossConfig, null: TextTokens) -> LossFunction:

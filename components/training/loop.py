@@ -8,40 +8,24 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from accelerate import Accelerator
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from components.memory import keep_freed_memory
 from components.randomness import derive_seed
 from components.training.checkpoints import Checkpoints
+from components.training.config import TrainingConfig
 from components.training.ema import EMA
 from components.training.optimizers import (
-    OptimizerConfig,
     build_optimizers,
     learning_rate_factor,
     set_learning_rate,
 )
 
 Batch = Mapping[str, Any]
-
-
-class TrainingConfig(BaseModel):
-    """How long, how wide, how precise. Everything that is a duration is counted in images."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    images: int = Field(gt=0, description="images to see in all")
-    batch_size: int = Field(32, gt=0, description="images a step, over all processes")
-    optimizer: OptimizerConfig = OptimizerConfig()
-    ema_halflife_images: int = Field(
-        2_000, ge=0, description="half-life of the averaged weights; 0: no average"
-    )
-    checkpoint_images: int = Field(50_000, gt=0, description="images between two checkpoints")
-    log_images: int = Field(2_000, gt=0, description="images between two points of the curves")
-    precision: Literal["bf16", "no"] = Field("bf16", description="autocast; weights stay float32")
-    compile: bool = Field(False, description="torch.compile the model, in place")
 
 
 @dataclass(frozen=True)
@@ -93,7 +77,9 @@ def train(
     on_batch(images, loss) is called after every step, on_point at every point of the curve.
     Raises FloatingPointError when the loss is not finite: nothing hides a diverged run.
     """
-    accelerator = Accelerator(mixed_precision=config.precision)
+    keep_freed_memory()
+    # Accelerate's own precision is one for the whole process, and its stages differ: autocast is ours (_Run).
+    accelerator = Accelerator(mixed_precision="no")
     run = _Run(model, config, accelerator)
     curve = run.restore(checkpoints)
     source = batches(run.images_seen)
@@ -132,14 +118,14 @@ class _Run:
         config = self.config
         factor = learning_rate_factor(self.images_seen, config.images, config.optimizer)
         set_learning_rate(self.optimizers, factor)
-        with self.accelerator.autocast():
+        with torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
             losses = loss(self.model, batch, generator)
         self.accelerator.backward(losses.loss)
         norm = nn.utils.clip_grad_norm_(self.bare.parameters(), config.optimizer.clip_norm)
         value = float(losses.loss.detach())
         if not (torch.isfinite(norm) and math.isfinite(value)):
             raise FloatingPointError(
-                f"training diverged at {self.images_seen:,} images (loss {value}, gradient norm {float(norm)})"
+                f"training diverged at {self.images_seen:,} images (loss {value}, gradient {float(norm)})"
                 "; lower the learning rate"
             )
         for optimizer in self.optimizers:

@@ -3,25 +3,9 @@
 from collections.abc import Iterable
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-
-class OptimizerConfig(BaseModel):
-    """Learning rates and their shape over the run, all counted in images."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    learning_rate: float = Field(2e-3, gt=0, description="AdamW's peak rate")
-    muon_learning_rate: float = Field(
-        2e-2, ge=0, description="Muon's peak rate on hidden matrices; 0: AdamW on all"
-    )
-    weight_decay: float = Field(0.0, ge=0, description="decoupled, per unit of learning rate")
-    beta2: float = Field(0.95, gt=0, lt=1, description="AdamW's second-moment decay per step")
-    warmup_images: int = Field(2_000, ge=0, description="linear warm-up, in images")
-    decay_fraction: float = Field(
-        0.4, ge=0, le=1, description="share of the run that decays linearly to zero"
-    )
-    clip_norm: float = Field(1.0, gt=0, description="largest norm of the whole gradient")
+from components.training.config import OptimizerConfig
 
 
 def build_optimizers(model: nn.Module, config: OptimizerConfig) -> list[torch.optim.Optimizer]:
@@ -63,7 +47,8 @@ def set_learning_rate(optimizers: Iterable[torch.optim.Optimizer], factor: float
 
 
 def _split(named: Iterable[tuple[str, nn.Parameter]]) -> tuple[list[Tensor], list[Tensor]]:
-    hidden, rest = [], []
+    hidden: list[Tensor] = []
+    rest: list[Tensor] = []
     for name, parameter in named:
         if not parameter.requires_grad:
             continue

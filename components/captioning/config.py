@@ -1,0 +1,24 @@
+"""The settings of a captioner that is fitted here, without torch."""
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from components.training.config import OptimizerConfig, TrainingConfig
+
+
+class CaptionerFitConfig(BaseModel):
+    """Sizes of the captioner and how it is trained."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    image_size: int = Field(32, gt=0, description="side that pictures are resized to, in pixels")
+    patch: int = Field(8, gt=0, description="side of a patch, in pixels")
+    width: int = Field(128, gt=0, description="features of a token, in both towers")
+    vision_depth: int = Field(3, gt=0, description="layers that read the picture")
+    text_depth: int = Field(3, gt=0, description="layers that write")
+    heads: int = Field(4, gt=0)
+    vocabulary: int = Field(400, ge=300, description="tokens")
+    training: TrainingConfig = TrainingConfig(
+        images=32_000,
+        batch_size=32,
+        optimizer=OptimizerConfig(learning_rate=1e-3, muon_learning_rate=1e-2, warmup_images=1_500),
+        ema_halflife_images=1_000,
+    )

@@ -1,0 +1,127 @@
+"""Fits a small captioner on a labelled set, where no pretrained one is at hand. Called by annotators.
+
+It learns to answer the short prompt with the short caption and the long prompt with the long one (DALL·E 3,
+Betker 2023, Section 2.1), and is saved so that it loads as any pretrained image-text-to-text model does.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from components.captioning.architecture import IMAGE, make_model, make_processor, train_tokenizer
+from components.captioning.config import CaptionerFitConfig
+from components.captioning.packing import IGNORED, Packed, collate, pack
+from components.filtering.labelled import LabelledImage, draw_batches
+from components.randomness import derive_seed
+from components.training.checkpoints import Checkpoints
+from components.training.loop import Batch, Losses, Trained, train
+
+PROMPT_WEIGHT = 100  # times the prompts are shown to the tokenizer, so that each becomes few tokens
+CHUNK = 500  # pictures that are prepared at once
+
+
+def fit_captioner(
+    labelled: Sequence[LabelledImage],
+    folder: Path,
+    config: CaptionerFitConfig,
+    *,
+    prompts: tuple[str, str],
+    seed: int,
+    checkpoints: Checkpoints | None = None,
+    on_batch: Callable[[int, float], None] | None = None,
+) -> Trained:
+    """Train on `labelled` and save model and processor into `folder`.
+
+    prompts: the instructions for the short and the long caption. The result depends on the arguments alone.
+    """
+    texts = [text for image in labelled for text in image.captions]
+    tokenizer = train_tokenizer([*prompts * PROMPT_WEIGHT, *texts], config.vocabulary)
+    processor = make_processor(tokenizer, config.image_size, config.patch)
+    model = _untrained(tokenizer, config, seed)
+    rows = [_pack(image, tokenizer, config, prompts) for image in labelled]
+    pixels = _pixels(labelled, processor)
+    trained = train(
+        model,
+        caption_loss,
+        lambda seen: _batches(rows, pixels, tokenizer.pad_token_id, config.training.batch_size, seen, seed),
+        config.training,
+        seed=seed,
+        purpose="captioner",
+        checkpoints=checkpoints,
+        on_batch=on_batch,
+    )
+    trained.ema.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return trained
+
+
+def caption_loss(model: nn.Module, batch: Batch, generator: torch.Generator) -> Losses:
+    """Cross entropy of the captions' tokens, computed only where there is one to learn."""
+    del generator  # nothing is drawn
+    unwrapped: Any = getattr(model, "module", model)
+    hidden = unwrapped.model(
+        input_ids=batch["tokens"],
+        position_ids=batch["positions"],
+        attention_mask=batch["attention"],
+        pixel_values=batch["pixels"],
+        use_cache=False,
+    ).last_hidden_state
+    labels = batch["labels"][:, 1:]
+    learned = labels != IGNORED
+    logits = unwrapped.lm_head(hidden[:, :-1][learned])
+    return Losses(F.cross_entropy(logits.float(), labels[learned]))
+
+
+def _untrained(tokenizer: Any, config: CaptionerFitConfig, seed: int) -> Any:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(seed, "captioner weights"))
+        model = make_model(
+            tokenizer,
+            image_size=config.image_size,
+            patch=config.patch,
+            width=config.width,
+            vision_depth=config.vision_depth,
+            text_depth=config.text_depth,
+            heads=config.heads,
+        )
+    model.set_attn_implementation("eager")  # the fused kernel's backward is slow on a CPU
+    return model
+
+
+def _pack(
+    image: LabelledImage, tokenizer: Any, config: CaptionerFitConfig, prompts: tuple[str, str]
+) -> Packed:
+    picture = [tokenizer.convert_tokens_to_ids(IMAGE)] * (config.image_size // config.patch) ** 2
+    answers = [
+        (tokenizer(f"{prompt}\n").input_ids, [*tokenizer(caption).input_ids, tokenizer.eos_token_id])
+        for prompt, caption in zip(prompts, image.captions, strict=True)
+    ]
+    return pack(picture, answers)
+
+
+def _pixels(labelled: Sequence[LabelledImage], processor: Any) -> Tensor:
+    """What the processor makes of every picture, (N, 3, S, S)."""
+    chunks = []
+    for start in range(0, len(labelled), CHUNK):
+        pictures = [image.open() for image in labelled[start : start + CHUNK]]
+        chunks.append(processor.image_processor(pictures, return_tensors="pt").pixel_values)
+    return torch.cat(chunks)
+
+
+def _batches(
+    rows: Sequence[Packed], pixels: Tensor, pad: int, batch_size: int, images_seen: int, seed: int
+) -> Iterator[Batch]:
+    lengths = [len(row.tokens) for row in rows]
+    for chosen in draw_batches(len(rows), batch_size, images_seen, seed=seed, lengths=lengths):
+        batch = collate([rows[row] for row in chosen], pad)
+        yield {
+            "tokens": batch.tokens,
+            "labels": batch.labels,
+            "positions": batch.positions,
+            "attention": batch.attention,
+            "pixels": pixels[chosen],
+        }

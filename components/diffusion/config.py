@@ -1,0 +1,29 @@
+"""The settings of the network, without torch: a command that finds everything done never imports it."""
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class DiTConfig(BaseModel):
+    """Sizes of the network. Lengths in pixels or features."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    image_size: int = Field(32, gt=0, description="side of the square image, in pixels")
+    channels: int = Field(3, gt=0)
+    patch: int = Field(8, gt=0, description="side of a patch, in pixels")
+    width: int = Field(128, gt=0, description="features of a token")
+    depth: int = Field(5, gt=0, description="blocks")
+    heads: int = Field(4, gt=0)
+    mlp_ratio: float = Field(4.0, gt=0)
+    text_length: int = Field(48, gt=0, description="most tokens of a text")
+    vocabulary: int = Field(0, ge=0, description="token ids to embed; 0: the text arrives as features")
+    text_features: int = Field(
+        0, ge=0, description="width of frozen text features; 0: the text arrives as ids"
+    )
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> "DiTConfig":
+        if self.image_size % self.patch:
+            raise ValueError(f"image_size {self.image_size} is not a multiple of patch {self.patch}")
+        if self.width % (2 * self.heads):
+            raise ValueError(f"width {self.width} does not split into {self.heads} heads of an even size")
+        return self

@@ -1,0 +1,74 @@
+"""One raw record, alone: its alt text asked, its bytes opened once and measured, or the reason why not.
+
+Called by the filter stage for every record of a fragment. What needs other records (duplicates) or a model
+(the judge's score) comes after; see `selection.py` and `judge.py`.
+"""
+
+import hashlib
+from dataclasses import dataclass
+
+from PIL import Image
+
+from components.corpus.fragments import RawRecord
+from components.corpus.schemas import Reason
+from components.filtering.alt_text import AltTextRules, check_alt_text, clean_alt_text
+from components.filtering.duplicates import perceptual_hash
+from components.filtering.images import ImageRejected, ImageRules, open_image
+from components.filtering.language import language_of
+from components.filtering.rejection import Rejection
+
+
+@dataclass(frozen=True)
+class Survivor:
+    """A record that went through, with what was measured. width, height: pixels, upright."""
+
+    key: str
+    picture: Image.Image  # decoded; for the judge, then to be let go
+    image: bytes
+    alt_text: str  # cleaned
+    url: str | None
+    width: int
+    height: int
+    sha256: str
+    phash: str
+    language: str
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A record that did not go on, with its texts as they came."""
+
+    key: str
+    rejection: Rejection
+    alt_text: str | None
+    url: str | None
+
+
+def examine(
+    record: RawRecord, key: str, alt_text_rules: AltTextRules, image_rules: ImageRules
+) -> Survivor | Refused:
+    """Ask the alt text first (it is cheap), then the image. What goes wrong on the way is a reason, too."""
+    try:
+        rejection = check_alt_text(record.alt_text, alt_text_rules)
+        if rejection is None:
+            picture = open_image(record.image, image_rules)
+            assert record.image is not None
+            assert record.alt_text is not None
+            alt_text = clean_alt_text(record.alt_text)
+            return Survivor(
+                key=key,
+                picture=picture,
+                image=record.image,
+                alt_text=alt_text,
+                url=record.url,
+                width=picture.width,
+                height=picture.height,
+                sha256=hashlib.sha256(record.image).hexdigest(),
+                phash=perceptual_hash(picture),
+                language=language_of(alt_text),
+            )
+    except ImageRejected as refused:
+        rejection = refused.rejection
+    except Exception as error:  # noqa: BLE001 (the per-record boundary: one bad record never stops a stage)
+        rejection = Rejection(Reason.ERRORED, f"{type(error).__name__}: {' '.join(str(error).split())}"[:200])
+    return Refused(key, rejection, record.alt_text, record.url)

@@ -1,0 +1,172 @@
+"""Untrusted bytes to an upright RGB image, opened once and safely, or the reason why not.
+
+Called by the filter stage for every record whose alt text passed. The header is judged (format, size, frames)
+before a pixel is decoded; truncated files are refused (Pillow's LOAD_TRUNCATED_IMAGES is never set).
+"""
+
+import io
+import struct
+import warnings
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+from pydantic import BaseModel, ConfigDict, Field
+
+from components.corpus.schemas import Reason
+from components.filtering.rejection import Rejection
+
+FORMATS = ("JPEG", "PNG", "WEBP")
+PILLOW_LIMIT = 178_956_970  # pixels; Pillow itself refuses larger images whatever our rule says
+
+# What is refused by name rather than as broken: (offset, magic bytes, name).
+OTHER_FORMATS = (
+    *(
+        (0, b"GIF8", "GIF"),
+        (0, b"II*\0", "TIFF"),
+        (0, b"MM\0*", "TIFF"),
+        (0, b"BM", "BMP"),
+        (0, b"%PDF", "PDF"),
+    ),
+    *((0, b"\0\0\1\0", "ICO"), (0, b"8BPS", "PSD"), (4, b"ftypavif", "AVIF"), (4, b"ftypheic", "HEIC")),
+    *((0, b"\0\0\0\x0cJXL", "JPEG XL"), (0, b"\xff\x0a", "JPEG XL"), (0, b"\0\0\0\x0cjP", "JPEG 2000")),
+)
+MARKUP_STARTS = ((b"<svg", "SVG"), (b"<!doctype html", "HTML"), (b"<html", "HTML"))
+JPEG_END = b"\xff\xd9"
+PNG_END = b"IEND\xaeB`\x82"
+
+# What Pillow's decoders raise on bytes that lie. Listed, so that an error of ours is not taken for one.
+DECODE_ERRORS = (
+    *(OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, ArithmeticError, struct.error),
+    zlib.error,
+)
+
+
+class ImageRules(BaseModel):
+    """What an image must be to go on."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    min_side: int = Field(default=32, ge=1, description="shorter side, pixels")
+    max_pixels: int = Field(
+        default=50_000_000, ge=1, le=PILLOW_LIMIT, description="width times height, pixels"
+    )
+    max_bytes: int = Field(default=50_000_000, ge=1, description="size of the file, bytes")
+    max_aspect: float = Field(default=3.0, ge=1, description="longer side over shorter side (DataComp: 3)")
+    min_deviation: float = Field(
+        default=1.0,
+        ge=0,
+        description="standard deviation of the channel that varies most, levels of 255; below is blank",
+    )
+
+
+class ImageRejected(Exception):
+    """These bytes do not go on; `rejection` says why."""
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.rejection = Rejection(reason, detail)
+
+
+@dataclass(frozen=True)
+class Measures:
+    """What the filter records of an image. width, height: pixels, upright. deviation: levels of 255."""
+
+    width: int
+    height: int
+    deviation: float
+
+
+def open_image(data: bytes | None, rules: ImageRules) -> Image.Image:
+    """The picture in `data`, decoded, upright, RGB, what is transparent on white. Raises ImageRejected."""
+    if not data:
+        raise ImageRejected(Reason.IMAGE_MISSING, "null" if data is None else "no bytes")
+    if len(data) > rules.max_bytes:
+        raise ImageRejected(Reason.IMAGE_TOO_LARGE, f"{len(data)} bytes, at most {rules.max_bytes}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow warns of what our own limits decide
+        image = _open_header(data)
+        _check_header(image, rules)
+        _check_ending(image, data)
+        try:
+            image.load()
+            picture = upright_rgb(image)
+        except DECODE_ERRORS as error:
+            raise ImageRejected(Reason.IMAGE_BROKEN, _one_line(error)) from error
+    if measure(picture).deviation < rules.min_deviation:
+        raise ImageRejected(Reason.IMAGE_BLANK, "one colour all over")
+    return picture
+
+
+def measure(image: Image.Image) -> Measures:
+    """Size and contrast of an RGB image."""
+    counts = np.array(image.histogram(), np.float64).reshape(-1, 256)  # (channels, levels)
+    shares = counts / counts.sum(1, keepdims=True)
+    levels = np.arange(256)
+    variance = shares @ levels**2 - (shares @ levels) ** 2
+    return Measures(image.width, image.height, float(np.sqrt(variance.max().clip(0))))
+
+
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """RGB as a browser shows it: turned as EXIF says, 16 bits scaled to 8, what is transparent on white."""
+    turned = ImageOps.exif_transpose(image)
+    if turned.mode.startswith("I") or turned.mode == "F":
+        turned = turned.point(lambda level: level / 257).convert("L")  # 65535 / 257 = 255
+    if not turned.has_transparency_data:
+        return turned.convert("RGB")
+    layer = turned.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+
+
+def _open_header(data: bytes) -> Image.Image:
+    try:
+        return Image.open(io.BytesIO(data), formats=FORMATS)
+    except Image.DecompressionBombError as error:
+        raise ImageRejected(Reason.IMAGE_TOO_LARGE, _one_line(error)) from error
+    except UnidentifiedImageError as error:
+        name = _other_format(data)
+        if name:
+            raise ImageRejected(Reason.IMAGE_FORMAT, f"{name}, not {', '.join(FORMATS)}") from error
+        raise ImageRejected(Reason.IMAGE_BROKEN, "not an image") from error
+    except DECODE_ERRORS as error:
+        raise ImageRejected(Reason.IMAGE_BROKEN, _one_line(error)) from error
+
+
+def _check_header(image: Image.Image, rules: ImageRules) -> None:
+    """Refuse by what the header says, before a pixel is decoded."""
+    width, height = image.size
+    if width * height > rules.max_pixels:
+        detail = f"{width}x{height} is over {rules.max_pixels} pixels"
+        raise ImageRejected(Reason.IMAGE_TOO_LARGE, detail)
+    if getattr(image, "is_animated", False):
+        raise ImageRejected(Reason.IMAGE_FORMAT, f"animated {image.format}")
+    if min(width, height) < rules.min_side:
+        raise ImageRejected(Reason.IMAGE_TOO_SMALL, f"{width}x{height}, at least {rules.min_side} a side")
+    aspect = max(width, height) / min(width, height)
+    if aspect > rules.max_aspect:
+        detail = f"{width}x{height} is 1:{aspect:.1f}, at most 1:{rules.max_aspect:g}"
+        raise ImageRejected(Reason.IMAGE_ASPECT, detail)
+
+
+def _check_ending(image: Image.Image, data: bytes) -> None:
+    """Refuse a file cut after its last pixel: the decoder would not notice, a stricter one later would."""
+    ending = {"JPEG": JPEG_END, "PNG": PNG_END}.get(image.format or "")
+    if ending and data.rfind(ending) < 0:
+        raise ImageRejected(Reason.IMAGE_BROKEN, f"{image.format} without an end: the file is cut")
+
+
+def _other_format(data: bytes) -> str | None:
+    for offset, magic, name in OTHER_FORMATS:
+        if data[offset : offset + len(magic)] == magic:
+            return name
+    head = data[:1024].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    for start, name in MARKUP_STARTS:
+        if head.startswith(start) or (name == "SVG" and head.startswith(b"<?xml") and start in head):
+            return name
+    return None
+
+
+def _one_line(error: BaseException) -> str:
+    text = str(error).strip().splitlines()
+    return (text[0] if text else type(error).__name__)[:160]

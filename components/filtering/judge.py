@@ -1,0 +1,99 @@
+"""The judge: an open_clip model that says how well a text fits a picture.
+
+Called by the filter stage for alt texts, by the recaption stage for captions, and by the evaluation for
+drawings (whose Fréchet distance is taken in its image features). Any open_clip model will do: one that
+`judge_fit.py` fitted, or a pretrained one by name, by hub id or by folder.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+
+Features = npt.NDArray[np.float32]
+T = TypeVar("T")
+
+LOCAL = "local-dir:"
+BATCH = 64  # pictures or texts at once; fixed, since a score's last bits depend on the batch it was made in
+
+
+@dataclass(frozen=True)
+class Judge:
+    """A loaded model with its own preprocessing and tokenizer."""
+
+    model: Any  # open_clip.CLIP, or one of its kin
+    preprocess: Callable[[Image.Image], torch.Tensor]
+    tokenizer: Callable[[list[str]], torch.Tensor]
+    device: torch.device
+
+    @staticmethod
+    def load(model: str, pretrained: str | None = None, device: str = "cpu") -> "Judge":
+        """Load "local-dir:PATH", "hf-hub:OWNER/NAME", or an open_clip name with its `pretrained` tag or file.
+
+        Raises ValueError with one line when there is no such model, or it cannot be read.
+        """
+        import open_clip
+
+        if model.startswith(LOCAL) and not Path(model.removeprefix(LOCAL)).is_dir():
+            raise ValueError(f"judge '{model}': no such folder; give a folder that open_clip saved")
+        if not model.startswith((LOCAL, "hf-hub:")) and pretrained is None:
+            raise ValueError(f"judge '{model}': name its pretrained tag too, such as ViT-B-32 with openai")
+        try:
+            network, preprocess = open_clip.create_model_from_pretrained(
+                model, pretrained=pretrained, device=device, precision="fp32"
+            )
+            tokenizer = open_clip.get_tokenizer(model)
+        except (RuntimeError, OSError, ValueError, KeyError, AssertionError) as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise ValueError(f"judge '{model}' ({pretrained or 'its own weights'}): {reason}") from error
+        return Judge(network.eval(), preprocess, tokenizer, torch.device(device))
+
+    def prepare(self, image: Image.Image) -> torch.Tensor:
+        """The picture as the model sees it, small: keep this rather than many decoded pictures. (3, H, W)"""
+        return self.preprocess(image)
+
+    def image_features(self, images: Sequence[Image.Image | torch.Tensor]) -> Features:
+        """Unit vectors of RGB images, or of what `prepare` made of them. (N, D)"""
+
+        def encode(batch: list[Image.Image | torch.Tensor]) -> torch.Tensor:
+            pixels = torch.stack([i if isinstance(i, torch.Tensor) else self.prepare(i) for i in batch])
+            return self.model.encode_image(pixels.to(self.device), normalize=True)
+
+        return self._features(images, encode)
+
+    def text_features(self, texts: Sequence[str]) -> Features:
+        """Unit vectors of texts; what is longer than the model's context is cut by its tokenizer. (N, D)"""
+
+        def encode(batch: list[str]) -> torch.Tensor:
+            return self.model.encode_text(self.tokenizer(batch).to(self.device), normalize=True)
+
+        return self._features(texts, encode)
+
+    def score(self, images: Sequence[Image.Image | torch.Tensor], texts: Sequence[str]) -> Features:
+        """Cosine of each image (or prepared image) and its text, in [-1, 1]. (N,)"""
+        if len(images) != len(texts):
+            raise ValueError(
+                f"{len(images)} images and {len(texts)} texts; a score needs a text for each image"
+            )
+        return np.einsum("nd,nd->n", self.image_features(images), self.text_features(texts))
+
+    def _features(self, items: Sequence[T], encode: Callable[[list[T]], torch.Tensor]) -> Features:
+        with torch.inference_mode():
+            encoded = [encode(batch).float().cpu().numpy() for batch in _batches(items)]
+        return np.concatenate(encoded) if encoded else np.empty((0, self._width()), np.float32)
+
+    def _width(self) -> int:
+        """The features' length, learnt by asking about one text."""
+        return self.text_features([""]).shape[1]
+
+
+def _batches(items: Sequence[T]) -> Iterator[list[T]]:
+    iterator = iter(items)
+    while batch := list(islice(iterator, BATCH)):
+        yield batch

@@ -1,0 +1,149 @@
+"""The labelled set: images with a true short and a true long caption, from which the annotators are fitted.
+
+Read by the annotators stage; the judge (judge_fit.py) and the captioner (captioning/fit.py) learn from the
+same records, in the orders drawn here, and are measured on the same few that are kept from both.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from components.corpus.schemas import LABELLED, Reason, check_schema, record_key
+from components.filtering.images import ImageRejected, ImageRules, open_image
+from components.randomness import derive_seed
+
+# A labelled set was chosen by somebody: only what cannot be opened is refused.
+RULES = ImageRules(min_side=1, max_aspect=1e6, min_deviation=0.0)
+READ_ROWS = 256  # rows of the Parquet file that are in memory at a time
+
+
+@dataclass(frozen=True)
+class LabelledImage:
+    """One record: the encoded image and what is true of it, in few words and in many."""
+
+    image: bytes
+    caption_short: str
+    caption_long: str
+
+    def open(self) -> Image.Image:
+        """The picture, RGB, what is transparent on white."""
+        return open_image(self.image, RULES)
+
+    @property
+    def captions(self) -> tuple[str, str]:
+        return self.caption_short, self.caption_long
+
+
+@dataclass(frozen=True)
+class LabelledSet:
+    """train: to learn from. held_out: to measure with. skipped: records that could not be used, by reason."""
+
+    train: tuple[LabelledImage, ...]
+    held_out: tuple[LabelledImage, ...]
+    skipped: dict[str, int]
+
+    @property
+    def records(self) -> int:
+        return len(self.train) + len(self.held_out) + sum(self.skipped.values())
+
+
+def read_labelled(path: Path, holdout_fraction: float) -> LabelledSet:
+    """The set in the Parquet file at `path` (LABELLED schema). A bad record is skipped and counted.
+
+    holdout_fraction: share kept from training, chosen by content, so that a copy of an image is on one side.
+    Raises ValueError naming the column if the schema differs, or when no record can be used.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        file = pq.ParquetFile(path)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise ValueError(f"labelled set {path}: not a readable Parquet file ({_one_line(error)})") from error
+    check_schema(file.schema_arrow, LABELLED, f"labelled set {path}", extra=True)
+    sides: tuple[list[LabelledImage], list[LabelledImage]] = ([], [])
+    skipped: Counter[str] = Counter()
+    for batch in file.iter_batches(batch_size=READ_ROWS, columns=LABELLED.names):
+        for row in batch.to_pylist():
+            found = _usable(row["image"], row["caption_short"], row["caption_long"])
+            if isinstance(found, Reason):
+                skipped[found.value] += 1
+            else:
+                sides[_is_held_out(found, holdout_fraction)].append(found)
+    train, held_out = sides
+    if not train:
+        raise ValueError(f"labelled set {path}: no record can be used ({dict(skipped)}); give another file")
+    return LabelledSet(tuple(train), tuple(held_out), dict(sorted(skipped.items())))
+
+
+def draw_batches(
+    count: int,
+    batch_size: int,
+    images_seen: int,
+    *,
+    seed: int,
+    lengths: Sequence[int] | None = None,
+    window: int = 16,
+) -> Iterator[list[int]]:
+    """Batches of row numbers below `count`, for ever, from the batch at `images_seen` on.
+
+    Every epoch is a fresh order; the order is a pure function of (seed, epoch), so a resumed run goes on with
+    the batches it would have seen. lengths: cost of each row; given it, rows of like length share a batch
+    (among `window` batches at a time), so that little is padded.
+    """
+    row_at = _RowOrder(count, seed)
+    batch = images_seen // batch_size
+    while True:
+        first = batch - batch % window
+        rows = [row_at(n) for n in range(first * batch_size, (first + window) * batch_size)]
+        if lengths is not None:
+            rows.sort(key=partial(_length_first, lengths))
+        order = np.random.default_rng(derive_seed(seed, "window", first)).permutation(window).tolist()
+        for place in order[batch - first :]:
+            yield rows[place * batch_size : (place + 1) * batch_size]
+        batch = first + window
+
+
+class _RowOrder:
+    """The endless sequence of row numbers: one permutation after the other."""
+
+    def __init__(self, count: int, seed: int) -> None:
+        self.count, self.seed = count, seed
+        self.epoch, self.order = -1, list[int]()
+
+    def __call__(self, n: int) -> int:
+        """The row number of sample `n` of the run."""
+        epoch, place = divmod(n, self.count)
+        if epoch != self.epoch:
+            rng = np.random.default_rng(derive_seed(self.seed, "epoch", epoch))
+            self.epoch, self.order = epoch, rng.permutation(self.count).tolist()
+        return self.order[place]
+
+
+def _length_first(lengths: Sequence[int], row: int) -> tuple[int, int]:
+    return lengths[row], row
+
+
+def _usable(image: bytes | None, short: str | None, long: str | None) -> LabelledImage | Reason:
+    """The record, or why it cannot be used."""
+    short, long = (" ".join((text or "").split()) for text in (short, long))
+    if not short or not long:
+        return Reason.CAPTION_EMPTY
+    try:
+        open_image(image, RULES)
+    except ImageRejected as refused:
+        return refused.rejection.reason
+    return LabelledImage(image or b"", short, long)
+
+
+def _is_held_out(record: LabelledImage, fraction: float) -> bool:
+    return int(record_key(record.image, "")[:8], 16) < fraction * 2**32
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:160]

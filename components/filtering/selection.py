@@ -1,0 +1,56 @@
+"""What only the whole corpus can decide: the judge's floor, duplicates, and the best share by score.
+
+Called once by the filter stage, between measuring the fragments and writing them, on a few short columns. The
+answer depends on the planned order of the corpus only, never on the order in which fragments were done.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from components.corpus.schemas import Reason
+from components.filtering.duplicates import DuplicateRules, Hashed, find_duplicates
+from components.filtering.rejection import Rejection
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the selection sees of a record. score: the judge's cosine of image and alt text."""
+
+    key: str
+    sha256: str
+    phash: str
+    score: float
+
+
+def select(
+    rows: Sequence[Measured],
+    duplicates: DuplicateRules,
+    judge_floor: float | None,
+    judge_keep_fraction: float | None,
+) -> dict[int, Rejection]:
+    """The rows that do not go on, by index. Each rule sees only what those before it left.
+
+    The floor comes before the duplicates, so that a picture whose first copy has an unfitting text is still
+    there in a later copy; the share comes last, so that copies do not count in it.
+    """
+    rejected: dict[int, Rejection] = {}
+    if judge_floor is not None:
+        for index, row in enumerate(rows):
+            if not row.score >= judge_floor:  # so that a NaN fails, too
+                rejected[index] = _scored(row, f"the floor {judge_floor:g}")
+    left = [index for index in range(len(rows)) if index not in rejected]
+    hashes = [Hashed(rows[index].sha256, rows[index].phash) for index in left]
+    for position, duplicate in find_duplicates(hashes, duplicates).items():
+        reason = Reason.DUPLICATE if duplicate.exact else Reason.NEAR_DUPLICATE
+        rejected[left[position]] = Rejection(reason, f"of {rows[left[duplicate.of]].key}")
+    if judge_keep_fraction is not None:
+        left = [index for index in left if index not in rejected]
+        best = sorted(left, key=lambda index: (-rows[index].score, rows[index].key))
+        for index in best[math.ceil(judge_keep_fraction * len(best)) :]:
+            rejected[index] = _scored(rows[index], f"the best {judge_keep_fraction:.0%}")
+    return rejected
+
+
+def _scored(row: Measured, bar: str) -> Rejection:
+    return Rejection(Reason.JUDGE_SCORE, f"{row.score:.3f} is below {bar}")

@@ -1,0 +1,64 @@
+"""The vocabulary of the alt-text rules, read once per process from `words.yaml` beside this file.
+
+`alt_words.py` asks for placeholders, shop phrases and names, `language.py` for the English words.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+import yaml
+
+WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
+UNSPACED = re.compile(r"[\u3041-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7a3]")  # kana, Han, Hangul
+
+
+@dataclass(frozen=True)
+class Words:
+    """The lists of `words.yaml`, all languages together, ready to be asked."""
+
+    placeholder: frozenset[str]
+    placeholder_parts: re.Pattern[str]
+    stop: frozenset[str]
+    shop_phrases: frozenset[str]  # each as its lower-case words, a space between
+    shop_parts: re.Pattern[str]  # the phrases of scripts without spaces
+    shop_openers: frozenset[str]
+    shop_words: frozenset[str]
+    english: frozenset[str]
+    given_names: frozenset[str]
+
+
+@cache
+def vocabulary() -> Words:
+    """The lists; reading them takes some 20 ms."""
+    text = files(__package__).joinpath("words.yaml").read_text(encoding="utf-8")
+    lists: dict[str, dict[str, str]] = yaml.safe_load(text)
+
+    def words(name: str) -> frozenset[str]:
+        return frozenset(word for line in lists[name].values() for word in line.split())
+
+    phrases = [phrase for line in lists["shop_phrases"].values() for phrase in line.split("|")]
+    spelt = [" ".join(words_of(phrase)) for phrase in phrases]
+    return Words(
+        placeholder=words("placeholder"),
+        placeholder_parts=_any_of(words("placeholder_parts")),
+        stop=words("stop"),
+        shop_phrases=frozenset(phrase for phrase in spelt if not UNSPACED.search(phrase)),
+        shop_parts=_any_of(phrase for phrase in spelt if UNSPACED.search(phrase)),
+        shop_openers=words("shop_openers"),
+        shop_words=words("shop_words"),
+        english=words("english"),
+        given_names=words("given_names"),
+    )
+
+
+def words_of(text: str) -> list[str]:
+    """The words of a text, in lower case, without digits and punctuation."""
+    return WORD.findall(text.lower())
+
+
+def _any_of(parts: Iterable[str]) -> re.Pattern[str]:
+    """A pattern of the alternatives, the longest first where several begin alike."""
+    return re.compile("|".join(map(re.escape, sorted(parts, key=lambda part: (-len(part), part)))))

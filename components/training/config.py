@@ -1,0 +1,48 @@
+"""The settings of the training loop, its optimizers and the flow loss, without torch."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class OptimizerConfig(BaseModel):
+    """Learning rates and their shape over the run, all counted in images."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    learning_rate: float = Field(2e-3, gt=0, description="AdamW's peak rate")
+    muon_learning_rate: float = Field(
+        2e-2, ge=0, description="Muon's peak rate on hidden matrices; 0: AdamW on all"
+    )
+    weight_decay: float = Field(0.0, ge=0, description="decoupled, per unit of learning rate")
+    beta2: float = Field(0.95, gt=0, lt=1, description="AdamW's second-moment decay per step")
+    warmup_images: int = Field(2_000, ge=0, description="linear warm-up, in images")
+    decay_fraction: float = Field(
+        0.4, ge=0, le=1, description="share of the run that decays linearly to zero"
+    )
+    clip_norm: float = Field(1.0, gt=0, description="largest norm of the whole gradient")
+
+
+class TrainingConfig(BaseModel):
+    """How long, how wide, how precise. Everything that is a duration is counted in images."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    images: int = Field(gt=0, description="images to see in all")
+    batch_size: int = Field(32, gt=0, description="images a step, over all processes")
+    optimizer: OptimizerConfig = OptimizerConfig()
+    ema_halflife_images: int = Field(
+        2_000, ge=0, description="half-life of the averaged weights; 0: no average"
+    )
+    checkpoint_images: int = Field(50_000, gt=0, description="images between two checkpoints")
+    log_images: int = Field(2_000, gt=0, description="images between two points of the curves")
+    precision: Literal["bf16", "no"] = Field("bf16", description="autocast; weights stay float32")
+    compile: bool = Field(False, description="torch.compile the model, in place")
+
+
+class FlowLossConfig(BaseModel):
+    """How times are drawn and captions dropped."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    time_mean: float = Field(0.3, description="of the logit-normal times; positive leans to noise")
+    time_std: float = Field(1.0, gt=0)
+    shift: float = Field(1.0, gt=0, description="SD3's resolution shift of the times; 1: none")
+    caption_dropout: float = Field(0.1, ge=0, lt=1, description="share of captions emptied, for guidance")

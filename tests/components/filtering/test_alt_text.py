@@ -1,0 +1,248 @@
+"""Alt-text rules: real texts of several languages with the reason that each must get, or none."""
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from components.corpus.schemas import Reason
+from components.filtering.alt_text import AltTextRules, check_alt_text, clean_alt_text
+
+ANY_LANGUAGE = AltTextRules()
+ENGLISH = AltTextRules(languages=("en",))
+
+
+def reason_for(text: str | None, rules: AltTextRules = ANY_LANGUAGE) -> Reason | None:
+    rejection = check_alt_text(text, rules)
+    return rejection.reason if rejection else None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a red circle",
+        "A dog catching a frisbee in the park",
+        "Three children, two of them on swings, in front of a brick house",
+        "Best friends hugging at the airport",
+        "Top view of Mount Everest",
+        "A sign that says SALE in a shop window full of winter coats",
+        "Stock photo of home with plants",
+        "Picture of a blue square on a white background",
+        "1920s Ford Model T parked by the road",
+        "2 cats and 1 dog",
+        "x-ray of a broken arm",
+        "yo-yo champion performing on stage",
+        "jack-o-lantern",
+        "woman: medium-dark skin tone, curly hair",
+        "kiss: woman, man, light skin tone, medium skin tone",
+        "flag: Côte d’Ivoire",
+        "Tom & Jerry chasing each other",
+        "Ein großer Baum mit weit verzweigten Wurzeln",
+        "Vue sur la cathédrale de Pontoise",
+        "Вид на горы и озеро с террасы",
+        "一只恐龙头部和躯干的骨架",
+        "桜の木の下で遊ぶ子供たち",
+        "고양이 귀와 꼬리가 있는 은행원",
+        "قطة سوداء تجلس على كرسي",
+        "लाल गेंद के साथ खेलता हुआ कुत्ता",
+        "St. Peter's Basilica, seen from the Tiber",
+    ],
+)
+def test_a_description_goes_on(text):
+    assert check_alt_text(text, ANY_LANGUAGE) is None
+
+
+JUNK = {
+    Reason.ALT_MISSING: [None, "", "  \n\t", "\u200b\ufeff"],
+    Reason.ALT_TOO_SHORT: ["<", "...", "cat", "고양이", "卵"],
+    Reason.ALT_TOO_LONG: ["word " * 300, "x" * 2000, "y" * 1_000_000],
+    Reason.ALT_FILENAME: [
+        "maxresdefault.jpg",
+        "DSCF5143.JPG",
+        "DSC_3253",
+        "IMG 2044",
+        "hero_bg_dark@2x",
+        "star@2x.png",
+        "Screenshot_2025-10-06_03_51_09",
+        "Screen Shot 2021-04-11 at 10.02.33",
+        "WhatsApp Image 2023-01-11 at 10.44.02.jpeg",
+        "여성잡화.png",
+        "my holiday picture.webp",
+        "red-running-shoes-women-2024",
+        "how-to-tie-a-tie",
+        "logo-300x200",
+    ],
+    Reason.ALT_URL: [
+        "https://example.org/cats/1",
+        "http://example.org/cat.jpg?w=300",
+        "www.example.co.uk",
+        "WWW.EXAMPLE.CO - Skype: example22",
+        "Photo by Ann on example.com",
+        "contact info@example.org",
+        "/static/media/img/hero",
+    ],
+    Reason.ALT_DIGITS: [
+        "20190112114848032220",
+        "300x250",
+        "1920 x 1080 px",
+        "4271",
+        "12/05/2019",
+        "SKU-48213-77",
+        "008i3skNly1gy3sfcr782j31mk0lejtt",
+        "9f86d081884c7d659a2feaa0c55ad015",
+        "qwrtp",
+    ],
+    Reason.ALT_BOILERPLATE: [
+        "image",
+        "Image 12",
+        "IMG",
+        "photo",
+        "Photo 3",
+        "company logo",
+        "Picture of the author",
+        "product image",
+        "No image available",
+        "Post Thumbnail",
+        "undefined",
+        "Untitled",
+        "a memory captured",
+        "Foto de perfil",
+        "Photo de profil",
+        "Imagen del producto",
+        "Titelbild",
+        "Фото профиля",
+        "صورة المنتج",
+        "女性頭像圖示",
+        "商品画像",
+        "로고 이미지",
+        "Karen Whitfield",
+    ],
+    Reason.ALT_SPAM: [
+        "free shipping",
+        "Buy red shoes online",
+        "Click here to close",
+        "Red shoes | running shoes | cheap shoes | shoes online",
+        "Leather Wallet $29.99 - Add to cart",
+        "50% OFF everything this week",
+        "Men's Sale",
+        "Top 10 most followed actresses on Instagram",
+        "Best Hotels in Rome",
+        "Call +1 202 555 0175 today",
+        "shoes, boots, sandals, sneakers, heels, loafers, slippers",
+        "jual cepat handphone bekas",
+        "Купить телефон в Казани",
+        "送料無料 レディース 靴",
+        "최저가 운동화 할인",
+    ],
+    Reason.ALT_MARKUP: [
+        "<h2>Familjevänliga utflyktsmål</h2>",
+        "&lt;img src=x&gt; a cat",
+        "<a href='/x'>A cat</a>",
+        "![a cat](cat.gif)",
+        "[Credit](about)",
+        "{{ image.alt }}",
+        "${product.name}",
+        "<?php echo $alt ?>",
+        '[caption id="attachment_3"]A cat[/caption]',
+        "★☆★☆★ a cat ★☆★☆★",
+    ],
+    Reason.ALT_REPETITION: [
+        "shoes shoes shoes red",
+        "red shoes blue hat red shoes blue hat red shoes blue hat red shoes blue hat",
+        "hahahahahahahahahahahahahahahahahahahaha",
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("reason", "text"), [(reason, text) for reason, texts in JUNK.items() for text in texts]
+)
+def test_junk_is_refused_with_its_reason(reason, text):
+    assert reason_for(text) == reason
+
+
+def test_the_detail_is_one_short_line():
+    for texts in JUNK.values():
+        for text in texts:
+            detail = check_alt_text(text, ANY_LANGUAGE).detail
+            assert detail
+            assert len(detail) <= 100
+            assert "\n" not in detail
+
+
+@pytest.mark.parametrize(
+    ("text", "language"),
+    [
+        ("Ein Bild mit einem roten Kreis auf grauem Hintergrund", "de"),
+        ("un cercle rouge sur un fond noir", "fr"),
+        ("Dibujo de un cuadrado azul sobre fondo blanco", "es"),
+        ("красный круг", "ru"),
+        ("红色圆形图案", "zh"),
+        ("赤い丸が描かれた絵", "ja"),
+        ("빨간 동그라미와 파란 네모", "ko"),
+    ],
+)
+def test_a_language_that_is_not_wanted_is_refused_and_named(text, language):
+    assert reason_for(text) is None
+    rejection = check_alt_text(text, ENGLISH)
+    assert rejection.reason == Reason.ALT_LANGUAGE
+    assert rejection.detail.startswith(language)
+    assert reason_for(text, AltTextRules(languages=("en", language))) is None
+
+
+@pytest.mark.parametrize(
+    "text", ["a red circle", "police car", "Homemade Lasagna", "Flag of Nepal", "sailboat", "curling stone"]
+)
+def test_a_short_english_text_passes_for_english(text):
+    assert reason_for(text, ENGLISH) is None
+
+
+def test_cleaning_undoes_what_the_web_did():
+    assert clean_alt_text("  A caf\u00c3\u00a9 \u00a0 terrace\n") == "A café terrace"
+    assert clean_alt_text("Tom &amp; Jerry") == "Tom & Jerry"
+    assert clean_alt_text("Ｒｉｖｅｒ　Ｓｉｄｅ") == "River Side"
+    assert clean_alt_text("a\u200b red\u202e circle\ufeff") == "a red circle"
+    assert clean_alt_text("“A red circle”") == "A red circle"
+    assert clean_alt_text('"Go" and "stop" signs') == '"Go" and "stop" signs'
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.text(max_size=200))
+def test_any_text_gets_an_answer_and_cleaning_is_stable(text):
+    check_alt_text(text, ENGLISH)
+    once = clean_alt_text(text)
+    assert clean_alt_text(once) == once
+    assert check_alt_text(once, ENGLISH) == check_alt_text(text, ENGLISH) or not once
+
+
+@pytest.mark.parametrize("unit", ["a.", "-a", "a@", "<a", "((", "1 ", "[", "&#", "a_", "\u0301", "ａ"])
+def test_no_text_takes_long(unit):
+    text = unit * (1400 // len(unit))
+    started = time.process_time()
+    check_alt_text(text, ENGLISH)
+    check_alt_text(unit * 1_000_000, ENGLISH)
+    assert time.process_time() - started < 1.0
+
+
+def test_hand_judged_examples(shared_data: Path):
+    """Of real alt texts judged by hand: what is refused is junk, and nine tenths of the junk is refused."""
+    lines = (shared_data / "alt_text_examples.jsonl").read_text(encoding="utf-8").splitlines()
+    examples = [json.loads(line) for line in lines]
+    kept = [e["alt_text"] for e in examples if e["label"] == "keep"]
+    junk = [e["alt_text"] for e in examples if e["label"] == "reject"]
+    wrongly_refused = [text for text in kept if check_alt_text(text, ANY_LANGUAGE)]
+    refused = [text for text in junk if check_alt_text(text, ANY_LANGUAGE)]
+    assert len(refused) / (len(refused) + len(wrongly_refused)) >= 0.95
+    assert len(refused) / len(junk) >= 0.9
+
+
+def test_prompts_that_people_write_go_on(shared_data: Path):
+    """PartiPrompts and GenEval describe pictures: but for single words and bare numbers, all of them pass."""
+    parti = (shared_data / "prompts" / "parti.tsv").read_text(encoding="utf-8").splitlines()[1:]
+    geneval = (shared_data / "prompts" / "geneval.jsonl").read_text(encoding="utf-8").splitlines()
+    prompts = [line.split("\t")[0] for line in parti] + [json.loads(line)["prompt"] for line in geneval]
+    refused = [prompt for prompt in prompts if check_alt_text(prompt, ENGLISH)]
+    assert len(refused) / len(prompts) < 0.02

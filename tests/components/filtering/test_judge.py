@@ -1,0 +1,98 @@
+"""The judge: any folder that open_clip saved loads, and its scores are what open_clip itself computes."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from components.filtering.judge import BATCH, Judge
+
+CONFIG = {
+    "embed_dim": 16,
+    "vision_cfg": {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 8},
+    "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1},
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A tiny untrained CLIP, saved as open_clip saves one."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("judge")
+    save_file(open_clip.CLIP(**CONFIG).state_dict(), path / "open_clip_model.safetensors")
+    preprocess = {"mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic", "resize_mode": "squash"}
+    config = {"model_cfg": CONFIG, "preprocess_cfg": preprocess}
+    (path / "open_clip_config.json").write_text(json.dumps(config))
+    return path
+
+
+@pytest.fixture(scope="module")
+def judge(folder: Path) -> Judge:
+    return Judge.load(f"local-dir:{folder}")
+
+
+def pictures(count: int) -> list[Image.Image]:
+    pixels = np.random.default_rng(0).integers(0, 256, (count, 40, 48, 3), np.uint8)
+    return [Image.fromarray(picture) for picture in pixels]
+
+
+def test_features_are_those_of_open_clip(judge: Judge, folder: Path):
+    model, preprocess = open_clip.create_model_from_pretrained(f"local-dir:{folder}")
+    tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}")
+    images, texts = pictures(3), ["a red circle", "two dogs", ""]
+    with torch.no_grad():
+        expected = model.eval().encode_image(torch.stack([preprocess(i) for i in images]), normalize=True)
+        expected_texts = model.encode_text(tokenizer(texts), normalize=True)
+    np.testing.assert_allclose(judge.image_features(images), expected.numpy(), atol=1e-6)
+    np.testing.assert_allclose(judge.text_features(texts), expected_texts.numpy(), atol=1e-6)
+
+
+def test_a_score_is_the_cosine_of_its_pair(judge: Judge):
+    images, texts = pictures(5), [f"{n} dogs" for n in range(5)]
+    scores = judge.score(images, texts)
+    assert scores.dtype == np.float32
+    expected = (judge.image_features(images) @ judge.text_features(texts).T).diagonal()
+    np.testing.assert_allclose(scores, expected, atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(judge.image_features(images), axis=1), 1, atol=1e-6)
+
+
+def test_prepared_pictures_score_as_pictures_and_the_same_batch_to_the_bit(judge: Judge):
+    images, texts = pictures(BATCH + 3), ["a dog"] * (BATCH + 3)
+    once = judge.score(images, texts)
+    prepared = judge.score([judge.prepare(image) for image in images], texts)
+    assert once.tobytes() == prepared.tobytes() == judge.score(images, texts).tobytes()
+
+
+def test_nothing_to_judge_is_no_error(judge: Judge):
+    assert judge.score([], []).shape == (0,)
+    assert judge.image_features([]).shape == (0, 16)
+
+
+def test_a_picture_without_its_text_is_refused(judge: Judge):
+    with pytest.raises(ValueError, match="2 images and 1 texts"):
+        judge.score(pictures(2), ["a dog"])
+
+
+@pytest.mark.parametrize(
+    ("model", "pretrained", "said"),
+    [
+        ("local-dir:/nowhere/judge", None, "no such folder"),
+        ("ViT-B-32", None, "pretrained tag"),
+        ("ViT-B-999", "openai", "ViT-B-999"),
+    ],
+)
+def test_a_judge_that_is_not_there_is_one_line(model, pretrained, said):
+    with pytest.raises(ValueError, match=said) as caught:
+        Judge.load(model, pretrained)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_without_a_model_is_one_line(tmp_path: Path):
+    with pytest.raises(ValueError, match="local-dir") as caught:
+        Judge.load(f"local-dir:{tmp_path}")
+    assert "\n" not in str(caught.value)

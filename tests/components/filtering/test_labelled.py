@@ -1,0 +1,98 @@
+"""The labelled set: what is read, skipped and kept apart, and the orders in which it is learned."""
+
+import io
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from components.corpus.schemas import LABELLED
+from components.filtering.labelled import draw_batches, read_labelled
+
+
+def png(colour: int, mode: str = "RGB") -> bytes:
+    buffer = io.BytesIO()
+    Image.new(mode, (8, 8), (colour, 0, 0) if mode == "RGB" else (colour, 0, 0, 0)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def write(path: Path, rows: list[dict]) -> Path:
+    pq.write_table(pa.Table.from_pylist(rows, schema=LABELLED), path)
+    return path
+
+
+def row(image: bytes | None, short: str | None = "a square", long: str | None = "a red square") -> dict:
+    return {"image": image, "caption_short": short, "caption_long": long}
+
+
+def test_a_bad_record_is_skipped_and_counted(tmp_path):
+    bad = [row(None), row(b"no image"), row(png(1), short=None), row(png(2), long="  "), row(png(3)[:-20])]
+    found = read_labelled(write(tmp_path / "l.parquet", [row(png(9)), *bad]), 0.0)
+    assert [record.image for record in found.train] == [png(9)]
+    assert found.skipped == {"caption_empty": 2, "image_broken": 2, "image_missing": 1}
+    assert found.records == 6
+
+
+def test_a_transparent_picture_is_seen_on_white(tmp_path):
+    found = read_labelled(write(tmp_path / "l.parquet", [row(png(9, "RGBA"))]), 0.0)
+    assert found.train[0].open().getpixel((0, 0)) == (255, 255, 255)
+
+
+def test_copies_of_an_image_are_on_one_side(tmp_path):
+    rows = [row(png(n % 50), short=f"square {n}") for n in range(150)]
+    found = read_labelled(write(tmp_path / "l.parquet", rows), 0.3)
+    assert not {r.image for r in found.train} & {r.image for r in found.held_out}
+    assert len(found.train) + len(found.held_out) == 150
+    assert 0.1 < len(found.held_out) / 150 < 0.5
+
+
+def test_a_wrong_file_is_told_in_one_line(tmp_path):
+    path = tmp_path / "l.parquet"
+    path.write_text("no parquet")
+    with pytest.raises(ValueError, match="not a readable Parquet file"):
+        read_labelled(path, 0.0)
+    pq.write_table(pa.table({"image": pa.array([b""], pa.binary()), "caption_short": ["a"]}), path)
+    with pytest.raises(ValueError, match="column 'caption_long'"):
+        read_labelled(path, 0.0)
+    with pytest.raises(ValueError, match="no record can be used"):
+        read_labelled(write(path, [row(None)]), 0.0)
+
+
+def test_the_emoji_set_is_read(shared_data):
+    found = read_labelled(shared_data / "emoji" / "labelled.parquet", 0.1)
+    assert found.records == 900
+    assert not found.skipped
+
+
+def first(number: int, **given) -> list[list[int]]:
+    batches = draw_batches(**{"count": 20, "batch_size": 4, "images_seen": 0, "seed": 0} | given)
+    return [next(batches) for _ in range(number)]
+
+
+def test_every_epoch_sees_every_row_once():
+    # 4 windows of 16 batches of 5 are 16 epochs of 20 rows, whole ones at multiples of 20.
+    rows = [r for batch in first(64, batch_size=5, window=4) for r in batch]
+    for epoch in range(16):
+        assert sorted(rows[epoch * 20 : epoch * 20 + 20]) == list(range(20))
+
+
+def test_orders_differ_from_epoch_to_epoch_and_from_seed_to_seed():
+    assert first(5, window=5) != first(10, window=5)[5:]
+    assert first(5) != first(5, seed=1)
+
+
+@pytest.mark.parametrize("lengths", [None, [n * 7 % 20 for n in range(20)]])
+def test_a_resumed_run_sees_the_batches_it_would_have_seen(lengths):
+    whole = first(50, lengths=lengths)
+    for batch in range(50):
+        assert first(1, images_seen=batch * 4, lengths=lengths) == [whole[batch]]
+
+
+def test_rows_of_like_length_share_a_batch():
+    lengths = list(range(160))
+    batches = first(16, count=160, batch_size=10, lengths=lengths)
+    assert sorted(r for batch in batches for r in batch) == list(range(160))
+    assert all(max(batch) - min(batch) == 9 for batch in batches)
+    assert batches != sorted(batches), "long and short batches alternate"

@@ -1,0 +1,94 @@
+"""A model folder: what was saved comes back, and what is none says so in one line."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from components.conditioning.text import LearnedText, TextConfig
+from components.diffusion.dit import DiT, DiTConfig
+from components.generation.model_folder import CARD, WEIGHTS, Model, ModelCard, load_model, save_model
+
+FILES = (CARD, WEIGHTS, "tokenizer.json")
+
+
+@pytest.fixture
+def model() -> Model:
+    torch.manual_seed(0)
+    encoder = LearnedText.fit(["a red circle", "a blue square"], 300, 16)
+    sizes = {"image_size": 8, "patch": 4, "width": 32, "depth": 1, "heads": 2}
+    network = DiT(DiTConfig(vocabulary=encoder.vocabulary, **sizes))
+    text = TextConfig(vocabulary=300, max_length=16)
+    card = ModelCard(kind="flow", dit=network.config, text=text, steps=2, guidance=None, images_seen=7)
+    return Model(network, encoder, card)
+
+
+def saved(folder: Path, model: Model) -> Path:
+    folder.mkdir()
+    save_model(folder, model)
+    return folder
+
+
+def test_a_model_comes_back_as_it_was(tmp_path, model):
+    folder = saved(tmp_path / "model", model)
+    assert sorted(path.name for path in folder.iterdir()) == sorted(FILES)
+    loaded = load_model(folder)
+    assert loaded.card == model.card
+    weights, others = model.network.state_dict(), loaded.network.state_dict()
+    assert weights.keys() == others.keys()
+    assert all(torch.equal(weights[name], others[name]) for name in weights)
+    assert not loaded.network.training
+    assert not any(parameter.requires_grad for parameter in loaded.network.parameters())
+    text, other = model.encoder(["a red star"]), loaded.encoder(["a red star"])
+    assert torch.equal(text.values, other.values) and torch.equal(text.mask, other.mask)
+
+
+def test_the_same_model_is_the_same_bytes(tmp_path, model):
+    one, other = saved(tmp_path / "one", model), saved(tmp_path / "other", model)
+    again = saved(tmp_path / "again", load_model(one))
+    for name in FILES:
+        assert (one / name).read_bytes() == (other / name).read_bytes() == (again / name).read_bytes()
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("damage", ["missing", "empty", "cut", "binary"])
+def test_a_folder_that_is_no_model_is_one_line(tmp_path, model, name, damage):
+    folder = saved(tmp_path / "model", model)
+    data = (folder / name).read_bytes()
+    (folder / name).unlink()
+    contents = {"empty": b"", "cut": data[: len(data) // 2], "binary": b"\xff\xfe\x00"}
+    if damage in contents:
+        (folder / name).write_bytes(contents[damage])
+    with pytest.raises(ValueError, match=f"{name}.*is missing|{name}") as caught:
+        load_model(folder)
+    assert str(folder) in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("path", ["nowhere", "model/config.json"])
+def test_a_path_that_is_no_folder_is_one_line(tmp_path, model, path):
+    saved(tmp_path / "model", model)
+    with pytest.raises(ValueError, match=r"is not a model folder: config.json is missing$"):
+        load_model(tmp_path / path)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"kind": "gan"}, "kind: Input should be"),
+        ({"steps": 0}, "steps: Input should be greater than 0"),
+        ({"flavour": 1}, "flavour: Extra inputs"),
+        ({"dit": {"patch": 3}}, "image_size 8 is not a multiple of patch 3"),
+        ({"dit": {"depth": 2}}, "Missing key"),
+        ({"dit": {"width": 64}}, "size mismatch"),
+    ],
+)
+def test_a_card_that_does_not_fit_says_where(tmp_path, model, change, said):
+    folder = saved(tmp_path / "model", model)
+    card = json.loads((folder / CARD).read_text())
+    for name, value in change.items():
+        card[name] = {**card[name], **value} if isinstance(value, dict) else value
+    (folder / CARD).write_text(json.dumps(card))
+    with pytest.raises(ValueError, match=said) as caught:
+        load_model(folder)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 500

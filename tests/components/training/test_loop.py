@@ -1,0 +1,217 @@
+"""The training loop on a regression that has an answer: resume to the bit, counting, divergence."""
+
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import nn
+
+from components.randomness import derive_seed
+from components.training.checkpoints import Checkpoints
+from components.training.loop import CurvePoint, Losses, Trained, TrainingConfig, train
+from components.training.optimizers import OptimizerConfig
+
+BATCH = 8
+CONFIG = TrainingConfig(
+    images=30 * BATCH,
+    batch_size=BATCH,
+    optimizer=OptimizerConfig(learning_rate=1e-2, muon_learning_rate=1e-2, warmup_images=20),
+    ema_halflife_images=50,
+    checkpoint_images=5 * BATCH,
+    log_images=7 * BATCH,  # points and checkpoints do not fall together
+    precision="no",
+)
+TRUTH = torch.linspace(-1, 1, 12).view(4, 3)
+
+
+class Killed(BaseException):
+    """Stands for the process's end."""
+
+
+class Net(nn.Module):
+    """Has a matrix for Muon, and biases for AdamW."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList([nn.Linear(4, 16)])
+        self.out = nn.Linear(16, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.out(torch.tanh(self.blocks[0](x)))
+
+
+def net() -> Net:
+    torch.manual_seed(0)
+    return Net()
+
+
+def batches(images_seen: int) -> Iterator[dict]:
+    for number in count(images_seen // BATCH):
+        x = torch.randn(BATCH, 4, generator=torch.Generator().manual_seed(number))
+        yield {"x": x, "y": x @ TRUTH, "names": [f"{number}"]}
+
+
+def loss(model: nn.Module, batch: dict, generator: torch.Generator) -> Losses:
+    """Noisy, so that a resumed run must also find the noise again."""
+    noise = torch.randn(batch["x"].shape, generator=generator)
+    error = (model(batch["x"] + 0.1 * noise).float() - batch["y"]).square().mean()
+    return Losses(error, {"noise": noise.mean()})
+
+
+def run(config: TrainingConfig = CONFIG, folder: Path | None = None, **changes) -> Trained:
+    settings = {"loss": loss, "batches": batches, "seed": 3, "purpose": "test", **changes}
+    loss_function, source = settings.pop("loss"), settings.pop("batches")
+    checkpoints = Checkpoints(folder) if folder else None
+    return train(net(), loss_function, source, config, checkpoints=checkpoints, **settings)
+
+
+def dying_after(steps: int):
+    def source(images_seen: int) -> Iterator[dict]:
+        given = batches(images_seen)
+        for _ in range(steps):
+            yield next(given)
+        raise Killed
+
+    return source
+
+
+def assert_same(a: Trained, b: Trained) -> None:
+    for one, other in ((a.model, b.model), (a.ema, b.ema)):
+        for name, tensor in one.state_dict().items():
+            assert torch.equal(tensor, other.state_dict()[name]), name
+    assert a.curve == b.curve
+
+
+@pytest.mark.parametrize("precision", ["no", "bf16"])
+def test_a_run_that_died_twice_ends_as_one_that_did_not(tmp_path, precision):
+    config = CONFIG.model_copy(update={"precision": precision})
+    whole = run(config)
+    for steps in (13, 9):  # dies at 13, goes on from 10 and dies at 19, goes on from 15
+        with pytest.raises(Killed):
+            run(config, tmp_path, batches=dying_after(steps))
+    asked = []
+
+    def source(images_seen):
+        asked.append(images_seen)
+        return batches(images_seen)
+
+    assert_same(run(config, tmp_path, batches=source), whole)
+    assert asked == [15 * BATCH]
+
+
+def test_a_finished_run_is_found_finished(tmp_path):
+    whole, steps = run(folder=tmp_path), []
+    again = run(folder=tmp_path, on_batch=lambda images, value: steps.append(images))
+    assert steps == []
+    assert_same(again, whole)
+
+
+def test_a_damaged_checkpoint_costs_time_and_nothing_else(tmp_path):
+    whole = run()
+    with pytest.raises(Killed):
+        run(folder=tmp_path, batches=dying_after(12))
+    (state,) = tmp_path.glob("*/state.pt")
+    state.write_bytes(state.read_bytes()[:-7])
+    assert_same(run(folder=tmp_path), whole)
+
+
+def test_every_step_s_randomness_is_of_seed_purpose_and_images():
+    seeds = []
+
+    def spy(model, batch, generator):
+        seeds.append(generator.initial_seed())
+        return loss(model, batch, generator)
+
+    run(loss=spy)
+    assert seeds == [derive_seed(3, "test", "step", n * BATCH, 0) for n in range(30)]
+    assert len(set(seeds)) == 30
+
+
+def test_the_curve_has_a_point_every_so_many_images_and_one_at_the_end():
+    steps: list[tuple[int, float]] = []
+    points: list[CurvePoint] = []
+    trained = run(on_batch=lambda images, value: steps.append((images, value)), on_point=points.append)
+    assert [images for images, _ in steps] == [BATCH] * 30
+    assert [point.images_seen // BATCH for point in trained.curve] == [7, 14, 21, 28, 30]
+    assert tuple(points) == trained.curve
+    values = [value for _, value in steps]
+    assert trained.curve[1].values["loss"] == pytest.approx(sum(values[7:14]) / 7)
+    assert trained.curve[-1].values["loss"] == pytest.approx(sum(values[28:]) / 2)
+    assert set(trained.curve[0].values) == {"loss", "grad_norm", "learning_rate", "noise"}
+    assert all(point.images_per_second > 0 for point in points)
+
+
+def test_it_learns_and_the_average_learns_too():
+    config = CONFIG.model_copy(update={"images": 300 * BATCH, "log_images": 100 * BATCH})
+    trained = run(config)
+    first, *_, last = (point.values["loss"] for point in trained.curve)
+    assert last < first / 4
+    held_out = next(batches(10**6 * BATCH))
+    with torch.no_grad():
+        for model in (trained.model, trained.ema):
+            assert not model.training
+            error = (model(held_out["x"]) - held_out["y"]).square().mean()
+            assert error < held_out["y"].square().mean() / 4
+
+
+def test_without_an_average_the_model_itself_is_returned():
+    trained = run(CONFIG.model_copy(update={"ema_halflife_images": 0}))
+    assert trained.ema is trained.model
+
+
+def test_images_that_are_no_multiple_of_the_batch_are_rounded_up():
+    trained = run(CONFIG.model_copy(update={"images": 3 * BATCH - 2}))
+    assert trained.curve[-1].images_seen == 3 * BATCH
+
+
+@pytest.mark.parametrize("broken", ["loss", "gradient"])
+def test_a_diverged_run_stops_before_it_spoils_a_weight(tmp_path, broken):
+    model = net()
+
+    def diverges(model, batch, generator):
+        good = loss(model, batch, generator).loss
+        if batch["names"] != ["12"]:
+            return Losses(good)
+        root = torch.sqrt(model.out.bias.sum() * 0)  # 0, and its slope is not a number
+        return Losses(good * torch.inf if broken == "loss" else good + root)
+
+    with pytest.raises(
+        FloatingPointError, match=r"^training diverged at 96 images \(.*lower the learning rate$"
+    ):
+        train(model, diverges, batches, CONFIG, seed=3, purpose="test", checkpoints=Checkpoints(tmp_path))
+    assert all(parameter.isfinite().all() for parameter in model.parameters())
+    assert Checkpoints(tmp_path).latest()["images_seen"] == 10 * BATCH
+
+
+def test_the_gradient_is_clipped_and_its_whole_norm_reported():
+    """Plain clipping shows on the reported norm, which is before it, and not on Adam's step."""
+    steep = run(loss=lambda *given: Losses(loss(*given).loss * 1000))
+    assert min(point.values["grad_norm"] for point in steep.curve) > 10 * CONFIG.optimizer.clip_norm
+    assert all(parameter.isfinite().all() for parameter in steep.model.parameters())
+
+
+def test_two_trainings_of_one_process_may_differ_in_precision():
+    rounded = run(CONFIG.model_copy(update={"precision": "bf16", "images": 2 * BATCH}))
+    exact = run(CONFIG.model_copy(update={"precision": "no", "images": 2 * BATCH}))
+    assert not torch.equal(rounded.model.out.weight, exact.model.out.weight)
+
+    def asks(dtype):
+        def spy(model, batch, generator):
+            assert model(batch["x"]).dtype == dtype
+            return loss(model, batch, generator)
+
+        return spy
+
+    run(CONFIG.model_copy(update={"precision": "bf16", "images": BATCH}), loss=asks(torch.bfloat16))
+    run(CONFIG.model_copy(update={"precision": "no", "images": BATCH}), loss=asks(torch.float32))
+
+
+@pytest.mark.parametrize(
+    "wrong", [{}, {"images": 0}, {"images": 8, "precision": "fp8"}, {"images": 8, "steps": 3}]
+)
+def test_a_bad_config_is_refused(wrong):
+    with pytest.raises(ValidationError):
+        TrainingConfig(**wrong)
