@@ -1,0 +1,76 @@
+"""The reject reasons in plain words, by family, for the report's funnel. Called by report.py."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from components.corpus.schemas import Reason
+
+FAMILIES: Mapping[str, Mapping[Reason, str]] = {
+    "Alt text": {
+        Reason.ALT_MISSING: "no alt text",
+        Reason.ALT_TOO_SHORT: "too short to describe anything",
+        Reason.ALT_TOO_LONG: "too long for a description",
+        Reason.ALT_FILENAME: "a file name",
+        Reason.ALT_URL: "a web address",
+        Reason.ALT_DIGITS: "digits, sizes or codes",
+        Reason.ALT_BOILERPLATE: "a stock word such as “image” or “logo”",
+        Reason.ALT_SPAM: "shop or search-engine text",
+        Reason.ALT_MARKUP: "markup",
+        Reason.ALT_LANGUAGE: "not in a language that is kept",
+        Reason.ALT_REPETITION: "repeats itself",
+    },
+    "Image": {
+        Reason.IMAGE_MISSING: "no image",
+        Reason.IMAGE_BROKEN: "cannot be decoded",
+        Reason.IMAGE_FORMAT: "a format that is not read",
+        Reason.IMAGE_TOO_SMALL: "too small",
+        Reason.IMAGE_TOO_LARGE: "too large to decode safely",
+        Reason.IMAGE_ASPECT: "too long and thin",
+        Reason.IMAGE_BLANK: "blank",
+    },
+    "Record": {
+        Reason.DUPLICATE: "the same record twice",
+        Reason.NEAR_DUPLICATE: "nearly the same image again",
+        Reason.JUDGE_SCORE: "the text does not fit the picture",
+    },
+    "Caption": {
+        Reason.CAPTION_EMPTY: "the captioner said nothing",
+        Reason.CAPTION_REPETITION: "the caption repeats itself",
+        Reason.CAPTION_SCORE: "the caption does not fit the picture",
+    },
+    "Error": {Reason.ERRORED: "failed while it was worked on"},
+}
+
+
+@dataclass(frozen=True)
+class ReasonCount:
+    """How many records one reason turned away."""
+
+    reason: str
+    words: str
+    family: str
+    records: int
+
+
+def count_reasons(rejects: Mapping[str, int]) -> tuple[ReasonCount, ...]:
+    """The reasons that occurred, the most frequent first; a reason unknown here stands under its own name."""
+    known = {
+        str(reason): (family, words) for family, group in FAMILIES.items() for reason, words in group.items()
+    }
+    counted = [
+        ReasonCount(
+            reason, known.get(reason, ("Other", reason))[1], known.get(reason, ("Other", ""))[0], records
+        )
+        for reason, records in rejects.items()
+        if records
+    ]
+    return tuple(sorted(counted, key=lambda found: (-found.records, found.reason)))
+
+
+def reason_words(reason: str | None) -> str:
+    """One reason in plain words."""
+    for group in FAMILIES.values():
+        for known, words in group.items():
+            if known == reason:
+                return words
+    return reason or ""

@@ -1,0 +1,109 @@
+"""What a report page shows, as plain data. Assembled by pipelines/report.py, drawn by report.py.
+
+Everything but the title may be absent: the page then says which stage has not run.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from components.evaluation.plots import LossCurve
+from components.evaluation.results import Metrics
+
+
+@dataclass(frozen=True)
+class StageRow:
+    """One stage as its receipt tells it."""
+
+    stage: str
+    seconds: float
+    peak_rss_mb: float
+    fingerprint: str
+    records_in: int | None = None  # None where a stage handles no records
+    kept: int | None = None
+    rejected: int | None = None
+    errored: int | None = None
+    rejects: Mapping[str, int] = field(default_factory=dict)  # reason -> records
+
+
+@dataclass(frozen=True)
+class AltExample:
+    """A record and its alt text as the web had it."""
+
+    image: bytes | None  # encoded, as in the corpus; may be broken
+    alt_text: str | None
+    url: str | None = None
+    reason: str | None = None  # None: kept
+    detail: str | None = None
+    judge_score: float | None = None
+
+
+@dataclass(frozen=True)
+class CaptionExample:
+    """An image with its alt text and the two captions written for it."""
+
+    image: bytes
+    alt_text: str
+    caption_short: str
+    caption_long: str
+    score_alt: float | None = None  # the judge's cosine of image and text
+    score_short: float | None = None
+    score_long: float | None = None
+
+
+@dataclass(frozen=True)
+class SampleCell:
+    """One drawn image."""
+
+    model: str  # teacher | student
+    steps: int
+    image: bytes
+    follows: bool | None = None  # the scorer's verdict; None where nothing scores it
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One held-out prompt and what each model drew for it from the same seed."""
+
+    prompt: str
+    cells: tuple[SampleCell, ...]
+    category: str | None = None
+
+
+@dataclass(frozen=True)
+class GateCheck:
+    """One question of the gate, with its numbers in `text`; passed is None where it could not be asked."""
+
+    text: str
+    passed: bool | None
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """The gate's verdict on the student."""
+
+    promoted: bool
+    version: str | None = None  # in the registry
+    checks: tuple[GateCheck, ...] = ()
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """A run, ready to be drawn."""
+
+    corpus: str
+    preset: str
+    snapshot: str
+    home: str
+    finished: str  # as shown, e.g. 2026-11-21 09:12 UTC
+    stages: tuple[StageRow, ...] = ()
+    kept: tuple[AltExample, ...] = ()
+    rejected: tuple[AltExample, ...] = ()
+    captions: tuple[CaptionExample, ...] = ()
+    losses: tuple[LossCurve, ...] = ()
+    samples: tuple[Sample, ...] = ()
+    metrics: Metrics | None = None
+    promotion: Promotion | None = None
+    libraries: Mapping[str, str] = field(default_factory=dict)  # name -> version
+    digests: Mapping[str, str] = field(default_factory=dict)  # what -> sha256 of its content
+    config: str = ""  # the run's config, as YAML
+    commands: tuple[tuple[str, str], ...] = ()  # (command, what it does): what to try next

@@ -1,0 +1,299 @@
+"""The report page: self-contained, complete, safe against what a crawl holds, and readable without sight."""
+
+import base64
+import io
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from components.corpus.schemas import Reason
+from components.evaluation.pictures import EMBED_SIDE, picture
+from components.evaluation.plots import LossCurve
+from components.evaluation.reasons import FAMILIES, count_reasons, reason_words
+from components.evaluation.report import TEXT_SHOWN, render_report, write_report
+from components.evaluation.report_data import (
+    AltExample,
+    CaptionExample,
+    GateCheck,
+    Promotion,
+    ReportData,
+    Sample,
+    SampleCell,
+    StageRow,
+)
+from components.evaluation.results import Evaluation, Metrics
+
+VOID = {"meta", "link", "img", "br", "input", "hr"}
+BARE = ReportData(corpus="toy:40", preset="micro", snapshot="default", home="runs", finished="2026-11-21")
+HOSTILE = '</script><img src=x onerror="alert(1)"> \x00\u202e\ud800 & "quoted"'
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, the text, and whether every tag is closed in order."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.text = ""
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        self.text += " "
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if not self.open or self.open[-1] != "style":
+            self.text += data
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+    @property
+    def words(self) -> str:
+        return " ".join(self.text.split())
+
+
+def encoded(form: str = "PNG", side: int = 32, mode: str = "RGB") -> bytes:
+    pixels = np.random.default_rng(side).integers(0, 256, (side, side, len(mode)), np.uint8)
+    data = io.BytesIO()
+    Image.fromarray(pixels, mode).save(data, form)
+    return data.getvalue()
+
+
+def whole_run() -> ReportData:
+    numbers = {"frechet": 0.5, "judge_score": 0.25, "images": 60}
+    cells = tuple(
+        SampleCell(model, steps, encoded(), follows=steps != 1)
+        for model, steps in (("teacher", 50), ("student", 1), ("student", 2), ("student", 4))
+    )
+    return replace(
+        BARE,
+        stages=(
+            StageRow(
+                "filter",
+                3.5,
+                900,
+                "ab" * 8,
+                1000,
+                700,
+                299,
+                1,
+                {"alt_url": 250, "duplicate": 49, "errored": 1},
+            ),
+            StageRow("recaption", 9.0, 1200, "cd" * 8, 700, 690, 10, 0, {"caption_score": 10}),
+            StageRow("shard", 1.0, 600, "ef" * 8, 690, 690, 0, 0),
+            StageRow("train", 61.0, 1800, "01" * 8),
+        ),
+        kept=(AltExample(encoded("JPEG"), "a red circle", "https://toy.example/1", judge_score=0.41),),
+        rejected=(
+            AltExample(encoded("PNG")[:300], HOSTILE, "https://toy.example/2", "image_broken", "cut short"),
+            AltExample(None, None, None, "alt_missing"),
+            AltExample(encoded("WEBP", mode="RGBA"), "  ", None, "alt_missing"),
+        ),
+        captions=(
+            CaptionExample(encoded(), "shape", "a red circle", "a large red circle on white", 0.1, 0.3, 0.4),
+        ),
+        losses=(
+            LossCurve("train", "teacher", [32, 64, 96], [1.0, 0.5, 0.25]),
+            LossCurve("distill", "student", [32, 64], [0.5, 0.125]),
+        ),
+        samples=(Sample("a red circle", cells, "single_object"),),
+        metrics=Metrics(
+            (
+                Evaluation("teacher", 50, prompt_following={"colors": 0.8}, seconds_per_image=0.2, **numbers),
+                Evaluation(
+                    "student", 1, prompt_following={"colors": 0.78}, seconds_per_image=0.002, **numbers
+                ),
+            ),
+            {"colors": 0.99},
+        ),
+        promotion=Promotion(
+            True, "3", (GateCheck("prompt following 0.780 ≥ 0.500", True), GateCheck("no champion", None))
+        ),
+        libraries={"torch": "2.13.0"},
+        digests={"corpus": "4f" * 32},
+        config="train:\n  images: 96\n",
+        commands=(("straightshot ui", "look around"),),
+    )
+
+
+def test_the_page_needs_nothing_outside_itself_and_runs_nothing():
+    text = render_report(whole_run())
+    page = Page(text)
+    assert not page.open, "a tag is left open"
+    assert not page.all("script") and not page.all("iframe")
+    assert not re.search(r"\son\w+=", re.sub(r">[^<]*<", "><", text)), "an event handler"
+    for _, attributes in page.tags:
+        for name in ("src", "href", "xlink:href", "action"):
+            assert (attributes.get(name) or "#").startswith(("#", "data:")), attributes
+    assert not re.search(r"@import|url\((?!#)", text)
+
+
+def test_every_section_says_what_the_run_did():
+    words = Page(render_report(whole_run())).words
+    for shown in (
+        "One step reaches 98% of the teacher",
+        "toy:40, preset micro",
+        "Web records kept 69% 690 of 1,000",
+        "Faster an image 100×",
+        "passed now champion, version 3",
+        "✓ passed: prompt following 0.780 ≥ 0.500 – not asked: no champion",
+        "raw corpus 1,000",
+        "Turned away by filter: 300 of 1,000",
+        "a web address alt_url Alt text 250 25%",
+        "failed while it was worked on errored Error 1 0.1%",
+        "Turned away by recaption: 10 of 700",
+        "teacher, 50 steps 0.800 100% 0.80 0.250 0.5 200 ms",
+        "student, 1 step 0.780 98% 0.78 0.250 0.5 2 ms",
+        "scorer, on true renders 0.99",
+        "alt text 0.10 shape short 0.30 a red circle long 0.40 a large red circle on white",
+        "filter 1,000 700 299 1 3.5 s 900 MB abababababab",
+        "train – – – – 1 min 01 s 1,800 MB",
+        "all 1 min 14 s 1,800 MB",
+        "4f" * 32,
+        "torch 2.13.0",
+        "straightshot ui look around",
+        "misses the prompt",
+        "no alt text (null)",
+        "empty alt text",
+    ):
+        assert shown in words, shown
+
+
+def test_a_run_that_has_only_begun_says_which_stages_are_missing():
+    page = Page(render_report(BARE))
+    assert "This run has not been evaluated yet" in page.words
+    for stage in ("evaluate", "filter", "recaption", "train"):
+        assert f"straightshot run --select {stage}+" in page.words
+    assert {link["href"][1:] for link in page.all("a") if link["href"] != "#main"} <= {
+        section.get("id") for section in page.all("section")
+    }
+
+
+def test_a_refused_model_is_said_to_be_refused_and_why():
+    refused = Promotion(False, "4", (GateCheck("Fréchet distance 9 > 1", False),))
+    words = Page(render_report(replace(whole_run(), promotion=refused))).words
+    assert "refused the champion stays" in words
+    assert "The gate: refused ✗ failed: Fréchet distance 9 > 1" in words
+
+
+def test_a_corpus_without_a_scorer_is_shown_by_its_judge():
+    data = whole_run()
+    unscored = tuple(replace(found, prompt_following={}) for found in data.metrics.evaluations)
+    words = Page(render_report(replace(data, metrics=Metrics(unscored, {})))).words
+    assert "One step reaches 100% of the teacher" in words
+    assert "judge score" in words and "scorer, on true renders" not in words
+
+
+def test_hostile_text_is_shown_and_not_obeyed():
+    text = render_report(whole_run())
+    assert "&lt;img src=x onerror=" in text
+    assert "<img src=x" not in text
+    assert not set("\x00\u202e\ud800") & set(text)
+    text.encode("utf-8")
+
+
+def test_crawled_text_is_bounded():
+    long = AltExample(
+        None, "word " * 100_000, "https://x.example/" + "y" * 100_000, "alt_too_long", "z" * 100_000
+    )
+    assert len(render_report(replace(BARE, rejected=(long,)))) < len(render_report(BARE)) + 10 * TEXT_SHOWN
+
+
+def test_every_image_and_plot_has_words_for_who_cannot_see_it():
+    page = Page(render_report(whole_run()))
+    assert all(image.get("alt") for image in page.all("img"))
+    drawn = [svg for svg in page.all("svg") if svg.get("aria-hidden") != "true"]
+    assert drawn and all(svg.get("role") == "img" and svg.get("aria-label") for svg in drawn)
+    assert "“a red circle” drawn by the student in 1 step" in {image["alt"] for image in page.all("img")}
+    assert all(header.get("scope") for header in page.all("th"))
+    assert page.tags[0][0] == "html" and page.tags[0][1]["lang"] == "en"
+
+
+def test_the_same_run_is_the_same_page(tmp_path: Path):
+    first, second = tmp_path / "a.html", tmp_path / "b.html"
+    assert write_report(first, whole_run()) == first
+    write_report(second, whole_run())
+    assert first.read_bytes() == second.read_bytes()
+    write_report(first, BARE)  # a report is replaced whole
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.html", "b.html"]
+
+
+def test_small_images_are_embedded_byte_for_byte():
+    for form in ("JPEG", "PNG", "WEBP"):
+        data = encoded(form)
+        shown = picture(data)
+        assert shown.uri == f"data:image/{form.lower()};base64,{base64.b64encode(data).decode()}"
+        assert (shown.width, shown.height, shown.hard_pixels) == (32, 32, True)
+
+
+def test_large_images_are_reduced_and_keep_their_alpha():
+    shown = picture(encoded("PNG", side=600, mode="RGBA"))
+    data = base64.b64decode(shown.uri.removeprefix("data:image/webp;base64,"))
+    with Image.open(io.BytesIO(data)) as image:
+        assert image.size == (EMBED_SIDE, EMBED_SIDE)
+        assert image.mode == "RGBA"
+    assert (shown.width, shown.height) == (600, 600)
+
+
+@pytest.mark.parametrize(
+    ("data", "trouble"),
+    [
+        (None, "no image"),
+        (b"", "no image"),
+        (b"GIF89a not really", "not an image that is read, 17 bytes"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg' onload='alert(1)'/>", "not an image that is read"),
+        (encoded("PNG")[:300], "broken, 300 bytes"),
+        (encoded("JPEG", side=200)[:900], "broken, 900 bytes"),
+    ],
+)
+def test_what_does_not_open_is_named(data: bytes | None, trouble: str):
+    shown = picture(data)
+    assert shown.uri is None
+    assert shown.trouble.startswith(trouble)
+
+
+@pytest.mark.parametrize("side", [7_000, 40_000])
+def test_a_decompression_bomb_is_never_decoded(side: int):
+    """A PNG header that promises side x side pixels, with no pixels behind it."""
+    import struct
+    import zlib
+
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    chunk = (
+        struct.pack(">I", len(header)) + b"IHDR" + header + struct.pack(">I", zlib.crc32(b"IHDR" + header))
+    )
+    shown = picture(b"\x89PNG\r\n\x1a\n" + chunk + struct.pack(">I", 100) + b"IDAT" + bytes(100))
+    assert shown.uri is None
+    assert "too large to show" in shown.trouble
+
+
+def test_every_reason_has_words_and_stands_in_one_family():
+    listed = [reason for family in FAMILIES.values() for reason in family]
+    assert sorted(listed) == sorted(Reason)
+    assert all(reason_words(reason) != reason for reason in Reason)
+
+
+def test_reasons_are_counted_most_frequent_first():
+    counted = count_reasons({"alt_url": 3, "duplicate": 7, "from_the_future": 5, "alt_spam": 0})
+    assert [(found.reason, found.records) for found in counted] == [
+        ("duplicate", 7),
+        ("from_the_future", 5),
+        ("alt_url", 3),
+    ]
+    assert counted[1].family == "Other"
