@@ -9,6 +9,7 @@ import socket
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
+from components.memory import keep_freed_memory
 from pipelines.errors import ConfigError, StageFailed, StraightshotError
 from pipelines.receipts import PartReceipt
 
@@ -146,6 +147,7 @@ class _Caller:
     def __init__(self, worker: type[Worker], setup: dict[str, Any]) -> None:
         self.worker: Worker | None = None
         self.broken = ""
+        keep_freed_memory()
         try:
             self.worker = worker(**setup)
         except RAISED as error:

@@ -1,0 +1,149 @@
+"""What evaluate measures with: the questions, the models, the judge, the held-out images.
+
+Called by evaluate.py only, which imports it when it runs: it brings torch along. Each thing is made when it
+is first needed, so for a part that is finished no model is loaded.
+"""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from components.evaluation.measure import (
+    Features,
+    Measured,
+    Question,
+    caption_questions,
+    draw,
+    measure,
+    reference_features,
+    toy_questions,
+)
+from components.evaluation.prompt_following import score_true_renders
+from components.filtering.judge import Judge
+from components.generation.generator import Generator
+from components.randomness import derive_seed
+from components.shards.index import HOLDOUT, INDEX_NAME
+from components.shards.reader import read_split
+from components.shards.writer import Sample
+from pipelines.errors import StageFailed
+from pipelines.filter import judge_of
+from pipelines.receipts import canonical_json
+from pipelines.stage import Input, Work
+
+if TYPE_CHECKING:
+    from pipelines.evaluate import EvaluateConfig
+
+MAKERS = {"teacher": "train", "student": "distill"}  # model -> the stage that made it
+MODEL = "model"  # the folder of it in that stage's output
+SCORER_VERSION = 1  # of how answers are scored; numbers of two versions do not compare
+WARM_UP = 4  # images drawn before the clock starts: first calls allocate
+
+
+@dataclass
+class Bench:
+    """What every model is measured with."""
+
+    work: Work
+    config: "EvaluateConfig"
+    _loaded: dict[str, Generator] = field(default_factory=dict)
+
+    def measure(self, model: str, steps: int, on_images: Callable[[int], object]) -> Measured:
+        """Draw every question with one model and ask everything of the images."""
+        generator, questions = self._generator(model), self.questions
+        generator.generate([question.text for question in questions[:WARM_UP]], steps=1)
+        drawn = draw(
+            generator,
+            questions,
+            steps=steps,
+            seed=self.config.seed,
+            guidance=self.config.guidance if model == "teacher" else None,
+            batch_size=self.config.batch_size,
+            on_images=on_images,
+        )
+        return measure(drawn, questions, model=model, steps=steps, judge=self.judge, reference=self.reference)
+
+    def scorer_accuracy(self) -> dict[str, float]:
+        """The scorer's own accuracy on true renders; empty where it does not know the world."""
+        if self.config.world != "toy":
+            return {}
+        seed = derive_seed(self.config.seed, "scorer")
+        return score_true_renders(self.config.prompts_per_category, self.side, seed)
+
+    @cached_property
+    def questions(self) -> list[Question]:
+        """The held-out prompts. Raises StageFailed where the held-out records say nothing."""
+        if self.config.world == "toy":
+            return toy_questions(self.config.prompts_per_category, self.config.seed)
+        found = caption_questions(self.held_out, self.config.prompts)
+        if len(found) < 2:
+            raise StageFailed("evaluate: the held-out records have no two different captions; see recaption")
+        return found
+
+    @property
+    def shown(self) -> set[int]:
+        """Indexes of the prompts that are shown: evenly over the list, hence over the categories."""
+        count = min(self.config.shown, len(self.questions))
+        return {round(i) for i in np.linspace(0, len(self.questions) - 1, count).tolist()}
+
+    @property
+    def yardsticks(self) -> dict[str, str]:
+        """Digests of what is asked, and of all that measures: what two evaluations must share to compare."""
+        asked = _digest(
+            [[question.text, question.category] for question in self.questions],
+            self.config.seed,
+            self.config.guidance,
+            SCORER_VERSION,
+        )
+        shards = [given.digest for given in self.work.inputs["shard"]]
+        judge = _judge_digest(self.work.input("annotators"))
+        measured = _digest(asked, judge, shards, self.config.reference_images)
+        return {"prompts_digest": asked, "reference_digest": measured}
+
+    @cached_property
+    def held_out(self) -> list[Sample]:
+        """Held-out records of every snapshot's shards, as many as are needed."""
+        indexes = [given.path / INDEX_NAME for given in self.work.inputs["shard"]]
+        records = chain.from_iterable(read_split(index, HOLDOUT) for index in indexes)
+        found = list(islice(records, max(self.config.reference_images, self.config.prompts)))
+        if len(found) < 2:
+            raise StageFailed(
+                f"evaluate: {len(found)} held-out records in {indexes[0].parent}, and two or more are needed;"
+                " give a larger corpus or a larger shard.holdout_fraction"
+            )
+        return found
+
+    @cached_property
+    def judge(self) -> Judge:
+        return Judge.load(judge_of(self.work.input("annotators")))
+
+    @cached_property
+    def side(self) -> int:
+        """Pixels along a side of a drawn image."""
+        return self._generator("student").model.card.dit.image_size
+
+    @cached_property
+    def reference(self) -> Features:
+        """The judge's features of the held-out images."""
+        return reference_features(self.judge, self.held_out[: self.config.reference_images], self.side)
+
+    def _generator(self, model: str) -> Generator:
+        """The model that train or distill saved."""
+        if model not in self._loaded:
+            self._loaded[model] = Generator.load(self.work.input(MAKERS[model]).path / MODEL)
+        return self._loaded[model]
+
+
+def _judge_digest(annotators: Input) -> str:
+    """Of the judge alone: another captioner does not change what is measured."""
+    files = annotators.receipt.files if annotators.receipt else ()
+    judge = [[entry.path, entry.sha256] for entry in files if entry.path.startswith("judge/")]
+    return _digest(judge) if judge else annotators.digest
+
+
+def _digest(*values: Any) -> str:
+    return hashlib.sha256(canonical_json(values).encode()).hexdigest()

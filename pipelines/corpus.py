@@ -1,0 +1,144 @@
+"""What a run starts from: the raw corpus and the labelled set, each found and hashed.
+
+`toy:N` is written once under HOME/corpus/ by the same machinery as a stage's output (it is not one of the
+eight stages: nobody re-runs a crawl); every other URI is read where it lies. Called by pipeline.py.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from pydantic import Field
+
+from pipelines.config import RunConfig
+from pipelines.engine import Engine
+from pipelines.errors import ConfigError
+from pipelines.progress import Progress
+from pipelines.receipts import PartReceipt, Receipt, content_digest, sha256_file
+from pipelines.stage import Input, Stage, StageConfig, Work, fingerprint, load_receipt, run_stage
+
+TOY = "toy"
+DIGESTS = "cache/digests.json"  # under HOME: digests of big inputs by their files' sizes and times
+
+
+class ToyWebConfig(StageConfig):
+    """What the toy web is made from."""
+
+    records: int = Field(ge=1)  # rows of the web
+    labelled: int = Field(ge=1)  # images with true captions, disjoint from the web
+    seed: int = Field(ge=0)
+
+
+def find_source(name: str, config: RunConfig, home: Path) -> Input | None:
+    """The corpus or the labelled set; None when it is a toy web that has not been written yet.
+
+    Raises ConfigError when it cannot be read, naming what and where.
+    """
+    if name == "corpus":
+        return _toy(config, home, "web/") if is_toy(config.corpus) else _corpus(config.corpus, home)
+    labelled = str(config.annotators.labelled)
+    if labelled != TOY:
+        return _labelled(Path(labelled), home)
+    if not is_toy(config.corpus):
+        raise ConfigError(
+            f"annotators.labelled is 'toy', but the corpus is {config.corpus}: give a labelled set with"
+            " --set annotators.labelled=PATH.parquet (image, caption_short, caption_long)"
+        )
+    return _toy(config, home, "labelled.parquet")
+
+
+def make_toy_web(config: RunConfig, home: Path, engine: Engine, progress: Progress) -> Receipt:
+    """Write the toy web of this run, or find it written."""
+    return run_stage(
+        TOY_WEB, _toy_config(config), {}, home=home, snapshot="", engine=engine, progress=progress
+    )
+
+
+def is_toy(uri: str) -> bool:
+    return uri.partition(":")[0] == TOY
+
+
+def _write(work: Work) -> Iterator[PartReceipt]:
+    from components.corpus.toyweb import write_toy_web
+
+    settings: ToyWebConfig = work.config
+    with (
+        work.progress.task("toy web", settings.records, "records") as advance,
+        work.folder("toy") as folder,
+    ):
+        write_toy_web(folder, records=settings.records, seed=settings.seed, labelled=settings.labelled)
+        advance(settings.records)
+    yield work.adopt("toy")
+
+
+TOY_WEB = Stage(name="corpus", version=1, config_type=ToyWebConfig, inputs=(), run=_write)
+
+
+def _toy_config(config: RunConfig) -> ToyWebConfig:
+    records = config.corpus.partition(":")[2]
+    if not records.isdecimal() or int(records) < 1:
+        raise ConfigError(f"--corpus {config.corpus}: expected toy:N with N records, such as toy:4000")
+    return ToyWebConfig(records=int(records), labelled=config.toy.labelled, seed=config.seed)
+
+
+def _toy(config: RunConfig, home: Path, prefix: str) -> Input | None:
+    """One side of the toy web: its digest covers only the files under `prefix`, so that the stored truth
+    and the other side never make it stale.
+    """
+    settings = _toy_config(config)
+    out = home / TOY_WEB.name / fingerprint(TOY_WEB, "", settings, {})
+    receipt = load_receipt(out)
+    if receipt is None:
+        return None
+    files = [entry for entry in receipt.files if entry.path.startswith(f"toy/{prefix}")]
+    path = (out / "toy" / prefix.rstrip("/")).as_posix()
+    if prefix.endswith("/"):
+        return Input("corpus", f"parquet:{path}", content_digest(files))
+    return Input("labelled", path, files[0].sha256)
+
+
+def _corpus(uri: str, home: Path) -> Input:
+    from components.corpus.readers import open_corpus
+
+    try:
+        corpus = open_corpus(uri)
+        return Input("corpus", uri, _remembered(corpus.files, corpus.digest, home))
+    except (ValueError, OSError) as error:
+        raise ConfigError(f"--corpus {uri}: {' '.join(str(error).split())}") from error
+
+
+def _labelled(path: Path, home: Path) -> Input:
+    if not path.is_file():
+        raise ConfigError(f"annotators.labelled: no file at {path}; it is a Parquet file (or 'toy')")
+    path = path.resolve()
+    return Input(
+        "labelled", str(path), _remembered([(path.name, str(path))], lambda: sha256_file(path), home)
+    )
+
+
+def _remembered(files: Sequence[tuple[str, str]], digest: Callable[[], str], home: Path) -> str:
+    """`digest()`, remembered under HOME for as long as the files' sizes and times stand. A crawl of a
+    terabyte is hashed once, not at every command.
+    """
+    cache = home / DIGESTS
+    state = hashlib.sha256()
+    for name, path in files:
+        if not Path(path).is_file():
+            return digest()  # remote: nothing tells cheaply that it stands
+        stat = Path(path).stat()
+        state.update(f"{name}\0{path}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+    try:
+        known = json.loads(cache.read_text())
+    except (OSError, ValueError):
+        known = {}
+    mark = state.hexdigest()
+    if mark not in known:
+        known[mark] = digest()
+        if os.access(home, os.W_OK):  # not at a look at somebody else's HOME
+            cache.parent.mkdir(parents=True, exist_ok=True)
+            temporary = cache.with_name(f"{cache.name}.tmp-{os.getpid()}")
+            temporary.write_text(json.dumps(known, indent=1))
+            temporary.replace(cache)
+    return str(known[mark])

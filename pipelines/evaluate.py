@@ -1,0 +1,210 @@
+"""evaluate: teacher and student on held-out prompts, measured by pixels, judge and Fréchet distance.
+
+    HOME/evaluate/<fingerprint>/samples/teacher-50.parquet, samples/student-1.parquet, ...
+                                metrics.json, samples.png, quality.svg
+
+One model at one number of steps is one part, so a killed evaluation goes on where it was. The same seed gives
+every model the same noise. Everything goes to MLflow in `_track`; promote reads metrics.json.
+"""
+
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import Field
+
+from components.evaluation.results import Evaluation, Metrics
+from pipelines.receipts import Counts, PartReceipt
+from pipelines.stage import Stage, StageConfig, Work
+from pipelines.tracking import Tracker
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from components.evaluation.measure import Measured
+    from pipelines.bench import Bench
+
+METRICS, GRID, CURVE = "metrics.json", "samples.png", "quality.svg"
+SAMPLES = "samples/"
+
+SAMPLE_ROWS = pa.schema(
+    [
+        ("index", pa.int32()),
+        ("prompt", pa.string()),
+        ("category", pa.string()),  # null where no scorer knows the world
+        ("model", pa.string()),
+        ("steps", pa.int32()),
+        ("seed", pa.int64()),
+        ("follows", pa.bool_()),  # the scorer's verdict
+        ("judge_score", pa.float32()),
+        ("image", pa.binary()),  # PNG; null for prompts that are not shown
+    ]
+)
+
+
+class EvaluateConfig(StageConfig):
+    """What is asked, and of whom."""
+
+    seed: int = Field(0, ge=0, description="of the prompts and of the noise")
+    world: Literal["toy", "open"] = Field(
+        "toy", description="toy: GenEval's categories, read from the pixels; open: held-out captions"
+    )
+    prompts_per_category: int = Field(50, ge=1, description="prompts of each category (toy)")
+    prompts: int = Field(300, ge=2, description="held-out captions that are drawn (open)")
+    reference_images: int = Field(2000, ge=2, description="held-out images of the Fréchet distance, at most")
+    teacher_steps: tuple[int, ...] = Field((50,), min_length=1, description="numbers of guided steps")
+    student_steps: tuple[int, ...] = Field((1, 2, 4), min_length=1, description="numbers of steps")
+    guidance: float | None = Field(None, gt=0, description="the teacher's scale; null: the model's own")
+    batch_size: int = Field(64, ge=1, description="images drawn at once")
+    shown: int = Field(12, ge=1, description="prompts whose images are kept, for the grid and the report")
+
+
+def run(work: Work) -> Iterator[PartReceipt]:
+    """Measure every model at every number of steps, then write and log what was found."""
+    from pipelines.bench import Bench
+
+    config: EvaluateConfig = work.config
+    bench = Bench(work, config)
+    work.info.update(bench.yardsticks)
+    runs = [("teacher", steps) for steps in config.teacher_steps]
+    runs += [("student", steps) for steps in config.student_steps]
+    with work.progress.task(work.stage, len(runs) * len(bench.questions), "images") as advance:
+        parts = [_measured_part(work, bench, model, steps, advance) for model, steps in runs]
+    evaluations = tuple(
+        Evaluation.from_entry(model, steps, part.info["evaluation"])
+        for (model, steps), part in zip(runs, parts, strict=True)
+    )
+    metrics = Metrics(evaluations, bench.scorer_accuracy())
+    tables = [work.out / part.files[0].path for part in parts]
+    summary = _summary_part(work, metrics, tables)
+    work.info["mlflow_run"] = _track(work, metrics, tables)
+    yield from [*parts, summary]
+
+
+def _measured_part(work: Work, bench: "Bench", model: str, steps: int, advance: Any) -> PartReceipt:
+    """One model at one number of steps: found finished, or drawn and measured."""
+    name = f"{model}-{steps}"
+    if (finished := work.parts.finished(name)) is not None:
+        advance(finished.counts.in_)
+        return finished
+    measured = bench.measure(model, steps, lambda count: advance(count, f"{model}, {steps} steps"))
+    table = pa.Table.from_pylist(_rows(bench, measured), schema=SAMPLE_ROWS)
+    return work.parts.write(
+        name,
+        {f"{SAMPLES}{name}.parquet": partial(pq.write_table, table)},
+        counts=Counts.model_validate({"in": len(table), "kept": len(table)}),
+        info={"evaluation": measured.evaluation.to_entry()},
+    )
+
+
+def _rows(bench: "Bench", measured: "Measured") -> list[dict[str, Any]]:
+    """The table of one part: a row for each prompt."""
+    shown = bench.shown
+    return [
+        {
+            "index": index,
+            "prompt": question.text,
+            "category": question.category,
+            "model": measured.evaluation.model,
+            "steps": measured.evaluation.steps,
+            "seed": bench.config.seed,
+            "follows": measured.follows[index],
+            "judge_score": float(measured.judge_scores[index]),
+            "image": _png(measured.images[index]) if index in shown else None,
+        }
+        for index, question in enumerate(bench.questions)
+    ]
+
+
+def _summary_part(work: Work, metrics: Metrics, tables: Sequence[Path]) -> PartReceipt:
+    """metrics.json, the sample grid and the curve."""
+    from components.evaluation.plots import plot_quality
+
+    grid, curve = _grid(tables), plot_quality(metrics.evaluations)
+    return work.parts.write(
+        "summary",
+        {
+            METRICS: lambda path: path.write_text(metrics.to_json(), encoding="utf-8"),
+            GRID: lambda path: grid.save(path, "PNG"),
+            CURVE: lambda path: path.write_text(curve, encoding="utf-8"),
+        },
+    )
+
+
+def _grid(tables: Iterable[Path]) -> "Image.Image":
+    """The images that were kept, one row a prompt, one column a model and its steps."""
+    import numpy as np
+    from PIL import Image
+
+    from components.evaluation.grid import GridColumn, draw_grid
+
+    prompts: list[str] = []
+    columns = []
+    for path in tables:
+        rows = [row for row in pq.ParquetFile(path).read().to_pylist() if row["image"] is not None]
+        prompts = [row["prompt"] for row in rows]
+        pixels = np.stack([np.asarray(Image.open(io.BytesIO(row["image"]))) for row in rows])
+        columns.append(GridColumn(rows[0]["model"], rows[0]["steps"], pixels))
+    return draw_grid(prompts, columns)
+
+
+def _track(work: Work, metrics: Metrics, tables: Sequence[Path]) -> str:
+    """Everything to MLflow: curves, a point per number of steps, tables, grid, digests. Gives the run id."""
+    digests = {
+        name if len(given) == 1 else f"{name}-{number}": one.digest
+        for name, given in work.inputs.items()
+        for number, one in enumerate(given)
+    }
+    params = work.config.model_dump(mode="json")
+    tracker = Tracker(work.home, work.tracking_uri)
+    with tracker.run(work.stage, work.fingerprint, params=params, datasets=digests) as tracked:
+        for found in metrics.evaluations:
+            tracked.log_metrics(_numbers(found), step=found.network_evaluations)
+        tracked.log_metrics({f"scorer.{name}": value for name, value in metrics.scorer.items()})
+        tracked.log_table([_table_row(found) for found in metrics.evaluations], "tables/evaluations.json")
+        tracked.log_table(_prompt_rows(tables), "tables/prompts.json")
+        for name in (METRICS, GRID, CURVE):
+            tracked.log_artifact(work.out / name)
+        return tracked.id
+
+
+def _numbers(found: Evaluation) -> dict[str, float]:
+    """An evaluation as MLflow metrics; their step is the network evaluations of an image."""
+    named = {
+        "frechet": found.frechet,
+        "judge_score": found.judge_score,
+        "seconds_per_image": found.seconds_per_image,
+        **{f"prompt_following.{name}": value for name, value in found.prompt_following.items()},
+    }
+    if found.mean is not None:
+        named["prompt_following.mean"] = found.mean
+    return {f"{found.model}.{name}": value for name, value in named.items()}
+
+
+def _table_row(found: Evaluation) -> dict[str, Any]:
+    entry = found.to_entry()
+    return {"model": found.model, "steps": found.steps, **entry.pop("prompt_following"), **entry}
+
+
+def _prompt_rows(tables: Iterable[Path]) -> list[dict[str, Any]]:
+    """Every prompt of every model, without its image."""
+    columns = [name for name in SAMPLE_ROWS.names if name != "image"]
+    read = [pq.ParquetFile(path).read(columns=columns) for path in tables]
+    rows: list[dict[str, Any]] = pa.concat_tables(read).to_pylist()
+    return rows
+
+
+def _png(pixels: Any) -> bytes:
+    from PIL import Image
+
+    data = io.BytesIO()
+    Image.fromarray(pixels).save(data, "PNG")
+    return data.getvalue()
+
+
+INPUTS = ("annotators", "shard", "train", "distill")
+STAGE = Stage(name="evaluate", version=1, config_type=EvaluateConfig, inputs=INPUTS, run=run)

@@ -1,0 +1,67 @@
+"""The graph: the eight stages in order, what each reads, and how a selection of them is written.
+
+    annotators -> filter -> recaption -> shard -> train -> distill -> evaluate -> promote
+
+Called by pipeline.py, by the command, and by the DAG, which shows the same graph.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+from pipelines import annotators, distill, evaluate, filter, promote, recaption, shard, train
+from pipelines.errors import ConfigError
+from pipelines.stage import Stage
+
+STAGES: tuple[Stage, ...] = (
+    annotators.STAGE,
+    filter.STAGE,
+    recaption.STAGE,
+    shard.STAGE,
+    train.STAGE,
+    distill.STAGE,
+    evaluate.STAGE,
+    promote.STAGE,
+)
+DATA_STAGES = ("filter", "recaption", "shard")  # they run once per corpus snapshot
+SOURCES = ("labelled", "corpus")  # what a stage may read besides other stages: see corpus.py
+EVERY_SNAPSHOT = "all"  # the snapshot of a stage that depends on none
+
+
+def stage_named(name: str) -> Stage:
+    """The stage of that name; ConfigError with the nearest name otherwise."""
+    for stage in STAGES:
+        if stage.name == name:
+            return stage
+    names = [stage.name for stage in STAGES]
+    near = difflib.get_close_matches(name, names, n=1)
+    raise ConfigError(
+        f"unknown stage '{name}'; "
+        + (f"did you mean '{near[0]}'?" if near else f"there are {', '.join(names)}")
+    )
+
+
+def select(expressions: Iterable[str]) -> tuple[str, ...]:
+    """The stages that `STAGE`, `STAGE+` (and all that depend on it) or `+STAGE` (and all it needs) name.
+
+    Several are a union; none is all of them. Names come back in pipeline order.
+    """
+    chosen: set[str] = set()
+    for text in (part for expression in expressions for part in expression.replace(",", " ").split()):
+        name = stage_named(text.strip("+")).name
+        chosen.add(name)
+        if text.startswith("+"):
+            chosen |= upstream(name)
+        if text.endswith("+"):
+            chosen |= downstream(name)
+    return tuple(stage.name for stage in STAGES if stage.name in chosen or not chosen)
+
+
+def upstream(name: str) -> set[str]:
+    """Every stage that `name` depends on."""
+    direct = {given for given in stage_named(name).inputs if given not in SOURCES}
+    return direct.union(*(upstream(given) for given in direct))
+
+
+def downstream(name: str) -> set[str]:
+    """Every stage that depends on `name`."""
+    return {stage.name for stage in STAGES if name in upstream(stage.name)}

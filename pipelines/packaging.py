@@ -1,0 +1,138 @@
+"""A model folder as an MLflow model, with code, signature and pinned requirements, and back. For registry.py.
+
+The weights stay safetensors and the code stays code: nothing in the package is a pickle.
+"""
+
+import importlib.metadata
+import tempfile
+import warnings
+from collections.abc import Mapping
+from contextlib import suppress
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlparse
+from urllib.request import url2pathname
+
+import yaml
+
+from pipelines.errors import ConfigError
+from pipelines.receipts import sha256_file
+from pipelines.tracked_run import TrackedRun
+from pipelines.tracking import Tracker
+
+if TYPE_CHECKING:
+    from mlflow.models import ModelSignature
+
+SERVED_CODE = Path(__file__).with_name("served_model.py")
+COMPONENTS = Path(__file__).parents[1] / "components"
+PACKAGED_NAME = "student"
+# What served_model.py and the components it reaches import; tests/pipelines/test_serving.py compares.
+REQUIRED = (
+    "mlflow",
+    "torch",
+    "accelerate",
+    "numpy",
+    "pandas",
+    "pillow",
+    "pydantic",
+    "safetensors",
+    "tokenizers",
+    "transformers",
+    "einops",
+)
+DOWNLOADS = "models"  # HOME/models/<of the address>: models of a remote registry
+MODEL_FILES = ("config.json", "model.safetensors")  # what makes a folder a model
+
+
+def log_served_model(
+    tracker: Tracker, run: TrackedRun, folder: Path, *, weights: Mapping[str, str], steps: int
+) -> str:
+    """Log `folder` into the run as a pyfunc model from code; returns MLflow's id of it.
+
+    weights: what `weights_of` says of it. steps: what a request without `steps` gets.
+    """
+    import mlflow
+
+    with tracker.as_default(), mlflow.start_run(run_id=run.id), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # it wants an example, to load the model and try it
+        logged = mlflow.pyfunc.log_model(
+            name=PACKAGED_NAME,
+            python_model=str(SERVED_CODE),
+            artifacts={"model": str(folder)},
+            code_paths=[str(COMPONENTS)],
+            model_config={"weights": dict(weights)},
+            signature=signature(steps),
+            pip_requirements=requirements(),
+        )
+    return str(logged.model_id)
+
+
+def model_folder(path: Path) -> Path:
+    """`path`, if it is a model folder; ConfigError otherwise."""
+    if not path.is_dir():
+        raise ConfigError(
+            f"no model '{path}'; give champion, challenger, previous, a version number, models:/NAME@ALIAS"
+            f" or a folder with {' and '.join(MODEL_FILES)}"
+        )
+    missing = [name for name in MODEL_FILES if not (path / name).is_file()]
+    if missing:
+        raise ConfigError(f"{path} is not a model folder: it has no {' and no '.join(missing)}")
+    return path
+
+
+def weights_of(folder: Path) -> dict[str, str]:
+    """Relative path -> sha256 of every weights file, a frozen text encoder's too. served_model.py agrees."""
+    paths = sorted(folder.rglob("*.safetensors"))
+    return {path.relative_to(folder).as_posix(): sha256_file(path) for path in paths}
+
+
+def unpacked(tracker: Tracker, location: str) -> Path:
+    """The model folder inside an MLflow model; one that is elsewhere is fetched to HOME/models once."""
+    parsed = urlparse(location)
+    if parsed.scheme in ("", "file"):
+        return _folder_within(Path(url2pathname(parsed.path)))
+    kept = tracker.home / DOWNLOADS / sha256(location.encode()).hexdigest()[:16]
+    if not kept.exists():
+        import mlflow
+
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=kept.parent, prefix="fetching-") as temporary:
+            fetched = mlflow.artifacts.download_artifacts(
+                artifact_uri=location, dst_path=temporary, tracking_uri=tracker.uri
+            )
+            with suppress(OSError):  # another process was first
+                Path(fetched).rename(kept)
+    return _folder_within(kept)
+
+
+def _folder_within(package: Path) -> Path:
+    """Where the file MLmodel says that the model folder is."""
+    try:
+        described = yaml.safe_load((package / "MLmodel").read_text(encoding="utf-8"))
+        relative = described["flavors"]["python_function"]["artifacts"]["model"]["path"]
+    except (OSError, KeyError, TypeError) as error:
+        raise ConfigError(f"{package} holds no model of Straightshot's ({error})") from error
+    return model_folder(package / relative)
+
+
+def signature(steps: int) -> "ModelSignature":
+    """Column `prompt` in, column `image` (a PNG in base64) out, and the parameters of a request."""
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
+
+    parameters = [
+        ParamSpec("steps", "integer", steps),
+        ParamSpec("seed", "long", 0),
+        ParamSpec("guidance", "double", None),  # None: as the model was distilled
+    ]
+    return ModelSignature(
+        inputs=Schema([ColSpec("string", "prompt")]),
+        outputs=Schema([ColSpec("string", "image")]),
+        params=ParamSchema(parameters),
+    )
+
+
+def requirements() -> list[str]:
+    """What serving needs, each pinned to the version in use; a local build's mark (+cpu) is left out."""
+    return [f"{name}=={importlib.metadata.version(name).partition('+')[0]}" for name in REQUIRED]

@@ -1,0 +1,279 @@
+"""The pipeline: the stages in order, what of them is fresh, and how one of them is run.
+
+    annotators -> filter -> recaption -> shard -> train -> distill -> evaluate -> promote
+
+The command plans with it (`Pipeline.plan`), the DAG runs with it (`Pipeline.run_one`). Freshness is decided
+here and only here, by the fingerprints of stage.py: an input counts by the digest of its content, so an
+upstream that ran again and made the same bytes stops the change there (early cut-off).
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from pipelines.config import RunConfig
+from pipelines.corpus import find_source, make_toy_web
+from pipelines.engine import Engine
+from pipelines.errors import ConfigError
+from pipelines.graph import DATA_STAGES, EVERY_SNAPSHOT, SOURCES, STAGES, upstream
+from pipelines.locks import lock_owner
+from pipelines.progress import Progress
+from pipelines.receipts import RECEIPT, Receipt
+from pipelines.stage import FAILED, Input, Stage, StageConfig, fingerprint, load_receipt, run_stage
+
+
+class State(StrEnum):
+    """How an output stands to its config and inputs."""
+
+    FRESH = "fresh"
+    STALE = "stale"  # there is an output, of another config or other inputs
+    MISSING = "missing"
+    RUNNING = "running"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One stage in a plan. `fingerprint` and `path` are None while an upstream stage has yet to run.
+
+    receipt: of the output itself when fresh, else of the last output that there is.
+    """
+
+    stage: Stage
+    snapshot: str
+    state: State
+    why: str
+    fingerprint: str | None = None
+    path: Path | None = None
+    receipt: Receipt | None = None
+
+    @property
+    def fresh(self) -> bool:
+        return self.state is State.FRESH
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One stage after `run_one`: its receipt, and whether it was made now or found made."""
+
+    stage: str
+    receipt: Receipt
+    path: Path
+    ran: bool
+
+
+@dataclass
+class Pipeline:
+    """The stages under one config and HOME. Outputs found complete are verified once and remembered."""
+
+    config: RunConfig
+    home: Path
+    engine: Engine = field(default_factory=Engine)
+    progress: Progress = field(default_factory=lambda: Progress(quiet=True))
+    tracking_uri: str | None = None
+    stages: tuple[Stage, ...] = STAGES
+    _known: dict[str, Input] = field(default_factory=dict, repr=False)
+
+    def plan(self) -> list[Planned]:
+        """Every stage's state, in order. Reads only; never makes anything."""
+        planned: dict[str, Planned] = {}
+        for stage in self.stages:
+            planned[stage.name] = self._plan_one(stage, planned)
+        return list(planned.values())
+
+    def run_one(self, name: str, *, force: bool = False) -> Outcome:
+        """Make one stage's output, or find it made. Raises ConfigError when an input is not there yet."""
+        stage = self._stage(name)
+        inputs = {given: self._inputs_for(stage, given) for given in stage.inputs}
+        out = self._out(stage, inputs)
+        finished = load_receipt(out, verify=False)
+        receipt = run_stage(
+            stage,
+            self._config_of(stage),
+            inputs,
+            home=self.home,
+            snapshot=self.snapshot_of(stage.name),
+            engine=self.engine,
+            progress=self.progress,
+            tracking_uri=self.tracking_uri,
+            force=force,
+        )
+        self._known[name] = Input(name, str(out), receipt.digest, receipt)
+        outcome = Outcome(name, receipt, out, ran=receipt != finished)
+        self.progress.say(_told(outcome))
+        return outcome
+
+    def prepare(self) -> None:
+        """Have every source there: write the toy web if this run wants one. Raises ConfigError."""
+        for name in SOURCES:
+            if any(name in stage.inputs for stage in self.stages):
+                self.source(name)
+
+    def source(self, name: str) -> Input:
+        """The corpus or the labelled set; a toy web is written if it is not there yet."""
+        if name not in self._known and find_source(name, self.config, self.home) is None:
+            make_toy_web(self.config, self.home, self.engine, self.progress)
+        return self._source(name)
+
+    def snapshot_of(self, name: str) -> str:
+        """The corpus snapshot a stage is made of: the run's, several joined by '+', or all alike."""
+        if name in DATA_STAGES:
+            return self.config.snapshot
+        if not upstream(name) & set(DATA_STAGES):
+            return EVERY_SNAPSHOT
+        return "+".join(self.config.snapshots)
+
+    def _plan_one(self, stage: Stage, planned: Mapping[str, Planned]) -> Planned:
+        snapshot = self.snapshot_of(stage.name)
+        waiting = [planned[name] for name in stage.inputs if name in planned and not planned[name].fresh]
+        last = self._last_receipt(stage.name, snapshot)
+        if waiting:
+            return self._undecided(stage, snapshot, last, f"waits for {waiting[0].stage.name}")
+        try:
+            inputs = {name: self._inputs_for(stage, name) for name in stage.inputs}
+        except ConfigError as error:
+            return self._undecided(stage, snapshot, last, str(error))
+        out = self._out(stage, inputs)
+        if (receipt := load_receipt(out)) is not None:
+            self._known[stage.name] = Input(stage.name, str(out), receipt.digest, receipt)
+        state, why = self._state_of(stage, out, last, inputs)
+        return Planned(stage, snapshot, state, why, out.name, out, receipt or last)
+
+    def _state_of(
+        self, stage: Stage, out: Path, last: Receipt | None, inputs: Mapping[str, tuple[Input, ...]]
+    ) -> tuple[State, str]:
+        """How the output at `out` stands, and why; `last` is the newest one there is."""
+        if (owner := lock_owner(out.with_name(f"{out.name}.lock"))) is not None:
+            return State.RUNNING, f"process {owner.pid} on {owner.host}"
+        if stage.name in self._known:
+            return State.FRESH, ""
+        if (out / FAILED).exists():
+            return State.FAILED, _error_in(out / FAILED)
+        if (out / RECEIPT).exists():
+            return State.STALE, "its files are not as they were made"
+        interrupted = "interrupted; what was finished is kept" if out.exists() else ""
+        if last is None:
+            return State.MISSING, interrupted or "never ran"
+        return State.STALE, interrupted or "; ".join(self._changes(stage, last, inputs))
+
+    def _undecided(self, stage: Stage, snapshot: str, last: Receipt | None, why: str) -> Planned:
+        """A stage whose fingerprint is unknown because an input is."""
+        if last is None:
+            return Planned(stage, snapshot, State.MISSING, f"never ran; {why}")
+        return Planned(
+            stage, snapshot, State.STALE, "; ".join([*self._changes(stage, last), why]), receipt=last
+        )
+
+    def _changes(
+        self, stage: Stage, last: Receipt, inputs: Mapping[str, tuple[Input, ...]] | None = None
+    ) -> list[str]:
+        """What differs from the last output, as a person would say it."""
+        found = []
+        if last.version != stage.version:
+            found.append(f"version {last.version} -> {stage.version}")
+        changed = _different(last.config, self._config_of(stage).model_dump(mode="json"))
+        if changed:
+            found.append(f"config: {', '.join(changed)} changed")
+        for name, given in (inputs or {}).items():
+            if last.inputs.get(name) != [one.digest for one in given]:
+                found.append(f"input {name} changed")
+        return found
+
+    def _inputs_for(self, stage: Stage, name: str, asker: str = "") -> tuple[Input, ...]:
+        """The finished outputs behind one input of a stage: one, or one per snapshot.
+
+        asker: the stage on whose behalf, for the error's advice; `stage` itself by default.
+        """
+        asker = asker or stage.name
+        if name in SOURCES:
+            return (self._source(name),)
+        if name in DATA_STAGES and stage.name not in DATA_STAGES:
+            return tuple(self._of_snapshot(asker, name, snapshot) for snapshot in self.config.snapshots)
+        return (self._finished(asker, name),)
+
+    def _source(self, name: str) -> Input:
+        if name not in self._known:
+            found = find_source(name, self.config, self.home)
+            if found is None:
+                raise ConfigError("the toy web is not written yet")
+            self._known[name] = found
+        return self._known[name]
+
+    def _finished(self, asker: str, name: str) -> Input:
+        """The complete output of an upstream stage under this config."""
+        if name not in self._known:
+            stage = self._stage(name)
+            inputs = {given: self._inputs_for(stage, given, asker) for given in stage.inputs}
+            out = self._out(stage, inputs)
+            receipt = load_receipt(out)
+            if receipt is None:
+                raise ConfigError(
+                    f"{asker} needs {name}, which is not up to date; run it too: --select +{asker}"
+                )
+            self._known[name] = Input(name, str(out), receipt.digest, receipt)
+        return self._known[name]
+
+    def _of_snapshot(self, asker: str, name: str, snapshot: str) -> Input:
+        """A data stage's output of one snapshot: this run's, or the last one of another."""
+        if snapshot == self.config.snapshot:
+            return self._finished(asker, name)
+        last = self._last_receipt(name, snapshot)
+        out = self.home / name / last.fingerprint if last else None
+        receipt = load_receipt(out) if out else None
+        if out is None or receipt is None:
+            raise ConfigError(
+                f"train_snapshots: no {name} of snapshot '{snapshot}' under {self.home}; make it with"
+                f" `straightshot run --snapshot {snapshot} --corpus ... --select +{name}`"
+            )
+        return Input(name, str(out), receipt.digest, receipt)
+
+    def _last_receipt(self, name: str, snapshot: str) -> Receipt | None:
+        """The receipt of the newest output of a stage for a snapshot, whatever its config."""
+        folder = self.home / name
+        paths = sorted(folder.glob(f"*/{RECEIPT}"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+        found = (Receipt.model_validate_json(path.read_text()) for path in paths)
+        return next((receipt for receipt in found if receipt.snapshot == snapshot), None)
+
+    def _out(self, stage: Stage, inputs: Mapping[str, tuple[Input, ...]]) -> Path:
+        mark = fingerprint(stage, self.snapshot_of(stage.name), self._config_of(stage), inputs)
+        return self.home / stage.name / mark
+
+    def _stage(self, name: str) -> Stage:
+        return next(stage for stage in self.stages if stage.name == name)
+
+    def _config_of(self, stage: Stage) -> StageConfig:
+        config: StageConfig = getattr(self.config, stage.name)
+        return config
+
+
+def _told(outcome: Outcome) -> str:
+    """One line about a stage that is done."""
+    receipt, counts = outcome.receipt, outcome.receipt.counts
+    if not outcome.ran:
+        return f"{outcome.stage}: fresh"
+    ended = ((counts.kept, "kept"), (counts.rejected, "rejected"), (counts.errored, "errored"))
+    words = ", ".join(f"{number:,} {word}" for number, word in ended if number)
+    records = f"{counts.in_:,} records: {words}, " if counts.in_ else ""
+    return f"{outcome.stage}: {records}{receipt.seconds:,.1f} s, {receipt.peak_rss_mb:,.0f} MB at most"
+
+
+def _error_in(failed: Path) -> str:
+    """What a failed stage raised, as one line."""
+    try:
+        return " ".join(str(json.loads(failed.read_text())["error"]).split())
+    except (OSError, ValueError, KeyError, TypeError):
+        return "it failed"
+
+
+def _different(old: Any, new: Any, prefix: str = "") -> list[str]:
+    """Dotted names of the values that differ between two JSON objects."""
+    if not isinstance(old, dict) or not isinstance(new, dict):
+        return [prefix.rstrip(".")] if old != new else []
+    return [
+        name
+        for key in dict.fromkeys([*old, *new])
+        for name in _different(old.get(key), new.get(key), f"{prefix}{key}.")
+    ]

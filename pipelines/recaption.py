@@ -1,0 +1,180 @@
+"""recaption: a short and a long caption for every filtered record, the alt text kept beside them.
+
+    HOME/recaption/<fingerprint>/captioned/part-00000.parquet, ..., rejects/part-00000.parquet, ...
+
+Part n is the filter's part n. Captions are greedy, cleaned, checked and scored by the judge; a record with a
+caption that cannot be used is rejected with a reason.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import Field
+
+from components.captioning.cleaning import check_caption, clean_caption
+from components.captioning.styles import LONG, LONG_PROMPT, SHORT, SHORT_PROMPT, CaptionStyle, prompt_hash
+from components.corpus.schemas import CAPTIONED, FILTERED, REJECTS, Reason, check_schema
+from components.filtering.rejection import Rejection
+from pipelines.errors import StageFailed
+from pipelines.receipts import Counts, PartReceipt, Parts
+from pipelines.stage import Input, Stage, StageConfig, Work
+
+CAPTIONED_FOLDER, REJECTS_FOLDER, FILTERED_FOLDER = "captioned", "rejects", "filtered"
+COMPRESSION = {name: "none" if name == "image" else "zstd" for name in CAPTIONED.names}  # images are packed
+
+
+class RecaptionConfig(StageConfig):
+    """What the captioner is asked, and which answers are good enough."""
+
+    short_prompt: str = Field(SHORT_PROMPT, min_length=1, description="instruction for the short caption")
+    long_prompt: str = Field(LONG_PROMPT, min_length=1, description="instruction for the long caption")
+    short_tokens: int = Field(
+        SHORT.max_new_tokens, ge=1, description="where a short caption is cut, in tokens"
+    )
+    long_tokens: int = Field(LONG.max_new_tokens, ge=1, description="where a long caption is cut, in tokens")
+    batch_size: int = Field(128, ge=1, description="images captioned together")
+    caption_floor: float | None = Field(
+        None, ge=-1, le=1, description="least cosine of image and each caption; it depends on the judge"
+    )
+
+    @property
+    def styles(self) -> tuple[CaptionStyle, CaptionStyle]:
+        return (
+            CaptionStyle(SHORT.name, self.short_prompt, self.short_tokens),
+            CaptionStyle(LONG.name, self.long_prompt, self.long_tokens),
+        )
+
+
+def run(work: Work) -> list[PartReceipt]:
+    """One part out for each part of the filter."""
+    filtered, annotators = work.input("filter"), work.input("annotators")
+    paths = filtered.files(f"{FILTERED_FOLDER}/")
+    assert filtered.receipt is not None
+    with work.progress.task(work.stage, filtered.receipt.counts.kept, "records") as advance:
+        finished = work.engine.map_parts(
+            CaptionWorker,
+            [{"name": path.stem, "path": str(path)} for path in paths],
+            setup={
+                "parts": work.parts,
+                "config": work.config,
+                "annotators": annotators.location,
+                "captioner": captioner_name(annotators),
+            },
+            on_done=lambda receipt: advance(receipt.counts.in_),
+        )
+    if not any(receipt.counts.kept for receipt in finished):
+        raise StageFailed(
+            "recaption: no record has a usable caption; look at recaption's rejects and prompts"
+        )
+    return finished
+
+
+def captioner_name(annotators: Input) -> str:
+    """What is written into the column `captioner`: the digest of its files' hashes, short."""
+    from pipelines.receipts import content_digest
+
+    assert annotators.receipt is not None
+    files = [entry for entry in annotators.receipt.files if entry.path.startswith("captioner/")]
+    return f"captioner-{content_digest(files)[:12]}"
+
+
+class CaptionWorker:
+    """Captions one part of the filter's output."""
+
+    def __init__(self, parts: Parts, config: RecaptionConfig, annotators: str, captioner: str) -> None:
+        import torch
+
+        from components.captioning.captioner import Captioner
+        from components.filtering.judge import Judge
+
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        if device == "cpu":
+            torch.set_num_threads(1)  # a score's last bits depend on it; workers share the cores anyway
+        self.parts, self.config, self.name = parts, config, captioner
+        precision = "bfloat16" if device == "cuda" else "float32"
+        folder = Path(annotators)
+        self.captioner = Captioner.load(str(folder / "captioner"), device=device, precision=precision)
+        self.judge = Judge.load(f"local-dir:{folder / 'judge'}", device=device)
+
+    def __call__(self, task: Any) -> PartReceipt:
+        name: str = task["name"]
+        if (finished := self.parts.finished(name)) is not None:
+            return finished
+        table = pq.ParquetFile(task["path"]).read()
+        check_schema(table.schema, FILTERED, task["path"])
+        rows = table.to_pylist()
+        captioned, refused = self._caption(rows)
+        return _write(self.parts, name, captioned, refused)
+
+    def _caption(self, rows: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        from components.filtering.images import open_image
+        from components.filtering.labelled import RULES
+
+        pictures = [open_image(row["image"], RULES) for row in rows]
+        prepared = [self.judge.prepare(picture) for picture in pictures]
+        said: dict[str, list[str]] = {}
+        scores: dict[str, Any] = {}
+        for style in self.config.styles:
+            answers = self.captioner.caption(
+                pictures,
+                style.prompt,
+                max_new_tokens=style.max_new_tokens,
+                batch_size=self.config.batch_size,
+            )
+            said[style.name] = [clean_caption(answer) for answer in answers]
+            scores[style.name] = self.judge.score(prepared, said[style.name]).tolist()
+        captioned, refused = [], []
+        extra = {"captioner": self.name, "prompt_hash": prompt_hash(self.config.styles)}
+        for i, row in enumerate(rows):
+            captions = {f"caption_{name}": texts[i] for name, texts in said.items()}
+            marks = {f"score_{name}": values[i] for name, values in scores.items()}
+            why = self._check(list(captions.values()), list(marks.values()))
+            if why is None:
+                captioned.append({**row, **captions, **marks, **extra})
+            else:
+                refused.append(_reject_row(row, why))
+        return captioned, refused
+
+    def _check(self, captions: Sequence[str], scores: Sequence[float]) -> Rejection | None:
+        """Why a record's captions cannot be used; None if they can."""
+        for caption in captions:
+            if (why := check_caption(caption)) is not None:
+                return why
+        floor = self.config.caption_floor
+        if floor is not None and min(scores) < floor:
+            return Rejection(Reason.CAPTION_SCORE, f"cosine {min(scores):.3f}, the floor is {floor:g}")
+        return None
+
+
+def _reject_row(row: dict[str, Any], why: Rejection) -> dict[str, Any]:
+    known = {name: row[name] for name in ("key", "alt_text", "url")}
+    return {**known, "stage": "recaption", "reason": why.reason.value, "detail": why.detail}
+
+
+def _write(
+    parts: Parts, name: str, captioned: list[dict[str, Any]], refused: list[dict[str, Any]]
+) -> PartReceipt:
+    """Commit a part's two files; its counts add up by construction."""
+    reasons = Counter(row["reason"] for row in refused)
+    counts = {"in": len(captioned) + len(refused), "kept": len(captioned), "rejected": len(refused)}
+    kept = pa.Table.from_pylist(captioned, schema=CAPTIONED)
+    rejects = pa.Table.from_pylist(refused, schema=REJECTS)
+    return parts.write(
+        name,
+        {
+            f"{CAPTIONED_FOLDER}/{name}.parquet": partial(pq.write_table, kept, compression=COMPRESSION),
+            f"{REJECTS_FOLDER}/{name}.parquet": partial(pq.write_table, rejects, compression="zstd"),
+        },
+        counts=Counts.model_validate(counts),
+        reasons=dict(sorted(reasons.items())),
+    )
+
+
+STAGE = Stage(
+    name="recaption", version=1, config_type=RecaptionConfig, inputs=("filter", "annotators"), run=run
+)

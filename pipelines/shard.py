@@ -1,0 +1,182 @@
+"""shard: captioned records into deterministic WebDataset tars, and the index that vouches for them.
+
+    HOME/shard/<fingerprint>/train-00000.tar, ..., holdout-00000.tar, index.json
+
+One tar is one part. Which record goes where is planned from the row counts of recaption's parts (see
+components/shards/plan.py), so any number of workers, killed or not, writes the same bytes.
+"""
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import Field
+
+from components.corpus.schemas import CAPTIONED, REJECTS, Reason, check_schema
+from components.shards.index import HOLDOUT, INDEX_NAME, TRAIN, Shard, ShardIndex
+from components.shards.plan import PlannedTar, bucket_of, is_held_out, plan_tars
+from components.shards.writer import Sample, image_extension, write_tar
+from pipelines.errors import StageFailed
+from pipelines.receipts import Counts, PartReceipt, Parts
+from pipelines.stage import Stage, StageConfig, Work
+
+READ_ROWS = 256  # rows of a part that are in memory at a time
+
+
+class ShardConfig(StageConfig):
+    """How the tars are cut."""
+
+    seed: int = Field(0, ge=0, description="of the shuffle")
+    samples_per_tar: int = Field(1000, ge=1, description="about how many samples a tar holds")
+    tars_per_group: int = Field(
+        4, ge=1, description="tars that mix the same parts, and times each part is read for them"
+    )
+    holdout_fraction: float = Field(
+        0.04, gt=0, le=0.5, description="share of all keys that is kept from training, for the evaluation"
+    )
+
+
+def run(work: Work) -> list[PartReceipt]:
+    """Plan the tars, write them through the engine, then the index."""
+    config: ShardConfig = work.config
+    paths = captioned_parts(work)
+    rows = [_rows(path) for path in paths]
+    planned = plan_tars(
+        rows,
+        seed=config.seed,
+        holdout_fraction=config.holdout_fraction,
+        samples_per_tar=config.samples_per_tar,
+        tars_per_group=config.tars_per_group,
+    )
+    tasks = [_task(tar, paths) for tar in planned]
+    with work.progress.task(work.stage, sum(rows), "records") as advance:
+        receipts = work.engine.map_parts(
+            TarWorker,
+            tasks,
+            setup={"parts": work.parts, "seed": config.seed, "holdout_fraction": config.holdout_fraction},
+            on_done=lambda receipt: advance(receipt.counts.in_),
+        )
+    index = _index(planned, receipts)
+    for split in (TRAIN, HOLDOUT):
+        if not index.samples(split):
+            raise StageFailed(
+                f"shard: the {split} split is empty ({sum(rows)} captioned records, holdout_fraction"
+                f" {config.holdout_fraction:g}); give more records or another shard.holdout_fraction"
+            )
+    work.info.update({split: index.samples(split) for split in (TRAIN, HOLDOUT)})
+    entry = work.commit(INDEX_NAME, lambda path: path.write_text(index.to_json()))
+    return [*receipts, PartReceipt(name="index", files=(entry,))]
+
+
+def captioned_parts(work: Work) -> list[Path]:
+    """The parts of recaption's output, in their planned order."""
+    return work.input("recaption").files("captioned/")
+
+
+class TarWorker:
+    """Writes one tar from a group of parts."""
+
+    def __init__(self, parts: Parts, seed: int, holdout_fraction: float) -> None:
+        self.parts, self.seed, self.holdout_fraction = parts, seed, holdout_fraction
+
+    def __call__(self, task: Any) -> PartReceipt:
+        name: str = task["name"]
+        if (finished := self.parts.finished(name)) is not None:
+            return finished
+        samples: dict[str, Sample] = {}
+        rejects: list[dict[str, Any]] = []
+        for path in task["paths"]:
+            for row in self._rows_of(task, path):
+                rejection = _lay(row, samples)
+                if rejection:
+                    rejects.append(rejection)
+        in_order = [samples[key] for key in sorted(samples)]  # a key is a hash: this is a shuffle
+        files: dict[str, Any] = {f"{name}.tar": partial(_write_tar, samples=in_order)}
+        if rejects:
+            table = pa.Table.from_pylist(rejects, schema=REJECTS)
+            files[f"rejects/{name}.parquet"] = partial(pq.write_table, table)
+        return self.parts.write(
+            name,
+            files,
+            counts=Counts(**{"in": len(samples) + len(rejects)}, kept=len(samples), rejected=len(rejects)),
+            reasons=_count(rejects),
+        )
+
+    def _rows_of(self, task: Any, path: str) -> Iterator[dict[str, Any]]:
+        """The rows of a part that belong to this tar."""
+        for batch in pq.ParquetFile(path).iter_batches(batch_size=READ_ROWS):
+            mine = [self._belongs(task, key) for key in batch.column("key").to_pylist()]
+            yield from batch.filter(pa.array(mine)).to_pylist()
+
+    def _belongs(self, task: Any, key: str) -> bool:
+        if is_held_out(key, self.holdout_fraction) != (task["split"] == HOLDOUT):
+            return False
+        return bucket_of(key, task["buckets"], self.seed) == task["bucket"]
+
+
+def _task(tar: PlannedTar, paths: list[Path]) -> dict[str, Any]:
+    """A planned tar as the engine carries it."""
+    return {
+        "name": tar.name,
+        "split": tar.split,
+        "paths": [str(paths[part]) for part in tar.parts],
+        "bucket": tar.bucket,
+        "buckets": tar.buckets,
+    }
+
+
+def _rows(path: Path) -> int:
+    """Rows of a part, from its footer, once its columns are those of the contract."""
+    file = pq.ParquetFile(path)
+    check_schema(file.schema_arrow, CAPTIONED, str(path))
+    return int(file.metadata.num_rows)
+
+
+def _lay(row: dict[str, Any], samples: dict[str, Sample]) -> dict[str, Any] | None:
+    """Add a record to the samples, or return its row of the rejects."""
+    image, key = row.pop("image"), row["key"]
+    extension = image_extension(image or b"")
+    if extension is None:
+        return _reject(row, Reason.IMAGE_FORMAT, "neither JPEG, PNG nor WebP")
+    if key in samples:
+        return _reject(row, Reason.DUPLICATE, "the key of another record of this tar")
+    samples[key] = Sample(key, image, extension, row)
+    return None
+
+
+def _reject(row: dict[str, Any], reason: Reason, detail: str) -> dict[str, Any]:
+    kept = {name: row[name] for name in ("key", "alt_text", "url")}
+    return {**kept, "stage": "shard", "reason": reason.value, "detail": detail}
+
+
+def _count(rejects: list[dict[str, Any]]) -> dict[str, int]:
+    reasons = [reject["reason"] for reject in rejects]
+    return {reason: reasons.count(reason) for reason in sorted(set(reasons))}
+
+
+def _write_tar(path: Path, samples: list[Sample]) -> None:
+    with path.open("wb") as stream:
+        write_tar(stream, samples)
+
+
+def _index(planned: list[PlannedTar], receipts: list[PartReceipt]) -> ShardIndex:
+    """What the tars' receipts say, as the index."""
+    shards = []
+    for tar, receipt in zip(planned, receipts, strict=True):
+        file = next(file for file in receipt.files if file.path == f"{tar.name}.tar")
+        shards.append(
+            Shard(
+                name=file.path,
+                split=tar.split,
+                bytes=file.bytes,
+                sha256=file.sha256,
+                samples=receipt.counts.kept,
+            )
+        )
+    return ShardIndex(shards=tuple(shards))
+
+
+STAGE = Stage(name="shard", version=1, config_type=ShardConfig, inputs=("recaption",), run=run)

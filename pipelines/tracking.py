@@ -1,0 +1,230 @@
+"""MLflow runs: parameters, curves, artifacts and dataset digests of the stages that learn or measure.
+
+One MLflow run per (stage, fingerprint): a stage that was killed and runs again goes on in the same run, and
+a point that is already there is not logged twice. Called by train.py, distill.py, evaluate.py and
+promote.py as
+
+    with Tracker(work.home, work.tracking_uri).run("train", work.fingerprint, params=...) as run:
+        run.log_metrics({"loss": 0.3}, step=images_seen)
+
+The embedded store is HOME/mlflow.db with artifacts in HOME/mlflow-artifacts; MLFLOW_TRACKING_URI names a
+server instead. MLflow takes seconds to import, so it is imported when a tracker first needs it.
+"""
+
+import logging
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock
+
+from pipelines.errors import ConfigError, StageFailed
+from pipelines.tracked_run import TrackedRun
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+EXPERIMENT = "straightshot"
+DATABASE = "mlflow.db"
+ARTIFACTS = "mlflow-artifacts"
+URI_VARIABLE = "MLFLOW_TRACKING_URI"
+STAGE_TAG = "straightshot.stage"
+FINGERPRINT_TAG = "straightshot.fingerprint"
+SETTINGS = {  # MLflow's, unless the user set them
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",  # of its own 7 the last ones wait for minutes
+}
+
+
+class Tracker:
+    """The MLflow of one HOME. uri: of a server or database; else MLFLOW_TRACKING_URI, else HOME's own."""
+
+    def __init__(self, home: Path, uri: str | None = None) -> None:
+        self.home = Path(home)
+        given = absolute_uri(uri or os.environ.get(URI_VARIABLE) or "")
+        self.uri = given or database_uri(self.home)
+        self.own = not given or (_is_local(self.home) and given == database_uri(self.home))
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing was ever tracked here; asking does not make the database."""
+        return self.own and not (self.home / DATABASE).exists()
+
+    @contextmanager
+    def run(
+        self,
+        stage: str,
+        fingerprint: str,
+        *,
+        params: Mapping[str, Any] | None = None,
+        tags: Mapping[str, str] | None = None,
+        datasets: Mapping[str, str] | None = None,
+    ) -> Iterator[TrackedRun]:
+        """The one run of this stage's output: found again if it was begun, else made.
+
+        params: nested mappings become dotted names. datasets: name -> content digest, logged as inputs.
+        Leaving marks the run FINISHED, an error FAILED, Ctrl-C KILLED; what was buffered is logged first.
+        """
+        with self.answering():
+            run = self._begin(stage, fingerprint, tags or {})
+            run.log_params(params or {})
+            run.log_datasets(datasets or {})
+        try:
+            with self.answering():
+                yield run
+                run.flush()
+        except BaseException as error:
+            with suppress(Exception):  # the stage's own error is the one to show
+                run.flush()
+            with suppress(Exception):
+                status = "FAILED" if isinstance(error, Exception) else "KILLED"
+                self.client.set_terminated(run.id, status)
+            raise
+        with self.answering():
+            self.client.set_terminated(run.id, "FINISHED")
+
+    def find(self, stage: str, fingerprint: str) -> str | None:
+        """The id of the run of this stage's output, if it was begun."""
+        query = f"tags.`{STAGE_TAG}` = '{stage}' and tags.`{FINGERPRINT_TAG}` = '{fingerprint}'"
+        found = self.client.search_runs([self.experiment], query, order_by=["attributes.start_time ASC"])
+        return str(found[0].info.run_id) if found else None
+
+    @contextmanager
+    def as_default(self) -> Iterator[None]:
+        """Have MLflow's functions that take no client use this store; afterwards all is as it was."""
+        import_mlflow()
+        import mlflow
+
+        before = os.environ.get(URI_VARIABLE)
+        mlflow.set_tracking_uri(self.uri)
+        try:
+            yield
+        finally:
+            nothing: Any = None  # None is what it wants for "none"; its signature does not say so
+            mlflow.set_tracking_uri(nothing)  # it unsets the variable, too
+            if before is not None:
+                os.environ[URI_VARIABLE] = before
+
+    @contextmanager
+    def answering(self) -> Iterator[None]:
+        """What MLflow refuses or fails at becomes one line. Raises StageFailed."""
+        import_mlflow()
+        from mlflow.exceptions import MlflowException
+
+        try:
+            yield
+        except MlflowException as error:
+            raise StageFailed(
+                f"MLflow at '{self.uri}' failed ({_first_line(error)}); what was made is kept: see to it and"
+                " run again"
+            ) from error
+
+    @cached_property
+    def client(self) -> "MlflowClient":
+        """MLflow's client on this store. Raises ConfigError if it cannot be opened."""
+        import_mlflow()
+        from mlflow import MlflowClient
+
+        with self._first_open():
+            try:
+                client = MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+                client.search_experiments(max_results=1)
+            except Exception as error:  # the stores' own errors have no common base
+                raise ConfigError(
+                    f"{self.home / DATABASE} does not open ({_first_line(error)}); move it away to start a"
+                    " new one"
+                    if self.own
+                    else f"MLflow at '{self.uri}' does not answer ({_first_line(error)}); start it, or unset"
+                    f" {URI_VARIABLE} to use HOME's own"
+                ) from error
+        return client
+
+    @cached_property
+    def experiment(self) -> str:
+        """The id of the experiment that holds every run. Raises ConfigError if HOME was moved."""
+        wanted = (self.home.resolve() / ARTIFACTS).as_uri()
+        client = self.client
+        with self._first_open():
+            found = client.get_experiment_by_name(EXPERIMENT)
+            if found is None:  # a server places its artifacts itself
+                location = None if self.uri.startswith("http") else wanted
+                return str(client.create_experiment(EXPERIMENT, artifact_location=location))
+        if self.own and found.artifact_location != wanted:
+            raise ConfigError(
+                f"{self.home / DATABASE} keeps its artifacts in {found.artifact_location}: this HOME was"
+                f" moved or copied; use it where it was, or move {DATABASE} away to start a new one"
+            )
+        return str(found.experiment_id)
+
+    @contextmanager
+    def _first_open(self) -> Iterator[None]:
+        """One process at a time: MLflow's migrations of a fresh database do not bear company."""
+        if not self.own:
+            yield
+            return
+        guard = FileLock(self.home / f"{DATABASE}.lock")
+        try:
+            self.home.mkdir(parents=True, exist_ok=True)
+            guard.acquire()
+        except OSError as error:
+            raise ConfigError(
+                f"{self.home} cannot be written ({error.strerror or error}); choose another --home"
+            ) from error
+        try:
+            yield
+        finally:
+            guard.release()
+
+    def _begin(self, stage: str, fingerprint: str, tags: Mapping[str, str]) -> TrackedRun:
+        run_id = self.find(stage, fingerprint)
+        if run_id is None:
+            ours = {STAGE_TAG: stage, FINGERPRINT_TAG: fingerprint, "mlflow.source.name": "straightshot"}
+            name = f"{stage} {fingerprint[:8]}"
+            run_id = self.client.create_run(self.experiment, tags=ours, run_name=name).info.run_id
+            run = TrackedRun(self.client, run_id)
+        else:
+            self.client.update_run(run_id, status="RUNNING")
+            run = TrackedRun(self.client, run_id, resumed=True)
+        run.set_tags(tags)
+        return run
+
+
+def database_uri(home: Path) -> str:
+    """The address of HOME's own store. Raises ConfigError where SQLite cannot be: on object storage."""
+    if not _is_local(home) or "?" in str(home):
+        raise ConfigError(
+            f"MLflow's database cannot be in {home}; set {URI_VARIABLE} to an MLflow server, or use a"
+            f" local --home"
+        )
+    return f"sqlite:///{Path(home).resolve() / DATABASE}"
+
+
+def absolute_uri(uri: str) -> str:
+    """The address; a relative SQLite path in it is made absolute, so that HOME's own is recognised."""
+    kind, found, path = uri.partition("sqlite:///")
+    return f"{found}{Path(path).resolve()}" if found and not kind and path else uri
+
+
+def _is_local(home: Path) -> bool:
+    return re.match(r"[a-z][a-z0-9]+:/", str(home)) is None
+
+
+def import_mlflow() -> None:
+    """Import MLflow quietly: no usage reports, no bars of its own, no notes about tables and addresses."""
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
+    import mlflow  # noqa: F401  (its import sets its log level, so ours comes after)
+
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,94 @@
+"""The engine: tasks through a pool of workers, in order, whoever dies on the way."""
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pipelines.engine import WORKER_RESTARTS, Engine
+from pipelines.errors import ConfigError, StageFailed
+from pipelines.receipts import Counts, PartReceipt
+
+
+@pytest.fixture(scope="module")
+def engine():
+    from ray import cloudpickle
+
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])  # Ray's workers cannot import a test
+    engine = Engine(workers=2)
+    yield engine
+    engine.shutdown()
+
+
+class Worker:
+    """Takes what its task says to do: sleep, raise, or die (once, or every time)."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = Path(folder)
+        if not self.folder.is_dir():
+            raise ConfigError(f"no folder at {folder}")
+
+    def __call__(self, task) -> PartReceipt:
+        name = task["name"]
+        time.sleep(task.get("sleep", 0))
+        if task.get("raise"):
+            raise ValueError(f"{name}: column 'alt_text' is missing")
+        deaths = len(list(self.folder.glob(f"{name}.died-*")))
+        if deaths < task.get("deaths", 0):
+            (self.folder / f"{name}.died-{deaths}").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return PartReceipt(name=name, files=(), counts=Counts.model_validate({"in": 1, "kept": 1}))
+
+
+def map_names(engine: Engine, folder: Path, tasks) -> tuple[list[str], list[str]]:
+    """(names in the order they came back, names in the order they are returned)."""
+    arrived: list[str] = []
+    receipts = engine.map_parts(
+        Worker, tasks, setup={"folder": str(folder)}, on_done=lambda receipt: arrived.append(receipt.name)
+    )
+    return arrived, [receipt.name for receipt in receipts]
+
+
+def test_no_tasks_need_no_ray():
+    assert Engine(address="ray://nobody:1").map_parts(Worker, [], setup={}, on_done=print) == []
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "ray://", "nowhere:x"])
+def test_a_ray_that_is_not_there_is_a_config_error(monkeypatch, address):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(ConfigError, match="no Ray at"):
+        Engine(address).map_parts(Worker, [{"name": "t"}], setup={"folder": "."}, on_done=print)
+
+
+def test_receipts_come_back_in_task_order_whatever_the_order_of_arrival(engine, tmp_path):
+    tasks = [{"name": f"t{i}", "sleep": 0.3 if i == 0 else 0} for i in range(6)]
+    arrived, returned = map_names(engine, tmp_path, tasks)
+    assert returned == [f"t{i}" for i in range(6)]
+    assert sorted(arrived) == returned
+
+
+def test_what_a_worker_raises_is_what_the_stage_sees(engine, tmp_path):
+    with pytest.raises(StageFailed, match="t1: column 'alt_text' is missing") as raised:
+        map_names(engine, tmp_path, [{"name": "t0"}, {"name": "t1", "raise": True}])
+    assert len(str(raised.value).splitlines()) == 1
+
+
+def test_what_a_worker_raises_when_it_is_built_is_seen_too(engine, tmp_path):
+    with pytest.raises(ConfigError, match="no folder at"):
+        map_names(engine, tmp_path / "gone", [{"name": "t0"}])
+
+
+def test_a_killed_workers_task_is_done_again(engine, tmp_path):
+    _, returned = map_names(engine, tmp_path, [{"name": "t0"}, {"name": "t1", "deaths": 1}, {"name": "t2"}])
+    assert returned == ["t0", "t1", "t2"]
+    assert (tmp_path / "t1.died-0").exists()
+
+
+def test_a_worker_that_dies_every_time_fails_the_stage(engine, tmp_path):
+    with pytest.raises(StageFailed) as failed:
+        map_names(engine, tmp_path, [{"name": "t0", "deaths": 100}])
+    assert len(str(failed.value).splitlines()) == 1
+    assert len(list(tmp_path.glob("t0.died-*"))) <= 2 * (WORKER_RESTARTS + 1)

@@ -1,0 +1,333 @@
+"""The evaluate stage: what it says of two models is what its own tables and images say, killed or not."""
+
+import hashlib
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import open_clip
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from components.conditioning.text import TextConfig, fit_text_encoder
+from components.corpus.world import CATEGORIES, caption_short, draw_scene, render
+from components.diffusion.dit import DiT, DiTConfig
+from components.evaluation.metrics import frechet_distance
+from components.evaluation.results import read_metrics
+from components.filtering.judge import Judge
+from components.generation.generator import Generator
+from components.generation.model_folder import Model, ModelCard, save_model
+from components.randomness import derive_seed
+from components.shards.decode import decode_square
+from components.shards.index import HOLDOUT, INDEX_NAME, Shard, ShardIndex
+from components.shards.reader import read_split
+from components.shards.writer import Sample, write_tar
+from pipelines.engine import Engine
+from pipelines.errors import StageFailed
+from pipelines.evaluate import SAMPLE_ROWS, STAGE, EvaluateConfig
+from pipelines.faults import FAULT_VARIABLE
+from pipelines.progress import Progress
+from pipelines.receipts import Receipt
+from pipelines.stage import Input, run_stage
+from pipelines.tracking import Tracker
+
+SIDE = 16
+CONFIG = EvaluateConfig(
+    prompts_per_category=2,
+    teacher_steps=(2,),
+    student_steps=(1, 2),
+    shown=100,
+    batch_size=5,
+    reference_images=30,
+)
+RUNS = (("teacher", 2), ("student", 1), ("student", 2))
+CLIP = {
+    "embed_dim": 8,
+    "vision_cfg": {"image_size": 16, "layers": 1, "width": 16, "head_width": 8, "patch_size": 8},
+    "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 8, "heads": 1, "layers": 1},
+}
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Outputs of the stages before: a judge and two models that were never taught, and held-out records."""
+
+    root: Path
+    tracking_uri: str  # one database for all tests: making one takes seconds
+
+    def inputs(self, *shards: str) -> dict[str, tuple[Input, ...]]:
+        def one(name: str, folder: str) -> Input:
+            return Input(name, str(self.root / folder), hashlib.sha256(folder.encode()).hexdigest())
+
+        named = {name: (one(name, name),) for name in ("annotators", "train", "distill")}
+        return {**named, "shard": tuple(one("shard", folder) for folder in shards or ("shard",))}
+
+    def run(
+        self,
+        home: Path,
+        config: EvaluateConfig = CONFIG,
+        *,
+        shards: tuple[str, ...] = (),
+        force: bool = False,
+    ) -> Receipt:
+        return run_stage(
+            STAGE,
+            config,
+            self.inputs(*shards),
+            home=home,
+            snapshot="default",
+            engine=Engine(),
+            progress=Progress(quiet=True),
+            tracking_uri=self.tracking_uri,
+        )
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory) -> Bench:
+    root = tmp_path_factory.mktemp("inputs")
+    write_judge(root / "annotators" / "judge")
+    write_model(root / "train" / "model", "flow", seed=1)
+    write_model(root / "distill" / "model", "consistency", seed=2)
+    write_shards(root / "shard", range(40))
+    write_shards(root / "more", range(40, 50))
+    write_shards(root / "few", range(1))
+    return Bench(root, f"sqlite:///{root}/mlflow.db")
+
+
+def write_judge(folder: Path) -> None:
+    torch.manual_seed(0)
+    folder.mkdir(parents=True)
+    save_file(open_clip.CLIP(**CLIP).state_dict(), folder / "open_clip_model.safetensors")
+    preprocess = {"mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic", "resize_mode": "squash"}
+    (folder / "open_clip_config.json").write_text(
+        json.dumps({"model_cfg": CLIP, "preprocess_cfg": preprocess})
+    )
+
+
+def write_model(folder: Path, kind: str, seed: int) -> None:
+    text = TextConfig(vocabulary=300, max_length=32)
+    encoder = fit_text_encoder(text, ["a red circle above a blue square", "three green stars"])
+    torch.manual_seed(seed)
+    dit = DiTConfig(image_size=SIDE, patch=8, width=16, depth=1, heads=2, vocabulary=encoder.vocabulary)
+    network = DiT(dit)
+    for parameter in network.parameters():  # zero-initialised gates would draw the same for every prompt
+        torch.nn.init.normal_(parameter, std=0.2)
+    card = ModelCard(kind=kind, dit=dit, text=text, steps=2, guidance=2.0, images_seen=1)
+    folder.mkdir(parents=True)
+    save_model(folder, Model(network, encoder, card))
+
+
+def write_shards(folder: Path, numbers: range) -> None:
+    samples = []
+    for number in numbers:
+        scene = draw_scene(np.random.default_rng(derive_seed(5, "held out", number)))
+        data = io.BytesIO()
+        render(scene, 24).save(data, "PNG")
+        meta = {"caption_short": caption_short(scene)}
+        samples.append(
+            Sample(hashlib.sha256(str(number).encode()).hexdigest()[:32], data.getvalue(), "png", meta)
+        )
+    folder.mkdir()
+    tar = folder / "holdout-00000.tar"
+    with tar.open("wb") as stream:
+        write_tar(stream, sorted(samples, key=lambda sample: sample.key))
+    content = tar.read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    shard = Shard(name=tar.name, split=HOLDOUT, bytes=len(content), sha256=digest, samples=len(samples))
+    (folder / INDEX_NAME).write_text(ShardIndex(shards=(shard,)).to_json())
+
+
+@pytest.fixture(scope="module")
+def done(bench: Bench, tmp_path_factory) -> tuple[Path, Receipt]:
+    home = tmp_path_factory.mktemp("home")
+    return home, bench.run(home)
+
+
+def output(home: Path, receipt: Receipt) -> Path:
+    return home / "evaluate" / receipt.fingerprint
+
+
+def rows_of(home: Path, receipt: Receipt, model: str, steps: int) -> list[dict[str, Any]]:
+    table = pq.ParquetFile(output(home, receipt) / f"samples/{model}-{steps}.parquet").read()
+    assert table.schema.equals(SAMPLE_ROWS)
+    return table.to_pylist()
+
+
+def pixels(rows: list[Mapping[str, Any]]) -> np.ndarray:
+    return np.stack([np.asarray(Image.open(io.BytesIO(row["image"]))) for row in rows])
+
+
+def contents(home: Path, receipt: Receipt) -> dict[str, bytes]:
+    """Every file's bytes; of metrics.json all but the seconds, which a clock made."""
+    found = {entry.path: (output(home, receipt) / entry.path).read_bytes() for entry in receipt.files}
+    metrics = json.loads(found["metrics.json"])
+    for entry in (*metrics["teacher"].values(), *metrics["student"].values()):
+        assert entry.pop("seconds_per_image") > 0
+    return {**found, "metrics.json": json.dumps(metrics).encode()}
+
+
+def test_every_model_answers_every_prompt_at_every_number_of_steps(done):
+    home, receipt = done
+    assert receipt.counts.as_dict() == {"in": 36, "kept": 36, "rejected": 0, "errored": 0}
+    prompts = [[row["prompt"] for row in rows_of(home, receipt, *run)] for run in RUNS]
+    assert prompts[0] == prompts[1] == prompts[2]
+    assert len(prompts[0]) == 2 * len(CATEGORIES)
+    document = json.loads((output(home, receipt) / "metrics.json").read_text())
+    assert {model: list(document[model]) for model in ("teacher", "student")} == {
+        "teacher": ["2"],
+        "student": ["1", "2"],
+    }
+    assert list(document["scorer"]) == list(CATEGORIES)
+
+
+def test_the_metrics_are_what_the_images_say(bench, done):
+    """Read back from the PNGs alone, every number comes out again."""
+    home, receipt = done
+    metrics = read_metrics(output(home, receipt) / "metrics.json")
+    judge = Judge.load(f"local-dir:{bench.root / 'annotators' / 'judge'}")
+    held_out = list(read_split(bench.root / "shard" / INDEX_NAME, HOLDOUT))[:30]
+    squares = [Image.fromarray(decode_square(sample.image, SIDE)) for sample in held_out]
+    for model, steps in RUNS:
+        rows = rows_of(home, receipt, model, steps)
+        images = [Image.fromarray(image) for image in pixels(rows)]
+        found = metrics.of(model, steps)
+        distance = frechet_distance(judge.image_features(images), judge.image_features(squares))
+        assert found.frechet == pytest.approx(distance, rel=1e-6)
+        scores = judge.score(images, [row["prompt"] for row in rows])
+        assert [row["judge_score"] for row in rows] == pytest.approx(scores.tolist(), abs=1e-6)
+        assert found.judge_score == pytest.approx(scores.mean(), abs=1e-6)
+        for category in CATEGORIES:
+            verdicts = [row["follows"] for row in rows if row["category"] == category]
+            assert found.prompt_following[category] == sum(verdicts) / len(verdicts)
+
+
+def test_the_images_are_the_generators_own_and_start_from_one_seed(bench, done):
+    home, receipt = done
+    for (model, steps), maker in zip(RUNS, ("train", "distill", "distill"), strict=True):
+        rows = rows_of(home, receipt, model, steps)
+        generator = Generator.load(bench.root / maker / "model")
+        drawn = generator.generate([row["prompt"] for row in rows], steps=steps, seed=0)
+        difference = np.abs(drawn.astype(int) - pixels(rows).astype(int))
+        assert difference.max() <= 1, f"{model} at {steps} steps"  # another batch may round otherwise
+
+
+def test_the_grid_shows_what_was_kept(bench, tmp_path):
+    receipt = bench.run(tmp_path, CONFIG.model_copy(update={"shown": 3}))
+    kept = [row["index"] for row in rows_of(tmp_path, receipt, "student", 1) if row["image"]]
+    assert kept in ([0, 6, 11], [0, 5, 11])
+    with Image.open(output(tmp_path, receipt) / "samples.png") as grid:
+        assert grid.size[1] < 3 * 120 + 60
+    assert (output(tmp_path, receipt) / "quality.svg").read_text().startswith("<svg")
+
+
+def test_the_same_evaluation_again_is_the_same_bytes(bench, done, tmp_path):
+    home, receipt = done
+    again = bench.run(tmp_path)
+    assert contents(tmp_path, again) == contents(home, receipt)
+    assert again.info["prompts_digest"] == receipt.info["prompts_digest"]
+    written = (output(tmp_path, again) / "metrics.json").stat().st_mtime_ns
+    assert bench.run(tmp_path) == again
+    assert (output(tmp_path, again) / "metrics.json").stat().st_mtime_ns == written, "it was made twice"
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from tests.pipelines.test_evaluate import Bench
+Bench(Path(sys.argv[1]), "").run(Path(sys.argv[2]))
+"""
+
+
+def test_a_killed_evaluation_goes_on_where_it_was(bench, done, tmp_path):
+    root = Path(__file__).resolve().parents[2]
+    environment = {
+        **os.environ,
+        FAULT_VARIABLE: "evaluate.part.before_receipt:2",
+        "PYTHONPATH": str(root),
+        "CUDA_VISIBLE_DEVICES": "",
+    }
+    command = [sys.executable, "-c", KILLED, str(bench.root), str(tmp_path)]
+    assert subprocess.run(command, env=environment, check=False).returncode == -signal.SIGKILL
+    (out,) = (path for path in (tmp_path / "evaluate").iterdir() if path.is_dir())
+    first = out / "samples/teacher-2.parquet"
+    made = first.stat().st_mtime_ns
+    receipt = bench.run(tmp_path)
+    assert first.stat().st_mtime_ns == made, "a finished part was made again"
+    assert contents(tmp_path, receipt) == contents(*done)
+    assert not list(out.rglob("*.tmp-*"))
+
+
+def test_everything_is_found_in_mlflow(bench, done):
+    home, receipt = done
+    tracker = Tracker(home, bench.tracking_uri)
+    run_id = tracker.find("evaluate", receipt.fingerprint)
+    assert run_id == receipt.info["mlflow_run"]
+    metrics = read_metrics(output(home, receipt) / "metrics.json")
+    curve = tracker.client.get_metric_history(run_id, "student.prompt_following.mean")
+    assert {point.step: point.value for point in curve} == {
+        1: metrics.of("student", 1).mean,
+        2: metrics.of("student", 2).mean,
+    }
+    (teacher,) = tracker.client.get_metric_history(run_id, "teacher.frechet")
+    assert (teacher.step, teacher.value) == (4, metrics.of("teacher", 2).frechet)  # guided: two a step
+    found = tracker.client.get_run(run_id)
+    assert found.data.params["prompts_per_category"] == "2"
+    assert {given.dataset.name for given in found.inputs.dataset_inputs} == set(STAGE.inputs)
+    artifacts = {entry.path for entry in tracker.client.list_artifacts(run_id)}
+    assert {"metrics.json", "samples.png", "quality.svg", "tables"} <= artifacts
+
+
+def test_a_corpus_whose_world_no_scorer_knows_is_asked_its_own_held_out_captions(bench, tmp_path):
+    receipt = bench.run(tmp_path, CONFIG.model_copy(update={"world": "open", "prompts": 7}))
+    rows = rows_of(tmp_path, receipt, "student", 1)
+    held_out = [s.meta["caption_short"] for s in read_split(bench.root / "shard" / INDEX_NAME, HOLDOUT)]
+    assert [row["prompt"] for row in rows] == list(dict.fromkeys(held_out))[:7]
+    assert {row["follows"] for row in rows} == {row["category"] for row in rows} == {None}
+    document = json.loads((output(tmp_path, receipt) / "metrics.json").read_text())
+    assert document["scorer"] == {}
+    assert all(entry["prompt_following"] == {} for entry in document["student"].values())
+    assert (output(tmp_path, receipt) / "samples.png").is_file()
+
+
+def test_the_held_out_images_of_every_snapshot_are_the_reference(bench, done, tmp_path):
+    config = CONFIG.model_copy(update={"reference_images": 100})
+    alone = bench.run(tmp_path, config)
+    both = bench.run(tmp_path, config, shards=("shard", "more"))
+    assert alone.info["prompts_digest"] == both.info["prompts_digest"]
+    assert alone.info["reference_digest"] != both.info["reference_digest"]
+    distances = [
+        read_metrics(output(tmp_path, r) / "metrics.json").of("student", 1).frechet for r in (alone, both)
+    ]
+    assert distances[0] != distances[1]
+    assert done[1].info["reference_digest"] != alone.info["reference_digest"]
+
+
+def test_too_few_held_out_records_are_named_with_what_to_do(bench, tmp_path):
+    with pytest.raises(StageFailed, match=r"1 held-out records in .*few.*shard\.holdout_fraction"):
+        bench.run(tmp_path, shards=("few",))
+
+
+def test_importing_the_stage_does_not_import_torch_or_a_plotting_library():
+    heavy = "{'torch', 'matplotlib', 'mlflow'} & set(sys.modules)"
+    code = f"import sys, pipelines.evaluate, pipelines.report; print({heavy})"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert shown.strip() == "set()"
+
+
+def test_tables_of_every_run_lie_in_one_dataset(done):
+    home, receipt = done
+    table = pq.read_table(output(home, receipt) / "samples")
+    assert table.num_rows == 36
+    assert pa.compute.count_distinct(table["model"]).as_py() == 2

@@ -1,0 +1,314 @@
+"""The filter stage: junk goes and says why, the rest stays, and the bytes never vary."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from components.corpus.readers import open_corpus, read_fragment
+from components.corpus.schemas import CORPUS, FILTERED, REJECTS, record_key
+from components.corpus.toyweb import ToyWeb, write_toy_web
+from components.filtering.alt_text import AltTextRules
+from components.filtering.duplicates import DuplicateRules
+from pipelines.engine import Engine
+from pipelines.errors import StageFailed
+from pipelines.filter import STAGE, FilterConfig
+from pipelines.progress import Progress
+from pipelines.receipts import PartReceipt, Receipt
+from pipelines.stage import SCRATCH, Input, run_stage
+
+ROWS, SEED = 360, 3
+CONFIG = FilterConfig(rows_per_fragment=64, alt_text=AltTextRules(languages=("en",)))
+SMALL = FilterConfig(rows_per_fragment=20)
+CLIP = {
+    "embed_dim": 8,
+    "vision_cfg": {"image_size": 16, "layers": 1, "width": 16, "head_width": 8, "patch_size": 8},
+    "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 8, "heads": 1, "layers": 1},
+}
+
+
+class OneByOne(Engine):
+    """The engine's contract without Ray: the tasks in this process, forwards or backwards."""
+
+    def __init__(self, *, backwards: bool = False) -> None:
+        super().__init__()
+        self.backwards = backwards
+
+    def map_parts(
+        self,
+        worker: Callable[..., Any],
+        tasks: Iterable[Any],
+        *,
+        setup: Mapping[str, Any],
+        on_done: Callable[[PartReceipt], None],
+    ) -> list[PartReceipt]:
+        work = worker(**setup)
+        step = -1 if self.backwards else 1
+        encoded = [json.dumps(task) for task in tasks]  # tasks must live as JSON
+        receipts = [work(json.loads(task)) for task in encoded[::step]]
+        for receipt in receipts:
+            on_done(receipt)
+        return receipts[::step]
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory) -> ToyWeb:
+    return write_toy_web(tmp_path_factory.mktemp("toy"), records=ROWS, seed=SEED, labelled=1)
+
+
+@pytest.fixture(scope="module")
+def annotators(tmp_path_factory) -> Path:
+    """An annotators output with a judge that was never taught: it scores, and knows nothing."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("annotators")
+    (folder / "judge").mkdir()
+    save_file(open_clip.CLIP(**CLIP).state_dict(), folder / "judge" / "open_clip_model.safetensors")
+    preprocess = {"mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic", "resize_mode": "squash"}
+    config = {"model_cfg": CLIP, "preprocess_cfg": preprocess}
+    (folder / "judge" / "open_clip_config.json").write_text(json.dumps(config))
+    return folder
+
+
+def run(
+    home: Path, corpus: str, annotators: Path, config: FilterConfig = CONFIG, engine: Engine | None = None
+) -> Receipt:
+    return run_stage(
+        STAGE,
+        config,
+        {
+            "corpus": (Input("corpus", corpus, open_corpus(corpus).digest()),),
+            "annotators": (Input("annotators", str(annotators), "a" * 64),),
+        },
+        home=home,
+        snapshot="default",
+        engine=engine or OneByOne(),
+        progress=Progress(quiet=True),
+    )
+
+
+def output(home: Path, receipt: Receipt) -> Path:
+    return home / "filter" / receipt.fingerprint
+
+
+def contents(home: Path, receipt: Receipt) -> dict[str, bytes]:
+    return {entry.path: (output(home, receipt) / entry.path).read_bytes() for entry in receipt.files}
+
+
+def table(home: Path, receipt: Receipt, folder: str) -> pa.Table:
+    paths = sorted(e.path for e in receipt.files if e.path.startswith(f"{folder}/"))
+    return pa.concat_tables([pq.ParquetFile(output(home, receipt) / path).read() for path in paths])
+
+
+def write_corpus(path: Path, rows: list[dict[str, Any]]) -> str:
+    pq.write_table(pa.Table.from_pylist(rows, schema=CORPUS), path)
+    return f"parquet:{path}"
+
+
+@pytest.fixture(scope="module")
+def small(toy: ToyWeb, tmp_path_factory) -> str:
+    """The first 80 records, in four fragments as SMALL cuts them."""
+    return write_corpus(
+        tmp_path_factory.mktemp("small") / "web.parquet", pq.read_table(toy.web).to_pylist()[:80]
+    )
+
+
+@pytest.fixture(scope="module")
+def done(toy: ToyWeb, annotators: Path, tmp_path_factory) -> tuple[Path, Receipt]:
+    home = tmp_path_factory.mktemp("home")
+    return home, run(home, f"parquet:{toy.web}", annotators)
+
+
+def test_every_record_ends_once_and_the_counts_say_so(done, toy: ToyWeb):
+    home, receipt = done
+    kept, rejects = table(home, receipt, "filtered"), table(home, receipt, "rejects")
+    assert kept.schema == FILTERED
+    assert rejects.schema == REJECTS
+    keys = [
+        record_key(raw.image or b"", f"default:{raw.url or ''}")
+        for fragment in open_corpus(f"parquet:{toy.web}").fragments
+        for raw in read_fragment(fragment)
+    ]
+    assert sorted(kept["key"].to_pylist() + rejects["key"].to_pylist()) == sorted(keys)
+    assert len(set(kept["key"].to_pylist())) == len(kept)
+    counts = receipt.counts.as_dict()
+    assert counts == {"in": ROWS, "kept": len(kept), "rejected": len(rejects), "errored": 0}
+    assert receipt.reasons == {
+        reason: rejects["reason"].to_pylist().count(reason)
+        for reason in sorted(set(rejects["reason"].to_pylist()))
+    }
+
+
+def test_junk_goes_and_the_rest_stays(done, toy: ToyWeb):
+    """Without a judge that knows anything, only texts of other pictures come through."""
+    home, receipt = done
+    kept = set(table(home, receipt, "filtered")["url"].to_pylist())
+    truth = pq.read_table(toy.truth).to_pylist()
+    junk = {row["url"] for row in truth if row["junk"]}
+    refused = {row["url"] for row in truth} - kept
+    assert len(junk & refused) / len(refused) >= 0.95
+    assert len(junk & refused) / len(junk) >= 0.9
+    assert {row["junk_reason"] for row in truth if row["url"] in junk & kept} <= {"mismatch"}
+
+
+def test_kept_records_carry_what_was_measured(done):
+    home, receipt = done
+    for row in table(home, receipt, "filtered").slice(0, 20).to_pylist():
+        assert None not in row.values()
+        assert row["alt_text"] == row["alt_text"].strip()
+        assert min(row["width"], row["height"]) >= 64
+        assert row["language"] in ("en", "und")
+        assert -1 <= row["judge_score"] <= 1
+
+
+def test_order_of_work_does_not_show_in_the_bytes(done, toy: ToyWeb, annotators: Path, tmp_path: Path):
+    home, receipt = done
+    again = run(tmp_path, f"parquet:{toy.web}", annotators, engine=OneByOne(backwards=True))
+    assert contents(tmp_path, again) == contents(home, receipt)
+    assert not (output(tmp_path, again) / SCRATCH).exists()
+
+
+def test_ray_gives_the_same_bytes(small: str, annotators: Path, tmp_path: Path):
+    alone = run(tmp_path / "alone", small, annotators, SMALL)
+    engine = Engine(workers=2)
+    try:
+        together = run(tmp_path / "together", small, annotators, SMALL, engine)
+    finally:
+        engine.shutdown()
+    assert contents(tmp_path / "together", together) == contents(tmp_path / "alone", alone)
+
+
+FAULTS = (
+    "filter.part.before_rename:3",
+    "filter.part.before_receipt:2",
+    "filter.part_receipt.before_rename:2",
+    "filter.part.before_rename:11",  # the fragments are measured; the parts are being written
+    "filter.part.before_receipt:6",
+    "filter.receipt.before_rename:1",
+)
+
+# One process pays for the imports; each fault kills a child of it.
+KILLED_RUNS = """
+import json, os, sys
+from pathlib import Path
+tests, corpus, annotators, faults = sys.argv[1], sys.argv[2], Path(sys.argv[3]), json.loads(sys.argv[4])
+sys.path.insert(0, tests)
+import test_filter
+from pipelines.faults import FAULT_VARIABLE
+for home, fault in faults.items():
+    child = os.fork()
+    if not child:
+        os.environ[FAULT_VARIABLE] = fault
+        test_filter.run(Path(home), corpus, annotators, test_filter.SMALL)
+        os._exit(0)
+    print(fault, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def test_killed_anywhere_and_run_again_gives_the_same_bytes(small: str, annotators: Path, tmp_path: Path):
+    home = tmp_path / "whole"
+    receipt = run(home, small, annotators, SMALL)
+    homes = {fault: tmp_path / fault.replace(":", "-") for fault in FAULTS}
+    faults = json.dumps({str(path): fault for fault, path in homes.items()})
+    command = [sys.executable, "-c", KILLED_RUNS, str(Path(__file__).parent), small, str(annotators), faults]
+    ended = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300).stdout
+    assert ended.splitlines() == [f"{fault} {-signal.SIGKILL}" for fault in FAULTS]
+    for path in homes.values():
+        assert not (path / "filter" / receipt.fingerprint / "receipt.json").exists()
+        again = run(path, small, annotators, SMALL)
+        assert contents(path, again) == contents(home, receipt)
+        assert not list(output(path, again).rglob("*.tmp-*"))
+
+
+def good_rows(toy: ToyWeb, count: int) -> list[dict[str, Any]]:
+    urls = {
+        row["url"]
+        for row in pq.read_table(toy.truth).to_pylist()
+        if row["alt_kind"] == "good" and not row["junk"]
+    }
+    return [row for row in pq.read_table(toy.web).to_pylist() if row["url"] in urls][:count]
+
+
+def test_of_copies_in_several_fragments_the_first_in_the_corpus_is_kept(
+    toy: ToyWeb, annotators: Path, tmp_path: Path
+):
+    first, second, third = good_rows(toy, 3)
+    mirror = {**first, "url": "https://mirror.example/1", "alt_text": "a picture that was seen before"}
+    corpus = write_corpus(tmp_path / "web.parquet", [second, first, third, mirror, second, mirror])
+    receipt = run(tmp_path, corpus, annotators, FilterConfig(rows_per_fragment=2))
+    assert table(tmp_path, receipt, "filtered")["url"].to_pylist() == [
+        second["url"],
+        first["url"],
+        third["url"],
+    ]
+    rejects = table(tmp_path, receipt, "rejects").to_pylist()
+    key = record_key(first["image"], f"default:{first['url']}")
+    assert [row["reason"] for row in rejects] == ["duplicate"] * 3
+    assert [row["detail"] for row in rejects if row["url"] == mirror["url"]] == [f"of {key}"] * 2
+
+
+def test_the_judge_has_a_floor_and_a_share(done, toy: ToyWeb, annotators: Path, tmp_path: Path):
+    home, receipt = done
+    scores = dict(
+        zip(
+            *(table(home, receipt, "filtered")[name].to_pylist() for name in ("key", "judge_score")),
+            strict=True,
+        )
+    )
+    floor = sorted(scores.values())[len(scores) // 3]
+    config = CONFIG.model_copy(update={"judge_floor": floor, "duplicates": DuplicateRules(near=False)})
+    floored = run(tmp_path, f"parquet:{toy.web}", annotators, config)
+    assert floored.reasons["judge_score"] >= len(scores) // 3
+    assert min(table(tmp_path, floored, "filtered")["judge_score"].to_pylist()) >= floor
+
+    shared = run(
+        tmp_path, f"parquet:{toy.web}", annotators, CONFIG.model_copy(update={"judge_keep_fraction": 0.3})
+    )
+    kept = table(tmp_path, shared, "filtered")["key"].to_pylist()
+    best = sorted(scores, key=lambda key: (-scores[key], key))
+    assert set(kept) == set(best[: len(kept)])
+    assert len(kept) == -(-3 * len(scores) // 10)
+
+
+def test_a_record_of_nulls_is_rejected_and_nothing_left_is_a_failure(annotators: Path, tmp_path: Path):
+    rows = [
+        {"image": None, "alt_text": None, "url": None},
+        {"image": b"", "alt_text": "a red circle", "url": None},
+    ]
+    with pytest.raises(StageFailed, match="none of 2 records is left") as caught:
+        run(tmp_path, write_corpus(tmp_path / "web.parquet", rows), annotators)
+    assert "alt_missing 1" in str(caught.value)
+    assert "image_missing 1" in str(caught.value)
+
+
+def test_the_emoji_web(shared_data: Path, annotators: Path, tmp_path: Path):
+    """A crawl that nobody rendered for us: junk, nulls, broken files and copies go, six languages stay."""
+    rows = pq.read_table(shared_data / "emoji" / "web.parquet").to_pylist()[:800]
+    corpus = write_corpus(
+        tmp_path / "web.parquet", [{name: row[name] for name in CORPUS.names} for row in rows]
+    )
+    receipt = run(tmp_path, corpus, annotators, FilterConfig(rows_per_fragment=400))
+    kept = table(tmp_path, receipt, "filtered").to_pylist()
+    assert {"en", "de", "es", "ja", "ko", "ar"} <= {row["language"] for row in kept}
+    junk = re.compile(r"image$|IMG_|emoji_u|https?:|www\.|<|128x128|OFF")
+    assert not [
+        row["alt_text"] for row in kept if junk.match(row["alt_text"]) or junk.search(row["alt_text"])
+    ]
+    glyphs = [re.sub(r"^.*/|\.\w+$", "", row["url"]) for row in kept]
+    assert len(set(glyphs)) == len(glyphs)
+    clean = [
+        row
+        for row in rows
+        if row["alt_text"] and not junk.search(row["alt_text"]) and "broken" not in row["url"]
+    ]
+    assert len(kept) / len({re.sub(r"^.*/|\.\w+$", "", row["url"]) for row in clean}) >= 0.93

@@ -1,0 +1,256 @@
+"""What is fresh and what is not: the real graph and configs, with stages that write a line each."""
+
+import json
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pipelines.config import load_config
+from pipelines.errors import ConfigError
+from pipelines.graph import STAGES, downstream, select, upstream
+from pipelines.locks import lock
+from pipelines.pipeline import Pipeline, State
+from pipelines.stage import Work
+
+NAMES = [stage.name for stage in STAGES]
+ORDER = ["annotators", "filter", "recaption", "shard", "train", "distill", "evaluate", "promote"]
+
+
+def write_line(work: Work):
+    """Output that depends on the config and on the content of the inputs."""
+    given = [one.digest for inputs in work.inputs.values() for one in inputs]
+    text = f"{work.stage} {work.config.model_dump_json()} {given}"
+    return [work.parts.write("line", {"line.txt": lambda path: path.write_text(text)})]
+
+
+def write_the_same(work: Work):
+    """Output that depends on nothing."""
+    return [work.parts.write("line", {"line.txt": lambda path: path.write_text("the same")})]
+
+
+def pipeline(home: Path, overrides=(), *, constant=(), corpus="toy:20", **flags) -> Pipeline:
+    config = load_config("micro", ["toy.labelled=5", *overrides], corpus=corpus, **flags)
+    stages = tuple(replace(s, run=write_the_same if s.name in constant else write_line) for s in STAGES)
+    return Pipeline(config, home, stages=stages)
+
+
+def run(made: Pipeline, names=NAMES) -> list[str]:
+    """Run the stages; the names of those that had something to do."""
+    made.prepare()
+    return [name for name in names if made.run_one(name).ran]
+
+
+def states(made: Pipeline) -> dict[str, str]:
+    return {one.stage.name: one.state.value for one in made.plan()}
+
+
+def why(made: Pipeline, name: str) -> str:
+    return next(one.why for one in made.plan() if one.stage.name == name)
+
+
+def test_the_stages_are_in_the_order_of_the_design():
+    assert NAMES == ORDER
+    for stage in STAGES:
+        assert all(ORDER.index(name) < ORDER.index(stage.name) for name in upstream(stage.name))
+
+
+def test_before_the_first_run_everything_is_missing_and_nothing_is_made(tmp_path):
+    plan = pipeline(tmp_path / "home").plan()
+    assert {one.state for one in plan} == {State.MISSING}
+    assert all("never ran" in one.why for one in plan)
+    assert not (tmp_path / "home").exists()
+
+
+def test_after_a_run_everything_is_fresh_and_a_second_run_does_nothing(tmp_path):
+    assert run(pipeline(tmp_path)) == NAMES
+    assert set(states(pipeline(tmp_path)).values()) == {"fresh"}
+    assert run(pipeline(tmp_path)) == []
+
+
+@pytest.mark.parametrize("changed", ["filter.rows_per_fragment=99", "train.images=12345", "evaluate.shown=3"])
+def test_a_changed_config_runs_its_stage_and_what_depends_on_it_and_nothing_before(tmp_path, changed):
+    run(pipeline(tmp_path))
+    stage, field = changed.partition("=")[0].split(".")
+    after = downstream(stage) | {stage}
+    made = pipeline(tmp_path, [changed])
+    assert {name for name, state in states(made).items() if state != "fresh"} == after
+    assert why(made, stage) == f"config: {field} changed"
+    assert run(made) == [name for name in NAMES if name in after]
+
+
+def test_going_back_to_an_earlier_config_finds_its_outputs(tmp_path):
+    run(pipeline(tmp_path))
+    run(pipeline(tmp_path, ["train.images=12345"]))
+    assert set(states(pipeline(tmp_path)).values()) == {"fresh"}
+
+
+def test_an_upstream_that_makes_the_same_bytes_stops_the_change_there(tmp_path):
+    run(pipeline(tmp_path, constant=["filter"]))
+    changed = pipeline(tmp_path, ["filter.rows_per_fragment=99"], constant=["filter"])
+    assert states(changed)["recaption"] == "stale"
+    assert "waits for filter" in why(changed, "recaption")
+    assert run(changed) == ["filter"]
+    assert set(states(changed).values()) == {"fresh"}
+
+
+def test_a_forced_stage_runs_although_it_is_fresh(tmp_path):
+    run(pipeline(tmp_path))
+    made = pipeline(tmp_path)
+    assert made.run_one("train", force=True).ran
+    assert not made.run_one("distill").ran  # the same bytes
+
+
+def test_a_new_version_of_a_stage_is_stale(tmp_path):
+    run(pipeline(tmp_path))
+    made = pipeline(tmp_path)
+    made.stages = tuple(replace(s, version=s.version + 1) if s.name == "shard" else s for s in made.stages)
+    assert why(made, "shard") == "version 1 -> 2"
+
+
+def test_a_stage_whose_input_is_not_up_to_date_is_refused_with_what_to_do(tmp_path):
+    run(pipeline(tmp_path))
+    made = pipeline(tmp_path, ["filter.rows_per_fragment=99"])
+    with pytest.raises(ConfigError, match=r"^shard needs filter, .*--select \+shard$"):
+        made.run_one("shard")
+
+
+def test_a_damaged_output_is_stale_and_mended(tmp_path):
+    run(pipeline(tmp_path))
+    (line,) = tmp_path.glob("shard/*/line.txt")
+    text = line.read_text()
+    line.write_text(text[:-1] + "!")
+    assert states(pipeline(tmp_path))["shard"] == "stale"
+    assert why(pipeline(tmp_path), "shard") == "its files are not as they were made"
+    assert run(pipeline(tmp_path)) == ["shard"]
+    assert line.read_text() == text
+
+
+def test_a_stage_that_another_process_makes_is_running(tmp_path):
+    run(pipeline(tmp_path))
+    (out,) = [path for path in (tmp_path / "train").iterdir() if path.is_dir()]
+    shutil.rmtree(out)
+    with lock(out.with_name(f"{out.name}.lock"), "other", "train"):
+        assert states(pipeline(tmp_path))["train"] == "running"
+        assert f"process {os.getpid()}" in why(pipeline(tmp_path), "train")
+    assert states(pipeline(tmp_path))["train"] == "missing"
+
+
+def test_a_failed_stage_says_why_until_it_is_made(tmp_path):
+    def breaks(work: Work):
+        raise ValueError("no records\nleft")
+
+    run(pipeline(tmp_path), NAMES[:3])
+    made = pipeline(tmp_path)
+    made.stages = tuple(replace(s, run=breaks) if s.name == "shard" else s for s in made.stages)
+    with pytest.raises(ValueError, match="no records"):
+        made.run_one("shard")
+    assert states(pipeline(tmp_path))["shard"] == "failed"
+    assert why(pipeline(tmp_path), "shard") == "ValueError: no records left"
+    run(pipeline(tmp_path))
+    assert states(pipeline(tmp_path))["shard"] == "fresh"
+
+
+def test_snapshots_share_what_does_not_depend_on_them_and_train_takes_them_all(tmp_path):
+    run(pipeline(tmp_path, snapshot="monday"))
+    assert run(pipeline(tmp_path, snapshot="tuesday", corpus="toy:30"), NAMES[:4]) == NAMES[1:4]
+    both = pipeline(tmp_path, ["train_snapshots=[monday, tuesday]"], snapshot="tuesday", corpus="toy:30")
+    train = both.run_one("train").receipt
+    assert train.snapshot == "monday+tuesday"
+    assert len(train.inputs["shard"]) == 2
+
+    # Which of the two is the run's own makes no difference to the models.
+    again = pipeline(tmp_path, ["train_snapshots=[tuesday, monday]"], snapshot="monday")
+    assert not again.run_one("train").ran
+
+
+def test_a_snapshot_that_was_never_made_is_named(tmp_path):
+    run(pipeline(tmp_path, snapshot="monday"), NAMES[:4])
+    made = pipeline(tmp_path, ["train_snapshots=[monday, someday]"], snapshot="monday")
+    with pytest.raises(ConfigError, match="no shard of snapshot 'someday'"):
+        made.run_one("train")
+
+
+def test_a_changed_corpus_file_makes_what_reads_it_stale(tmp_path):
+    run(pipeline(tmp_path))
+    (web,) = tmp_path.glob("corpus/*/toy/web/part-*.parquet")
+    mine = tmp_path / "mine.parquet"
+    shutil.copy(web, mine)
+    labelled = next(tmp_path.glob("corpus/*/toy/labelled.parquet"))
+
+    def own():
+        return pipeline(tmp_path, [f"annotators.labelled={labelled}"], corpus=f"parquet:{mine}")
+
+    run(own())
+    assert states(own())["filter"] == "fresh"
+    os.utime(mine, (0, 0))  # touched, not changed
+    assert states(own())["filter"] == "fresh"
+
+    from components.corpus.toyweb import write_toy_web
+
+    shutil.copy(write_toy_web(tmp_path / "other", 20, 99, 1).web / "part-00000.parquet", mine)
+    found = states(own())
+    assert (found["annotators"], found["filter"], found["train"]) == ("fresh", "stale", "stale")
+    assert why(own(), "filter") == "input corpus changed"
+
+
+def test_a_corpus_that_cannot_be_read_is_an_error_of_the_run_and_a_reason_of_the_plan(tmp_path):
+    made = pipeline(tmp_path, [f"annotators.labelled={__file__}"], corpus=f"parquet:{tmp_path / 'gone'}")
+    with pytest.raises(ConfigError, match="gone"):
+        made.prepare()
+    made.run_one("annotators")
+    assert "gone" in why(made, "filter")
+
+
+@pytest.mark.parametrize("corpus", ["toy:", "toy:x", "toy:0", "toy:-1", "web:x", "x", "parquet:"])
+def test_a_corpus_that_is_not_understood_is_one_line(tmp_path, corpus):
+    with pytest.raises(ConfigError) as error:
+        pipeline(tmp_path, [f"annotators.labelled={__file__}"], corpus=corpus).prepare()
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_toy_annotators_need_a_toy_corpus(tmp_path):
+    with pytest.raises(ConfigError, match=r"annotators\.labelled is 'toy', but the corpus is parquet:"):
+        pipeline(tmp_path, corpus="parquet:x").prepare()
+
+
+@pytest.mark.parametrize(
+    ("expressions", "names"),
+    [
+        ([], ORDER),
+        (["train"], ["train"]),
+        (["train+"], ["train", "distill", "evaluate", "promote"]),
+        (["+shard"], ["annotators", "filter", "recaption", "shard"]),
+        (["promote", "filter"], ["filter", "promote"]),
+        (["filter,train"], ["filter", "train"]),
+        (["+recaption", "evaluate+"], ["annotators", "filter", "recaption", "evaluate", "promote"]),
+        (["+recaption+"], ORDER),
+    ],
+)
+def test_a_selection_is_a_union_in_pipeline_order(expressions, names):
+    assert list(select(expressions)) == names
+
+
+@pytest.mark.parametrize("expression", ["trian", "trian+", "", "+"])
+def test_an_unknown_stage_suggests_the_nearest(expression):
+    if not expression:
+        assert list(select([expression])) == ORDER
+        return
+    with pytest.raises(ConfigError, match=r"did you mean 'train'|there are annotators"):
+        select([expression])
+
+
+def test_status_json_has_the_fields_of_the_design(tmp_path):
+    from pipelines.status import status_json
+
+    run(pipeline(tmp_path))
+    rows = json.loads(status_json(pipeline(tmp_path).plan()))
+    assert [row["stage"] for row in rows] == ORDER
+    wanted = {"stage", "snapshot", "state", "why", "fingerprint", "path", "counts", "seconds", "peak_rss_mb"}
+    for row in rows:
+        assert wanted <= row.keys()
+        assert set(row["counts"]) == {"in", "kept", "rejected", "errored"}
+        assert Path(row["path"]).is_dir()
+        assert row["state"] == "fresh"

@@ -1,0 +1,237 @@
+"""Promotion: the gate's verdicts, the aliases that follow, the history, rolling back, killed runs."""
+
+import json
+import multiprocessing
+import os
+import signal
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from components.evaluation.results import Evaluation, Metrics
+from pipelines.engine import Engine
+from pipelines.errors import ConfigError, GateRefused
+from pipelines.gate import GateConfig, Quality, decide
+from pipelines.progress import Progress
+from pipelines.promote import STAGE, PromoteConfig, history, promote, rollback
+from pipelines.receipts import PartReceipt, Receipt
+from pipelines.registry import Registry, models
+from pipelines.stage import Input, Stage, StageConfig, Work, run_stage
+from pipelines.tracking import Tracker
+
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["mlflow"])
+FAULTS = (
+    "promote.before_version",
+    "promote.part.before_rename",
+    "promote.part.before_receipt",
+    "promote.before_champion",
+    "promote.before_log",
+    "promote.history.before_rename",
+    "promote.receipt.before_rename",
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_server() -> None:
+    os.environ.pop("MLFLOW_TRACKING_URI", None)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One HOME for the module; each test has a registered name of its own."""
+    return tmp_path_factory.mktemp("home")
+
+
+class ModelConfig(StageConfig):
+    """A model whose measured quality is in its config.json."""
+
+    seed: int = 0
+    following: float = 0.8
+    frechet: float = 1.0
+
+
+class MeasureConfig(StageConfig):
+    seed: int = 0  # of the prompts
+    scale: float = 1.0  # what is measured of a model, as a share of what it says of itself
+
+
+def distill(work: Work) -> Iterable[PartReceipt]:
+    """Writes a model folder whose weights are drawn from the seed."""
+    weights = {"w": np.random.default_rng(work.config.seed).normal(size=(4, 4)).astype(np.float32)}
+    with work.folder("model") as folder:
+        save_file(weights, folder / "model.safetensors")
+        (folder / "config.json").write_text(work.config.model_dump_json())
+        (folder / "tokenizer.json").write_text("{}")
+    yield work.adopt("model")
+
+
+def evaluate(work: Work) -> Iterable[PartReceipt]:
+    """Writes the metrics of the model; the teacher has 0.8."""
+    model = json.loads((work.input("distill").path / "model/config.json").read_text())
+    score = model["following"] * work.config.scale
+    teacher = Evaluation("teacher", 50, 1.0, 0.3, 1.0, 16, {"colors": 0.8, "counting": 0.8})
+    student = Evaluation("student", 1, model["frechet"], 0.3, 0.01, 16, {"colors": score, "counting": score})
+    text = Metrics((teacher, student), {"colors": 1.0}).to_json()
+    yield work.parts.write("metrics", {"metrics.json": lambda path: path.write_text(text)})
+
+
+DISTILL = Stage("distill", 1, ModelConfig, (), distill)
+EVALUATE = Stage("evaluate", 1, MeasureConfig, ("distill",), evaluate)
+
+
+@dataclass(frozen=True)
+class Team:
+    """Runs distill, evaluate and promote under one registered name."""
+
+    home: Path
+    name: str
+
+    def run(
+        self, seed: int, following: float = 0.8, *, frechet=1.0, scale=1.0, force=False, **gate: object
+    ) -> Receipt:
+        made = self._input(DISTILL, ModelConfig(seed=seed, following=following, frechet=frechet))
+        measured = self._input(EVALUATE, MeasureConfig(scale=scale), distill=(made,))
+        inputs = {"distill": (made,), "evaluate": (measured,)}
+        config = PromoteConfig.model_validate({"registered_name": self.name, **gate})
+        return self._run(STAGE, config, inputs, force=force)
+
+    def holders(self) -> dict[str, str]:
+        return {alias: v.version for v in models(self.home, name=self.name) for alias in v.aliases}
+
+    def lines(self) -> list[tuple[str, str | None, str]]:
+        found = [line for line in history(self.home) if line["model"] == self.name]
+        return [(line["action"], line["from"], line["to"]) for line in found]
+
+    def _input(self, stage: Stage, config: StageConfig, **inputs: tuple[Input, ...]) -> Input:
+        receipt = self._run(stage, config, inputs)
+        return Input(stage.name, str(self.home / stage.name / receipt.fingerprint), receipt.digest, receipt)
+
+    def _run(self, stage, config, inputs, *, force=False) -> Receipt:
+        quiet = Progress(quiet=True)
+        settings = {"home": self.home, "snapshot": "all", "engine": Engine(), "progress": quiet}
+        return run_stage(stage, config, inputs, force=force, **settings)
+
+
+def decision_of(home: Path, receipt: Receipt) -> dict:
+    return json.loads((home / "promote" / receipt.fingerprint / "decision.json").read_text())
+
+
+def test_champions_follow_each_other_and_a_worse_candidate_stays_challenger(home):
+    team = Team(home, "follow")
+    first = team.run(seed=1, following=0.8)
+    assert team.holders() == {"champion": "1", "challenger": "1"}
+    assert decision_of(home, first)["verdict"] == "promoted"
+    team.run(seed=2, following=0.79)  # within the allowed drop
+    assert team.holders() == {"champion": "2", "challenger": "2", "previous": "1"}
+    with pytest.raises(GateRefused, match=r"prompt following 0\.600 < 0\.770 \(max_drop") as refused:
+        team.run(seed=3, following=0.6)
+    assert "\n" not in str(refused.value)
+    assert refused.value.exit_status == 3
+    assert team.holders() == {"champion": "2", "challenger": "3", "previous": "1"}
+    with pytest.raises(GateRefused):
+        team.run(seed=3, following=0.6)  # asked again: nothing is registered or written down twice
+    assert team.lines() == [("promote", None, "1"), ("promote", "1", "2"), ("refuse", "2", "3")]
+    assert len(models(home, name="follow")) == 3
+
+
+def test_the_floors_hold_without_a_champion_and_each_failed_one_is_named_with_its_numbers(home):
+    team = Team(home, "floors")
+    with pytest.raises(GateRefused) as refused:
+        team.run(1, 0.4, frechet=9.0, max_frechet=2.0, min_share_of_teacher=0.95)
+    for part in (
+        "prompt following 0.400 < 0.500 (min_prompt_following)",
+        "share of the teacher's 0.500 < 0.950 (min_share_of_teacher)",
+        "Fréchet distance 9 > 2 (max_frechet)",
+        "there is no champion",
+    ):
+        assert part in str(refused.value)
+    assert team.holders() == {"challenger": "1"}
+    with pytest.raises(ConfigError, match=r"promote\.steps=4: evaluate measured the student at \[1\]"):
+        team.run(1, 0.4, steps=4)
+
+
+def test_the_same_model_is_registered_once(home):
+    team = Team(home, "once")
+    first = team.run(seed=5)
+    again = team.run(seed=5, force=True)
+    assert len(models(home, name="once")) == 1
+    assert again.digest == first.digest
+    assert team.lines() == [("promote", None, "1")]
+    team.run(seed=5, scale=0.9)  # the same model, measured otherwise: the same version
+    (version,) = models(home, name="once")
+    assert version.quality is not None
+    assert version.quality.prompt_following == pytest.approx(0.72)
+
+
+def test_rolling_back_twice_goes_back_two_champions_and_then_says_there_is_none(home):
+    team = Team(home, "back")
+    for seed in (1, 2, 3):
+        team.run(seed)
+    assert rollback(home, name="back").version == "2"
+    assert team.holders() == {"champion": "2", "challenger": "3", "previous": "1"}
+    assert rollback(home, name="back").version == "1"
+    assert team.holders() == {"champion": "1", "challenger": "3"}
+    with pytest.raises(ConfigError, match="nothing to roll back to: version 1 is the first champion"):
+        rollback(home, name="back")
+    assert team.lines()[3:] == [("rollback", "3", "2"), ("rollback", "2", "1")]
+    with pytest.raises(ConfigError, match="there is no champion"):
+        rollback(home, name="nobody")
+
+
+def test_a_model_promoted_by_hand_goes_through_the_gate_unless_forced(home):
+    team = Team(home, "hand")
+    team.run(seed=1, following=0.8)
+    with pytest.raises(GateRefused):
+        team.run(seed=2, following=0.6)
+    with pytest.raises(GateRefused, match="refused version 2"):
+        promote(home, "challenger", name="hand")
+    assert promote(home, "2", name="hand", force=True).replaced == "1"
+    assert team.holders() == {"champion": "2", "challenger": "2", "previous": "1"}
+    assert promote(home, "1", name="hand").moved  # the better one comes back without force
+    assert not promote(home, "1", name="hand").moved
+    assert team.lines()[2:] == [("force", "1", "2"), ("promote", "2", "1")]
+    with pytest.raises(ConfigError, match=r"no '7' among .* challenger, champion, previous, 2, 1"):
+        promote(home, "7", name="hand")
+
+
+def test_a_promotion_killed_at_every_point_is_finished_by_the_same_command(home):
+    killed, whole = Team(home, "killed"), Team(home, "whole")
+    for team in (killed, whole):
+        team.run(seed=1)
+    for fault in FAULTS:  # each run goes on where the one before it was killed
+        process = PROCESSES.Process(target=run_with_fault, args=(fault, killed))
+        process.start()
+        process.join(timeout=60)
+        assert (fault, process.exitcode) == (fault, -signal.SIGKILL)
+    assert killed.run(seed=2).digest == whole.run(seed=2).digest  # the same bytes
+    assert killed.holders() == whole.holders() == {"champion": "2", "challenger": "2", "previous": "1"}
+    assert killed.lines() == whole.lines() == [("promote", None, "1"), ("promote", "1", "2")]
+    assert Registry(Tracker(home), "killed").succession() == ["1", "2"]
+
+
+def run_with_fault(fault: str, team: Team) -> None:
+    os.environ["STRAIGHTSHOT_FAULT"] = fault
+    team.run(seed=2)
+
+
+def test_numbers_measured_by_other_yardsticks_are_not_compared():
+    gate = GateConfig.model_validate({})
+    champion = Quality(1, 0.9, 1.0, 1.0, 0.3, 0.01, prompts="a", reference="a")
+    worse = Quality(1, 0.6, 0.7, 5.0, 0.3, 0.01, prompts="b", reference="b")
+    assert decide(worse, champion, gate).passed
+    assert "other prompts" in decide(worse, champion, gate).checks[-1].text
+    same_prompts = Quality(1, 0.9, 1.0, 5.0, 0.3, 0.01, prompts="a", reference="b")
+    other_images = decide(same_prompts, champion, gate)
+    assert [check.passed for check in other_images.checks] == [True, True, None]
+    same = Quality(1, 0.9, 1.0, 5.0, 0.3, 0.01, prompts="a", reference="a")
+    assert decide(same, champion, gate).refusal == (
+        "Fréchet distance 5 > 1.25 (max_frechet_rise; the champion has 1)"
+    )
+    unmeasured = Quality(1, None, None, 1.0, 0.3, 0.01, prompts="a", reference="a")
+    assert decide(unmeasured, None, gate).passed
+    assert [check.passed for check in decide(unmeasured, None, gate).checks] == [None, None]

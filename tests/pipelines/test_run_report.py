@@ -1,0 +1,294 @@
+"""The run's page is gathered from what the stages left: their receipts, parts, curves and decisions."""
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from components.corpus.readers import open_corpus, read_fragment
+from components.corpus.schemas import CAPTIONED, CORPUS
+from components.corpus.toyweb import write_toy_web
+from components.evaluation.results import Evaluation, Metrics
+from components.filtering.alt_text import AltTextRules
+from pipelines import filter as filter_stage
+from pipelines.config import RunConfig
+from pipelines.engine import Engine
+from pipelines.evaluate import SAMPLE_ROWS
+from pipelines.graph import stage_named
+from pipelines.pipeline import Planned, State
+from pipelines.progress import Progress
+from pipelines.receipts import Counts, FileEntry, Receipt
+from pipelines.report import PAGE, write_run_report
+from pipelines.report_data import REJECTED_SHOWN, collect
+from pipelines.stage import Input, run_stage
+
+ROWS = 240
+CLIP = {
+    "embed_dim": 8,
+    "vision_cfg": {"image_size": 16, "layers": 1, "width": 16, "head_width": 8, "patch_size": 8},
+    "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 8, "heads": 1, "layers": 1},
+}
+
+
+class InThisProcess(Engine):
+    """The engine's contract without Ray."""
+
+    def map_parts(self, worker, tasks, *, setup, on_done):
+        work = worker(**setup)
+        receipts = [work(json.loads(json.dumps(task))) for task in tasks]
+        for receipt in receipts:
+            on_done(receipt)
+        return receipts
+
+
+def write_judge(folder: Path) -> None:
+    torch.manual_seed(0)
+    folder.mkdir(parents=True)
+    save_file(open_clip.CLIP(**CLIP).state_dict(), folder / "open_clip_model.safetensors")
+    preprocess = {"mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic", "resize_mode": "squash"}
+    (folder / "open_clip_config.json").write_text(
+        json.dumps({"model_cfg": CLIP, "preprocess_cfg": preprocess})
+    )
+
+
+def fresh(
+    home: Path, name: str, counts: dict[str, int] | None = None, info: dict[str, Any] | None = None
+) -> Planned:
+    """A finished stage, of the files that lie in HOME/<name>/made."""
+    out = home / name / "made"
+    files = tuple(
+        FileEntry(path=path.relative_to(out).as_posix(), bytes=path.stat().st_size, sha256="0" * 64)
+        for path in sorted(out.rglob("*"))
+        if path.is_file()
+    )
+    receipt = Receipt(
+        stage=name,
+        version=1,
+        snapshot="default",
+        fingerprint="made",
+        config={},
+        inputs={},
+        input_fingerprints={},
+        libraries={"torch": "2.13.0"},
+        counts=Counts.model_validate(counts or {}),
+        reasons={},
+        info=info or {},
+        files=files,
+        digest=f"digest of {name}",
+        seconds=2.0,
+        peak_rss_mb=100.0,
+        finished_at="2026-11-21T09:12:00+00:00",
+    )
+    return Planned(stage_named(name), "default", State.FRESH, "", "made", out, receipt)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def config(home) -> RunConfig:
+    toy = write_toy_web(home / "crawl", records=ROWS, seed=4, labelled=1)
+    return RunConfig(corpus=f"parquet:{toy.web}")
+
+
+@pytest.fixture(scope="module")
+def filtered(home, config) -> Planned:
+    """A real output of the filter stage: the page must find the rejected records' images by its keys."""
+    write_judge(home / "annotators" / "made" / "judge")
+    receipt = run_stage(
+        filter_stage.STAGE,
+        filter_stage.FilterConfig(rows_per_fragment=64, alt_text=AltTextRules(languages=("en",))),
+        {
+            "corpus": (Input("corpus", config.corpus, "c" * 64),),
+            "annotators": (Input("annotators", str(home / "annotators" / "made"), "a" * 64),),
+        },
+        home=home,
+        snapshot="default",
+        engine=InThisProcess(),
+        progress=Progress(quiet=True),
+    )
+    out = home / "filter" / receipt.fingerprint
+    return Planned(filter_stage.STAGE, "default", State.FRESH, "", receipt.fingerprint, out, receipt)
+
+
+@pytest.fixture(scope="module")
+def plan(home, filtered) -> list[Planned]:
+    """A whole run: a real filter output, and small outputs of the other stages in their own forms."""
+    rows = [
+        row
+        for path in sorted((filtered.path / "filtered").iterdir())
+        for row in pq.ParquetFile(path).read().to_pylist()
+    ]
+    captions = {"captioner": "c", "prompt_hash": "h", "score_short": 0.5, "score_long": 0.6}
+    captioned = [{**row, "caption_short": "short", "caption_long": "long", **captions} for row in rows]
+    for number in range(3):
+        write_table(
+            home / "recaption/made/captioned" / f"part-{number:05d}.parquet", captioned[number::3], CAPTIONED
+        )
+    for stage, losses in (("train", [1.0, 0.5]), ("distill", [0.25, 0.125])):
+        points = [{"images_seen": 32 * (i + 1), "values": {"loss": loss}} for i, loss in enumerate(losses)]
+        write_text(home / stage / "made" / "curve.json", json.dumps(points))
+    write_evaluation(home / "evaluate" / "made", rows[0]["image"])
+    decision = {"verdict": "promoted", "checks": [{"name": "x", "passed": True, "text": "good enough"}]}
+    write_text(home / "promote" / "made" / "decision.json", json.dumps(decision))
+    counts = {"in": len(rows), "kept": len(rows)}
+    return [
+        filtered,
+        fresh(home, "recaption", counts),
+        fresh(home, "train"),
+        fresh(home, "distill"),
+        fresh(home, "evaluate"),
+        fresh(home, "promote", info={"version": "7"}),
+    ]
+
+
+def write_evaluation(out: Path, image: bytes) -> None:
+    numbers = {"frechet": 1.0, "judge_score": 0.5, "seconds_per_image": 0.1, "images": 3}
+    following = {"colors": 0.5}
+    found = tuple(
+        Evaluation(m, s, prompt_following=following, **numbers) for m, s in (("teacher", 50), ("student", 1))
+    )
+    write_text(out / "metrics.json", Metrics(found, {}).to_json())
+    for evaluation in found:
+        rows = [
+            {
+                "index": index,
+                "prompt": f"prompt {index}",
+                "category": "colors",
+                "model": evaluation.model,
+                "steps": evaluation.steps,
+                "seed": 0,
+                "follows": index == 0,
+                "judge_score": 0.5,
+                "image": image if index != 1 else None,
+            }
+            for index in range(3)
+        ]
+        write_table(out / "samples" / f"{evaluation.model}-{evaluation.steps}.parquet", rows, SAMPLE_ROWS)
+
+
+def write_table(path: Path, rows: list[dict[str, Any]], schema: pa.Schema) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), path)
+
+
+def write_text(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def test_rejected_examples_carry_the_image_that_the_crawl_had_for_them(home, config, plan):
+    raw = {
+        record.url: record.image
+        for fragment in open_corpus(config.corpus).fragments
+        for record in read_fragment(fragment)
+    }
+    shown = collect(home, config, plan).rejected
+    assert 0 < len(shown) <= REJECTED_SHOWN
+    for example in shown:
+        assert example.image == raw[example.url]
+
+
+def test_every_reason_is_shown_before_any_is_shown_twice(home, config, plan, filtered):
+    reasons = Counter(example.reason for example in collect(home, config, plan).rejected)
+    assert set(reasons) == set(filtered.receipt.reasons)
+    often = filtered.receipt.reasons
+    assert all(reasons[reason] >= min(often[reason], 1) for reason in often)
+    first = [example.reason for example in collect(home, config, plan).rejected][: len(often)]
+    assert first == sorted(often, key=lambda reason: (-often[reason], reason))
+
+
+def test_the_whole_run_is_gathered(home, config, plan, filtered):
+    data = collect(home, config, plan)
+    assert [row.stage for row in data.stages] == [one.stage.name for one in plan]
+    assert (data.stages[0].records_in, data.stages[0].kept) == (ROWS, filtered.receipt.counts.kept)
+    assert data.stages[2].records_in is None
+    assert data.stages[0].rejects == filtered.receipt.reasons
+    assert {example.reason for example in data.kept} == {None} and len(data.kept) == 12
+    assert [(e.caption_short, e.score_long) for e in data.captions] == [("short", pytest.approx(0.6))] * 8
+    assert [(c.stage, c.model, list(c.images_seen), list(c.values)) for c in data.losses] == [
+        ("train", "teacher", [32, 64], [1.0, 0.5]),
+        ("distill", "student", [32, 64], [0.25, 0.125]),
+    ]
+    assert [sample.prompt for sample in data.samples] == ["prompt 0", "prompt 2"]
+    assert [(c.model, c.steps, c.follows) for c in data.samples[0].cells] == [
+        ("teacher", 50, True),
+        ("student", 1, True),
+    ]
+    assert data.metrics.of("student", 1).mean == 0.5
+    assert (data.promotion.promoted, data.promotion.version) == (True, "7")
+    assert data.digests["corpus"] == "c" * 64 and data.digests["train"] == "digest of train"
+
+
+def test_the_page_is_written_under_home_and_again_over_itself(home, config, plan):
+    path = write_run_report(home, config, plan)
+    assert path == home / PAGE
+    first = path.read_bytes()
+    assert write_run_report(home, config, plan).read_bytes() == first
+    assert b"good enough" in first and b"prompt 2" in first
+
+
+def test_a_run_that_has_done_nothing_has_a_page(tmp_path, config):
+    planned = [Planned(stage_named("filter"), "default", State.MISSING, "never ran")]
+    assert "has not been evaluated yet" in write_run_report(tmp_path, config, planned).read_text()
+
+
+def test_a_refused_model_is_shown_although_its_stage_has_no_receipt(tmp_path, config):
+    decision = {"verdict": "refused", "checks": [{"name": "x", "passed": False, "text": "too weak"}]}
+    write_text(tmp_path / "promote" / "made" / "decision.json", json.dumps(decision))
+    failed = Planned(
+        stage_named("promote"), "default", State.FAILED, "refused", "made", tmp_path / "promote/made"
+    )
+    promotion = collect(tmp_path, config, [failed]).promotion
+    assert (promotion.promoted, promotion.version) == (False, None)
+    assert [check.text for check in promotion.checks] == ["too weak"]
+
+
+def test_a_corpus_that_has_moved_leaves_texts_without_images(home, plan, tmp_path):
+    gone = RunConfig(corpus=f"parquet:{tmp_path / 'gone.parquet'}")
+    shown = collect(home, gone, plan).rejected
+    assert len(shown) > 5
+    assert {example.image for example in shown} == {None}
+
+
+def test_a_hostile_corpus_does_not_break_its_page(home, filtered, tmp_path):
+    """Records that nothing can decode: rejected by the filter, and shown as what they are."""
+    image = Image.new("RGB", (64, 64))
+    bad = [b"", b"\x89PNG\r\n\x1a\n" + b"\0" * 50, image.tobytes(), b"<svg onload=alert(1)>"]
+    rows = [
+        {"image": data, "alt_text": f"a red circle number {i}", "url": f"u{i}"} for i, data in enumerate(bad)
+    ]
+    rows.append({"image": None, "alt_text": "<script>alert(1)</script>", "url": None})
+    good = next((filtered.path / "filtered").iterdir())
+    keep = pq.ParquetFile(good).read().to_pylist()[0]
+    rows.append({name: keep[name] for name in CORPUS.names})
+    write_table(tmp_path / "web.parquet", rows, CORPUS)
+    receipt = run_stage(
+        filter_stage.STAGE,
+        filter_stage.FilterConfig(),
+        {
+            "corpus": (Input("corpus", f"parquet:{tmp_path / 'web.parquet'}", "c" * 64),),
+            "annotators": (Input("annotators", str(home / "annotators" / "made"), "a" * 64),),
+        },
+        home=tmp_path,
+        snapshot="default",
+        engine=InThisProcess(),
+        progress=Progress(quiet=True),
+    )
+    out = tmp_path / "filter" / receipt.fingerprint
+    planned = [Planned(filter_stage.STAGE, "default", State.FRESH, "", receipt.fingerprint, out, receipt)]
+    page = write_run_report(
+        tmp_path, RunConfig(corpus=f"parquet:{tmp_path / 'web.parquet'}"), planned
+    ).read_text()
+    assert page.count("picture broken") == 5
+    assert "<script>" not in page and "&lt;script&gt;" in page

@@ -1,0 +1,202 @@
+"""The registered model, served over HTTP, draws what the Generator draws; so does one from a server."""
+
+import ast
+import base64
+import importlib.metadata
+import io
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from components.conditioning.text import LearnedText, TextConfig
+from components.diffusion.dit import DiT, DiTConfig
+from components.generation.generator import Generator
+from components.generation.model_folder import Model, ModelCard, save_model
+from pipelines.packaging import COMPONENTS, REQUIRED, SERVED_CODE
+from pipelines.registry import Registry, resolve
+from pipelines.tracking import Tracker
+
+START_SECONDS = 120  # for a server to come up on a machine that does other things
+PROMPTS = ["a red circle", "a blue square above a green star"]
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A student of the right architecture with drawn weights: it draws coloured noise."""
+    folder = tmp_path_factory.mktemp("made") / "model"
+    folder.mkdir()
+    text = LearnedText.fit(PROMPTS, vocabulary=300, max_length=32)
+    sizes = DiTConfig(image_size=16, patch=8, width=32, depth=1, heads=2, vocabulary=text.vocabulary)
+    torch.manual_seed(0)
+    network = DiT(sizes).eval()
+    for weights in network.parameters():  # a fresh network has zeros where a trained one has not
+        torch.nn.init.normal_(weights, std=0.2)
+    told = TextConfig(max_length=32)
+    card = ModelCard(kind="consistency", dit=sizes, text=told, steps=1, guidance=3.0, images_seen=0)
+    save_model(folder, Model(network, text, card))
+    return folder
+
+
+def register(tracker: Tracker, folder: Path) -> Registry:
+    registry = Registry(tracker)
+    with tracker.run("promote", "f") as run:
+        version = registry.register(folder, "digest", run, steps=1, tags={})
+    registry.crown(version.version)
+    return registry
+
+
+@pytest.fixture(scope="module")
+def served(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a server of models:/straightshot@champion."""
+    home = tmp_path_factory.mktemp("home")
+    tracker = Tracker(home, f"sqlite:///{home}/mlflow.db")
+    register(tracker, model_folder)
+    command = ["models", "serve", "-m", "models:/straightshot@champion", "--env-manager", "local"]
+    with running(command, tracker.uri, "ping", home) as address:
+        yield address
+
+
+@contextmanager
+def running(command: list[str], uri: str, ready: str, folder: Path) -> Iterator[str]:
+    """`mlflow COMMAND` on a free port of loopback; the address, once `ready` answers there."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    scripts = Path(sys.executable).parent
+    settings = {
+        "MLFLOW_TRACKING_URI": uri,
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # four more processes, each importing all of MLflow
+        "OMP_NUM_THREADS": "1",
+    }
+    path = f"{scripts}{os.pathsep}{os.environ['PATH']}"  # mlflow starts `uvicorn` by name
+    log = folder / "server.log"
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [scripts / "mlflow", *command, "-h", "127.0.0.1", "-p", str(port)],
+            env={**os.environ, **settings, "PATH": path},
+            cwd=folder,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    try:
+        address = f"http://127.0.0.1:{port}"
+        wait_for(f"{address}/{ready}", process, log)
+        yield address
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait(timeout=30)
+
+
+def wait_for(address: str, process: subprocess.Popen, log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        assert process.poll() is None, log.read_text()
+        try:
+            with urllib.request.urlopen(address, timeout=5):
+                return
+        except OSError:
+            time.sleep(0.2)
+    raise AssertionError(log.read_text())
+
+
+def ask(address: str, prompts: list, **params: object) -> tuple[int, dict]:
+    """Status and answer of one request."""
+    frame = {"columns": ["prompt"], "data": [[prompt] for prompt in prompts]}
+    body = json.dumps({"dataframe_split": frame, "params": params}).encode()
+    headers = {"content-type": "application/json"}
+    request = urllib.request.Request(f"{address}/invocations", body, headers)
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
+
+
+def test_a_served_model_answers_with_the_generators_images(served, model_folder):
+    generator = Generator.load(model_folder)
+    for params in ({"seed": 7}, {"seed": 7, "steps": 2}, {}):
+        status, answer = ask(served, PROMPTS, **params)
+        assert status == 200, answer
+        pngs = [base64.b64decode(row["image"]) for row in answer["predictions"]]
+        assert all(png.startswith(b"\x89PNG") for png in pngs)
+        drawn = np.stack([np.asarray(Image.open(io.BytesIO(png))) for png in pngs])
+        expected = generator.generate(PROMPTS, **{"seed": 0, "steps": 1, **params})
+        assert drawn.shape == (2, 16, 16, 3)
+        assert np.array_equal(drawn, expected)
+    assert not np.array_equal(expected, generator.generate(PROMPTS, seed=7))
+
+
+@pytest.mark.parametrize(
+    ("prompts", "params", "says"),
+    [
+        (PROMPTS, {"steps": 0}, "steps is 0; it must be 1 to 1000"),
+        (PROMPTS, {"steps": "many"}, "steps"),
+        (PROMPTS, {"guidance": 9.0}, "absorbed guidance 3"),
+        ([""], {}, "prompt 0 is empty"),
+        (["a red circle", None], {}, "prompt 1 is empty"),
+        ([], {}, "0 prompts in one request; send 1 to 256"),
+        (["a red circle"] * 257, {}, "257 prompts in one request"),
+    ],
+)
+def test_a_bad_request_is_answered_with_what_is_wrong(served, prompts, params, says):
+    status, answer = ask(served, prompts, **params)
+    assert status == 400
+    assert says in answer["message"]
+
+
+def test_a_registry_on_a_server_serves_the_same_model(model_folder, tmp_path):
+    places = ["--backend-store-uri", "sqlite:///server.db", "--artifacts-destination", "artifacts"]
+    home = tmp_path / "home"
+    with running(["server", "--workers", "1", *places], "", "health", tmp_path) as address:
+        registry = register(Tracker(home, address), model_folder)
+        fetched = resolve("champion", home, address)
+        assert fetched.is_relative_to(home / "models")
+        assert [v.version for v in registry.versions()] == ["1"]
+        weights = fetched / "model.safetensors"
+        assert weights.read_bytes() == (model_folder / "model.safetensors").read_bytes()
+        assert resolve("champion", home, address) == fetched
+    assert not (home / "mlflow.db").exists()
+
+
+def test_the_packaged_requirements_cover_every_import_of_the_served_code():
+    seen, third_party, waiting = set(), set(), [SERVED_CODE]
+    while waiting:
+        path = waiting.pop()
+        seen.add(path)
+        for name in imported(path):
+            if name.split(".")[0] == "components":
+                module = COMPONENTS.joinpath(*name.split(".")[1:]).with_suffix(".py")
+                waiting += [module] if module not in seen else []
+            elif name.split(".")[0] not in sys.stdlib_module_names:
+                third_party.add(name.split(".")[0])
+    assert COMPONENTS / "diffusion" / "dit.py" in seen
+    distributions = importlib.metadata.packages_distributions()
+    missing = {name for name in third_party if not {d.lower() for d in distributions[name]} & set(REQUIRED)}
+    assert missing == set()
+
+
+def imported(path: Path) -> set[str]:
+    """Names of the modules that a file imports, anywhere in it."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+    return names

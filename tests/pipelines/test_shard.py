@@ -1,0 +1,240 @@
+"""The shard stage: every captioned record ends in one tar or as a reject, and the bytes never vary."""
+
+import hashlib
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from components.captioning.blend import Blend
+from components.corpus.schemas import CAPTIONED, record_key
+from components.shards.index import load_index
+from components.shards.loader import ShardLoader
+from components.shards.plan import is_held_out
+from components.shards.reader import read_split
+from pipelines.engine import Engine
+from pipelines.errors import StageFailed
+from pipelines.faults import FAULT_VARIABLE
+from pipelines.progress import Progress
+from pipelines.receipts import Counts, FileEntry, PartReceipt, Receipt, content_digest, sha256_file
+from pipelines.shard import STAGE, ShardConfig
+from pipelines.stage import Input, run_stage
+
+CONFIG = ShardConfig(samples_per_tar=20, tars_per_group=2, holdout_fraction=0.1)
+FAULTS = ("shard.part.before_rename", "shard.part.before_receipt", "shard.receipt.before_rename")
+
+
+class OneByOne(Engine):
+    """The engine's contract without Ray: the tasks in this process, forwards or backwards."""
+
+    def __init__(self, *, backwards: bool = False) -> None:
+        super().__init__()
+        self.backwards = backwards
+
+    def map_parts(
+        self,
+        worker: Callable[..., Any],
+        tasks: Iterable[Any],
+        *,
+        setup: Mapping[str, Any],
+        on_done: Callable[[PartReceipt], None],
+    ) -> list[PartReceipt]:
+        work = worker(**setup)
+        step = -1 if self.backwards else 1
+        receipts = [work(task) for task in list(tasks)[::step]]
+        for receipt in receipts:
+            on_done(receipt)
+        return receipts[::step]
+
+
+def run(home: Path, recaption: Input, config: ShardConfig = CONFIG, engine: Engine | None = None) -> Receipt:
+    return run_stage(
+        STAGE,
+        config,
+        {"recaption": (recaption,)},
+        home=home,
+        snapshot="default",
+        engine=engine or OneByOne(),
+        progress=Progress(quiet=True),
+    )
+
+
+def output(home: Path, receipt: Receipt) -> Path:
+    return home / "shard" / receipt.fingerprint
+
+
+def contents(home: Path, receipt: Receipt) -> dict[str, bytes]:
+    return {entry.path: (output(home, receipt) / entry.path).read_bytes() for entry in receipt.files}
+
+
+def captioned(folder: Path, parts: int = 7, rows: int = 15, **changes: Any) -> Input:
+    """An output as recaption leaves it; `changes` overwrite columns of the first row."""
+    entries = []
+    for part in range(parts):
+        table = [row(f"{part}-{i}") for i in range(rows)]
+        if part == 0 and rows:
+            table[0].update(changes)
+        path = folder / f"captioned/part-{part:05d}.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.Table.from_pylist(table, schema=CAPTIONED), path)
+        name = path.relative_to(folder).as_posix()
+        entries.append(FileEntry(path=name, bytes=path.stat().st_size, sha256=sha256_file(path)))
+    receipt = Receipt(
+        stage="recaption",
+        version=1,
+        snapshot="default",
+        fingerprint="f" * 16,
+        config={},
+        inputs={},
+        input_fingerprints={},
+        libraries={},
+        counts=Counts(),
+        reasons={},
+        info={},
+        files=tuple(entries),
+        digest=content_digest(entries),
+        seconds=0,
+        peak_rss_mb=0,
+        finished_at="",
+    )
+    return Input("recaption", str(folder), receipt.digest, receipt)
+
+
+def row(name: str) -> dict[str, Any]:
+    seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big")
+    stream = io.BytesIO()
+    pixels = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(stream, ("PNG", "JPEG", "WEBP")[seed % 3])
+    image = stream.getvalue()
+    return {
+        "key": record_key(image, name),
+        "image": image,
+        "alt_text": f"alt of {name}",
+        "url": None if seed % 5 == 0 else f"https://example.org/{name}",
+        "width": 8,
+        "height": 8,
+        "sha256": hashlib.sha256(image).hexdigest(),
+        "phash": "0" * 16,
+        "language": "en",
+        "judge_score": 0.25,
+        "caption_short": f"short of {name}",
+        "caption_long": f"long of {name}, with a ü",
+        "captioner": "captioner",
+        "prompt_hash": "p",
+        "score_short": 0.5,
+        "score_long": float("nan"),
+    }
+
+
+def test_every_captioned_record_is_in_one_tar_with_all_that_is_known_of_it(tmp_path):
+    receipt = run(tmp_path, captioned(tmp_path / "in"))
+    index = output(tmp_path, receipt) / "index.json"
+    expected = {}
+    for part in range(7):
+        for i in range(15):
+            known = row(f"{part}-{i}")
+            expected[known["key"]] = (known.pop("image"), {**known, "score_long": None})
+    found = [*read_split(index, "train"), *read_split(index, "holdout")]
+    assert {sample.key: (sample.image, sample.meta) for sample in found} == expected
+    assert len(found) == 105
+    assert receipt.counts.as_dict() == {"in": 105, "kept": 105, "rejected": 0, "errored": 0}
+    assert receipt.info == {
+        "train": load_index(index).samples("train"),
+        "holdout": 105 - receipt.info["train"],
+    }
+    assert all(is_held_out(sample.key, 0.1) for sample in read_split(index, "holdout"))
+    assert not any(is_held_out(sample.key, 0.1) for sample in read_split(index, "train"))
+
+
+def test_tars_mix_parts_and_lie_in_no_order_of_arrival(tmp_path):
+    receipt = run(tmp_path, captioned(tmp_path / "in"))
+    for path in output(tmp_path, receipt).glob("train-*.tar"):
+        listed = [json.loads(m)["alt_text"] for m in path.read_bytes().split(b"\0") if m.startswith(b'{"alt')]
+        assert len({alt.removeprefix("alt of ").partition("-")[0] for alt in listed}) >= 2
+        assert listed != sorted(listed)
+
+
+def test_any_number_of_workers_writes_the_same_bytes(tmp_path):
+    recaption = captioned(tmp_path / "in")
+    one = run(tmp_path / "one", recaption)
+    backwards = run(tmp_path / "backwards", recaption, engine=OneByOne(backwards=True))
+    engine = Engine(workers=2)
+    try:
+        with_ray = run(tmp_path / "ray", recaption, engine=engine)
+    finally:
+        engine.shutdown()
+    assert one.digest == backwards.digest == with_ray.digest
+    assert contents(tmp_path / "one", one) == contents(tmp_path / "ray", with_ray)
+
+
+@pytest.mark.parametrize("point", FAULTS)
+def test_a_stage_killed_anywhere_is_finished_by_the_same_command(tmp_path, point):
+    recaption = captioned(tmp_path / "in")
+    whole = run(tmp_path / "whole", recaption)
+    script = (
+        "import sys; from pathlib import Path; from tests.pipelines.test_shard import captioned, run\n"
+        "run(Path(sys.argv[1]), captioned(Path(sys.argv[2])))"
+    )
+    home = tmp_path / "killed"
+    command = [sys.executable, "-c", script, str(home), str(tmp_path / "in")]
+    root = Path(__file__).parents[2]
+    for k in (1, 3) if point == FAULTS[0] else (1,):
+        killed = subprocess.run(
+            command, cwd=root, env={**os.environ, FAULT_VARIABLE: f"{point}:{k}"}, check=False
+        )
+        assert killed.returncode == -signal.SIGKILL
+    finished = {path: path.stat().st_mtime_ns for path in home.rglob("parts/*.json")}
+    resumed = run(home, recaption)
+    assert contents(home, resumed) == contents(tmp_path / "whole", whole)
+    assert {path: path.stat().st_mtime_ns for path in finished} == finished  # nothing was done twice
+    assert not list(home.rglob("*.tmp-*"))
+
+
+def test_what_cannot_be_laid_in_a_tar_is_a_reject_with_a_reason(tmp_path):
+    receipt = run(tmp_path, captioned(tmp_path / "in", image=b"GIF89a"))
+    assert receipt.counts.as_dict() == {"in": 105, "kept": 104, "rejected": 1, "errored": 0}
+    assert receipt.reasons == {"image_format": 1}
+    (path,) = output(tmp_path, receipt).glob("rejects/*.parquet")
+    (reject,) = pq.read_table(path).to_pylist()
+    assert (reject["stage"], reject["reason"], reject["alt_text"]) == ("shard", "image_format", "alt of 0-0")
+
+
+def test_the_loader_serves_the_stage_s_output(tmp_path):
+    receipt = run(tmp_path, captioned(tmp_path / "in"))
+    index = output(tmp_path, receipt) / "index.json"
+    loader = ShardLoader([index], batch_size=8, image_size=8, seed=0, blend=Blend())
+    assert loader.samples == receipt.info["train"]
+    (batch,) = islice(loader.batches(), 1)
+    assert batch.images.shape == (8, 8, 8, 3)
+    assert all(
+        caption.startswith(f"{kind} of ") for caption, kind in zip(batch.captions, batch.kinds, strict=True)
+    )
+
+
+def test_a_holdout_that_would_be_empty_is_one_line(tmp_path):
+    with pytest.raises(StageFailed, match=r"the holdout split is empty \(1 captioned records") as caught:
+        run(tmp_path, captioned(tmp_path / "in", parts=1, rows=1), ShardConfig(holdout_fraction=0.001))
+    assert "\n" not in str(caught.value)
+    with pytest.raises(StageFailed, match=r"the train split is empty \(0 captioned records"):
+        run(tmp_path, captioned(tmp_path / "none", parts=1, rows=0))
+
+
+def test_a_column_that_is_not_the_contract_s_is_named_before_anything_is_written(tmp_path):
+    recaption = captioned(tmp_path / "in")
+    path = tmp_path / "in/captioned/part-00003.parquet"
+    pq.write_table(pq.read_table(path).drop_columns("caption_long"), path)
+    with pytest.raises(ValueError, match=r"part-00003\.parquet: column 'caption_long' \(string\) is missing"):
+        run(tmp_path, recaption)
+    assert not list(tmp_path.rglob("*.tar"))

@@ -1,0 +1,266 @@
+"""The train and distill stages on tiny shards: what they leave, and that a SIGKILL changes no byte of it."""
+
+import hashlib
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from components.generation.generator import Generator
+from components.generation.model_folder import load_model
+from components.shards.index import INDEX_NAME, Shard, ShardIndex
+from components.shards.writer import Sample, write_tar
+from pipelines.distill import STAGE as DISTILL
+from pipelines.engine import Engine
+from pipelines.errors import StageFailed
+from pipelines.faults import FAULT_VARIABLE
+from pipelines.progress import Progress
+from pipelines.receipts import Receipt
+from pipelines.stage import Input, run_stage
+from pipelines.tracking import Tracker
+from pipelines.train import STAGE as TRAIN
+
+COLOURS = {"red": (220, 30, 30), "green": (20, 160, 60), "blue": (30, 60, 220), "grey": (128, 128, 128)}
+SAMPLES = 36
+TRAINING = {
+    "images": 12 * 8,
+    "batch_size": 8,
+    "checkpoint_images": 4 * 8,
+    "log_images": 3 * 8,
+    "ema_halflife_images": 30,
+}
+NETWORK = {"image_size": 8, "patch": 4, "width": 32, "depth": 1, "heads": 2}
+TEXT = {"vocabulary": 300, "max_length": 16}
+FAULTS = (
+    "train.checkpoint.before_rename:2",
+    "train.folder.before_rename",
+    "distill.checkpoint.before_rename:2",
+)
+
+
+def shards(folder: Path, name: str = "shard", samples: int = SAMPLES) -> Input:
+    """An output as the shard stage leaves it: two tars of plain colours, and their index."""
+    folder.mkdir(parents=True, exist_ok=True)
+    listed = []
+    for number in range(2):
+        rows = [sample(f"{name} {i}") for i in range(number, samples, 2)]
+        stream = io.BytesIO()
+        write_tar(stream, rows)
+        data = stream.getvalue()
+        tar = f"train-{number:05d}.tar"
+        (folder / tar).write_bytes(data)
+        sha256 = hashlib.sha256(data).hexdigest()
+        listed.append(Shard(name=tar, split="train", bytes=len(data), sha256=sha256, samples=len(rows)))
+    index = ShardIndex(shards=tuple(listed)).to_json()
+    (folder / INDEX_NAME).write_text(index)
+    return Input("shard", str(folder), hashlib.sha256(index.encode()).hexdigest())
+
+
+def sample(name: str) -> Sample:
+    colour = list(COLOURS)[int(name.rpartition(" ")[2]) % len(COLOURS)]
+    stream = io.BytesIO()
+    Image.fromarray(np.full((8, 8, 3), COLOURS[colour], np.uint8)).save(stream, "PNG")
+    meta = {
+        "alt_text": f"{colour}!",
+        "caption_short": f"all {colour}",
+        "caption_long": f"{colour}, everywhere",
+    }
+    return Sample(hashlib.sha256(name.encode()).hexdigest()[:32], stream.getvalue(), "png", meta)
+
+
+def run(home: Path, stage, tracking: str, inputs: dict[str, tuple[Input, ...]], **settings) -> Receipt:
+    return run_stage(
+        stage,
+        stage.config_type(**{**TRAINING, **settings}),
+        inputs,
+        home=home,
+        snapshot="default",
+        engine=Engine(),
+        progress=Progress(quiet=True),
+        tracking_uri=tracking,
+    )
+
+
+def run_train(home: Path, tracking: str, *given: Input, **settings) -> Receipt:
+    return run(home, TRAIN, tracking, {"shard": given}, **{"network": NETWORK, "text": TEXT, **settings})
+
+
+def run_both(home: Path, tracking: str, given: Input) -> tuple[Receipt, Receipt]:
+    train = run_train(home, tracking, given)
+    teacher = Input("train", str(output(home, train)), train.digest, train)
+    settings = {"consistency": {"intervals": 4}}
+    return train, run(home, DISTILL, tracking, {"train": (teacher,), "shard": (given,)}, **settings)
+
+
+def output(home: Path, receipt: Receipt) -> Path:
+    return home / receipt.stage / receipt.fingerprint
+
+
+def contents(home: Path, receipt: Receipt) -> dict[str, bytes]:
+    return {entry.path: (output(home, receipt) / entry.path).read_bytes() for entry in receipt.files}
+
+
+@pytest.fixture(scope="module")
+def tracking(tmp_path_factory) -> str:
+    """One MLflow database for the whole module: making one takes longer than these trainings."""
+    return f"sqlite:///{tmp_path_factory.mktemp('tracking')}/mlflow.db"
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, tracking) -> tuple[Path, Input, Receipt, Receipt]:
+    """HOME of a run that nothing disturbed, the shards, and the two receipts."""
+    home = tmp_path_factory.mktemp("whole")
+    given = shards(home / "shards")
+    return home, given, *run_both(home, tracking, given)
+
+
+def test_the_stages_leave_a_teacher_a_student_and_their_curves(whole):
+    home, _, *receipts = whole
+    for receipt, kind, steps in zip(receipts, ("flow", "consistency"), (50, 1), strict=True):
+        assert {entry.path for entry in receipt.files} == {
+            "model/config.json", "model/model.safetensors", "model/tokenizer.json", "curve.json",
+        }  # fmt: skip
+        assert receipt.counts.as_dict() == {"in": SAMPLES, "kept": SAMPLES, "rejected": 0, "errored": 0}
+        assert not (output(home, receipt) / "scratch").exists()
+        curve = json.loads((output(home, receipt) / "curve.json").read_text())
+        assert [point["images_seen"] for point in curve] == [24, 48, 72, 96]
+        assert all(np.isfinite(point["values"]["loss"]) for point in curve)
+        model = load_model(output(home, receipt) / "model")
+        card = model.card
+        assert (card.kind, card.steps, card.guidance, card.images_seen) == (kind, steps, 3.0, 96)
+        assert model.network.config.image_size == 8
+        assert all(parameter.isfinite().all() for parameter in model.network.parameters())
+        images = Generator(model).generate(["all red", ""])
+        assert images.shape == (2, 8, 8, 3)
+
+
+def test_the_student_starts_from_the_teacher_and_learns(whole):
+    home, _, train, distill = whole
+    teacher, student = (load_model(output(home, r) / "model").network.state_dict() for r in (train, distill))
+    changes = {name: (student[name] - teacher[name]).abs().max().item() for name in teacher}
+    assert 0 < max(changes.values()) < 0.5
+    assert not torch.equal(student["out.weight"], teacher["out.weight"])
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory, whole, tracking) -> dict[str, Path]:
+    """For each fault the HOME that it left: processes of their own, forked from one that has imported all."""
+    _, given, *_ = whole
+    homes = {fault: tmp_path_factory.mktemp("killed") for fault in FAULTS}
+    script = (
+        "import sys; from tests.pipelines import test_train\n"
+        "test_train.die(*sys.argv[1:4], dict(zip(sys.argv[4::2], sys.argv[5::2])))"
+    )
+    pairs = [str(word) for pair in homes.items() for word in pair]
+    command = [sys.executable, "-c", script, tracking, given.location, given.digest, *pairs]
+    subprocess.run(command, cwd=Path(__file__).parents[2], check=True)
+    return homes
+
+
+def die(tracking: str, location: str, digest: str, homes: dict[str, str]) -> None:
+    """Run both stages in a HOME each, every time killed at another fault point."""
+    import mlflow  # noqa: F401  (once, for all that are forked)
+    import torch._dynamo  # noqa: F401  (the optimizers would, each time)
+
+    for fault, home in homes.items():
+        if (child := os.fork()) == 0:
+            os.environ[FAULT_VARIABLE] = fault
+            run_both(Path(home), tracking, Input("shard", location, digest))
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL, f"{fault}: {status}"
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_killed_and_run_again_gives_the_same_bytes(killed, whole, tracking, fault):
+    home, given, *receipts = whole
+    left = killed[fault]
+    checkpoints = [path.parent.name for path in left.rglob("checkpoint.json")]
+    assert sum(name.isdigit() for name in checkpoints) == 1
+    assert ("checkpoint" in fault) == (f"{32:012d}" in checkpoints)  # the first is whole, the second is not
+    for resumed, undisturbed in zip(run_both(left, tracking, given), receipts, strict=True):
+        assert contents(left, resumed) == contents(home, undisturbed)
+        assert resumed.digest == undisturbed.digest
+    assert not list(left.rglob("*.tmp-*"))
+
+
+def test_the_curves_are_in_mlflow_once_however_often_a_stage_was_killed(whole, tracking):
+    home, given, *receipts = whole
+    tracker = Tracker(home, tracking)
+    for receipt in receipts:
+        run_id = tracker.find(receipt.stage, receipt.fingerprint)
+        assert run_id == receipt.info["mlflow_run"]
+        history = tracker.client.get_metric_history(run_id, "loss")
+        curve = json.loads((output(home, receipt) / "curve.json").read_text())
+        expected = [(point["images_seen"], point["values"]["loss"]) for point in curve]
+        assert sorted((point.step, point.value) for point in history) == expected
+        tracked = tracker.client.get_run(run_id).data
+        assert tracked.tags["dataset.shard"] == given.digest
+        assert tracked.params["batch_size"] == "8"
+
+
+def test_the_shards_of_several_snapshots_are_one_training_set(tmp_path, tracking):
+    given = [shards(tmp_path / name, name, samples) for name, samples in (("one", 12), ("two", 20))]
+    receipt = run_train(tmp_path, tracking, *given, images=16)
+    assert receipt.counts.kept == 32
+    tags = Tracker(tmp_path, tracking).client.get_run(receipt.info["mlflow_run"]).data.tags
+    assert [tags[f"dataset.shard-{n}"] for n in (0, 1)] == [each.digest for each in given]
+
+
+def test_a_frozen_text_encoder_is_trained_on_and_travels_with_the_model(tmp_path, tracking):
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
+
+    words = ["<pad>", "</s>", "<unk>", "all", "everywhere", *COLOURS]
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    names = {"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names).save_pretrained(tmp_path / "t5")
+    torch.manual_seed(0)
+    config = T5Config(vocab_size=16, d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2)
+    T5EncoderModel(config).bfloat16().save_pretrained(tmp_path / "t5")
+
+    text = {"model": str(tmp_path / "t5"), "max_length": 12}
+    fast = {"learning_rate": 0.02, "warmup_images": 0, "decay_fraction": 0}
+    receipt = run_train(tmp_path, tracking, shards(tmp_path / "shards"), text=text, optimizer=fast)
+    shutil.rmtree(tmp_path / "t5")
+    generator = Generator.load(output(tmp_path, receipt) / "model", device="cpu")
+    assert generator.model.network.config.text_features == 16
+    assert generator.generate(["all red"], steps=2).shape == (1, 8, 8, 3)
+    x, t = torch.zeros(1, 3, 8, 8), torch.ones(1)
+    encoder, network = generator.model.encoder, generator.model.network
+    red, blue = (network(x, t, encoder([caption])) for caption in ("all red", "all blue"))
+    assert (red - blue).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "said"),
+    [
+        (
+            {"text": {"model": "no/such/encoder"}},
+            ValueError,
+            "text encoder 'no/such/encoder' cannot be loaded",
+        ),
+        (
+            {"optimizer": {"learning_rate": 1e30, "warmup_images": 0}, "precision": "no"},
+            StageFailed,
+            "train: training diverged at .* images .*; lower the learning rate",
+        ),
+    ],
+)
+def test_what_the_user_can_set_right_is_one_line(tmp_path, tracking, settings, error, said):
+    with pytest.raises(error, match=said) as caught:
+        run_train(tmp_path, tracking, shards(tmp_path / "shards"), **settings)
+    assert "\n" not in str(caught.value)
+    (failed,) = tmp_path.rglob("failed.json")
+    assert not list(failed.parent.glob("model"))
