@@ -1,0 +1,97 @@
+"""The assets: two sources and one asset per stage, thin. What a stage does is in pipelines/<stage>.py.
+
+What is fresh is decided by our fingerprints, not by Dagster: an asset whose output is complete reports it
+again with the same data version and does no work.
+"""
+
+from collections.abc import Sequence
+
+import dagster as dg
+
+from dags.checks import check_results, check_specs
+from dags.resource import StraightshotRun
+from pipelines.graph import DATA_STAGES, SOURCES, STAGES
+from pipelines.pipeline import Outcome
+from pipelines.stage import Stage
+
+snapshots = dg.DynamicPartitionsDefinition(name="snapshots")
+
+DESCRIPTIONS = {
+    "corpus": "The raw corpus: images and the alt texts that web pages gave them.",
+    "labelled": "Images with true short and long captions, from which annotators are fitted.",
+    "annotators": "The judge (open_clip) and the captioner (transformers): fitted, or pretrained and pinned.",
+    "filter": "Alt-text and image rules, safe decoding, duplicates, judge score; a reason for every reject.",
+    "recaption": "A short and a long caption for every image, cleaned and judged; the alt text kept.",
+    "shard": "Deterministic WebDataset tars and their index.",
+    "train": "The teacher: a text-conditioned rectified-flow DiT.",
+    "distill": "The student: a consistency model that draws in one step.",
+    "evaluate": "Teacher and student on held-out prompts: metrics.json, sample grid, curves.",
+    "promote": "The student in the model registry, past a gate.",
+}
+KINDS = {
+    "annotators": {"pytorch"},
+    "filter": {"ray", "parquet"},
+    "recaption": {"ray", "parquet"},
+    "shard": {"ray"},
+    "train": {"pytorch"},
+    "distill": {"pytorch"},
+    "evaluate": {"pytorch", "mlflow"},
+    "promote": {"mlflow"},
+}
+
+
+def all_assets() -> Sequence[dg.AssetsDefinition]:
+    """Sources first, then the stages in pipeline order."""
+    return [*(_source_asset(name) for name in SOURCES), *(_stage_asset(stage) for stage in STAGES)]
+
+
+def _source_asset(name: str) -> dg.AssetsDefinition:
+    @dg.asset(
+        name=name,
+        group_name="sources",
+        description=DESCRIPTIONS[name],
+        partitions_def=snapshots if name == "corpus" else None,
+    )
+    def source(straightshot: StraightshotRun) -> dg.MaterializeResult:
+        found = straightshot.pipeline.source(name)
+        return dg.MaterializeResult(
+            metadata={"uri": found.location, "digest": found.digest},
+            data_version=dg.DataVersion(found.digest),
+        )
+
+    return source
+
+
+def _stage_asset(stage: Stage) -> dg.AssetsDefinition:
+    @dg.asset(
+        name=stage.name,
+        deps=list(stage.inputs),
+        group_name="data" if stage.name in DATA_STAGES else "models",
+        description=DESCRIPTIONS.get(stage.name),
+        kinds=KINDS.get(stage.name),
+        code_version=str(stage.version),
+        partitions_def=snapshots if stage.name in DATA_STAGES else None,
+        check_specs=check_specs(stage.name),
+    )
+    def run(straightshot: StraightshotRun) -> dg.MaterializeResult:
+        force = stage.name in straightshot.force
+        return _result(straightshot.pipeline.run_one(stage.name, force=force))
+
+    return run
+
+
+def _result(outcome: Outcome) -> dg.MaterializeResult:
+    receipt = outcome.receipt
+    return dg.MaterializeResult(
+        metadata={
+            "ran": outcome.ran,
+            "path": dg.MetadataValue.path(str(outcome.path)),
+            "snapshot": receipt.snapshot,
+            "seconds": receipt.seconds,
+            "peak_rss_mb": receipt.peak_rss_mb,
+            "info": dg.MetadataValue.json(receipt.info),
+            **receipt.counts.as_dict(),
+        },
+        data_version=dg.DataVersion(receipt.digest),
+        check_results=check_results(receipt),
+    )

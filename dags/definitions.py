@@ -1,0 +1,18 @@
+"""Everything Dagster is told; read by `straightshot ui`, `dagster dev -m dags.definitions` and launch.py."""
+
+import dagster as dg
+
+from dags.assets import all_assets
+from dags.jobs import JOBS
+from dags.resource import StraightshotRun
+from dags.schedules import nightly
+from dags.sensors import new_snapshots
+
+defs = dg.Definitions(
+    assets=all_assets(),
+    jobs=JOBS,
+    schedules=[nightly],
+    sensors=[new_snapshots],
+    resources={"straightshot": StraightshotRun()},
+    executor=dg.in_process_executor,
+)

@@ -1,0 +1,53 @@
+"""The embedded Dagster: its history as SQLite under HOME/dagster. Opened by launch.py and ui.py.
+
+The settings file is written by us, so that the command and the page agree; a cluster has its own, in
+infra/dagster/.
+"""
+
+import os
+from pathlib import Path
+
+import dagster as dg
+
+FOLDER = "dagster"
+PAGE_SETTINGS = "dagster.yaml"  # what the page and its daemon read
+COMMAND_SETTINGS = "command.yaml"  # the command's: the same store, but a step's output stays on the terminal
+
+COMMON = """\
+telemetry:
+  enabled: false
+run_coordinator:
+  module: dagster.core.run_coordinator
+  class: QueuedRunCoordinator
+concurrency:
+  runs:
+    max_concurrent_runs: 1  # SQLite's event log locks under parallel runs
+"""
+NO_CAPTURE = """\
+compute_logs:
+  module: dagster._core.storage.noop_compute_log_manager
+  class: NoOpComputeLogManager
+"""
+
+
+def open_instance(home: Path) -> dg.DagsterInstance:
+    """The instance of HOME, for a run in this process."""
+    folder = write_settings(home)
+    return dg.DagsterInstance.from_config(str(folder), COMMAND_SETTINGS)
+
+
+def write_settings(home: Path) -> Path:
+    """Write the settings under HOME/dagster; returns that folder, which is DAGSTER_HOME."""
+    folder = home / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    _write(folder / PAGE_SETTINGS, COMMON)
+    _write(folder / COMMAND_SETTINGS, COMMON + NO_CAPTURE)
+    return folder
+
+
+def _write(path: Path, text: str) -> None:
+    if path.exists() and path.read_text() == text:
+        return
+    temporary = path.with_name(f"{path.name}.{os.getpid()}")
+    temporary.write_text(text)
+    temporary.replace(path)

@@ -1,0 +1,85 @@
+"""Cleaning: what captioners wrap around a caption comes off, and what is none is refused with a reason."""
+
+import numpy as np
+import pytest
+
+from components.captioning.cleaning import check_caption, clean_caption, repetition
+from components.corpus.schemas import Reason
+from components.corpus.world import caption_long, caption_short, draw_scene
+
+CASES = [
+    # preambles
+    ("The image shows a red circle.", "A red circle."),
+    ("the picture depicts two dogs", "two dogs"),
+    ("This image features a cat on a mat.", "A cat on a mat."),
+    ("In this image, we can see a bridge.", "A bridge."),
+    ("In the photo there are two boats.", "Two boats."),
+    ("Caption: 'A cat'", "A cat"),
+    ('Sure! Here is a detailed description of the image: "A cat on a mat."', "A cat on a mat."),
+    ("ASSISTANT: A cat.", "A cat."),
+    # quotes
+    ('"A cat on a mat."', "A cat on a mat."),
+    ("“A cat.”", "A cat."),
+    ('A sign that says "stop"', 'A sign that says "stop"'),
+    ('"Stop" and "go" signs', '"Stop" and "go" signs'),
+    # a sentence that was cut off
+    ("A cat on a mat. The mat is made of", "A cat on a mat."),
+    ("a red circle above a blue square", "a red circle above a blue square"),
+    ("A portrait of Dr. No", "A portrait of Dr. No"),
+    ("A price of 1.5 euros", "A price of 1.5 euros"),
+    # said before
+    ("A dog. It is brown. A dog. It is brown.", "A dog. It is brown."),
+    ("a cat on a mat, a cat on a mat, a cat on a mat", "a cat on a mat"),
+    ("it is very very good", "it is very very good"),
+    ("it is very very very very good", "it is very good"),
+    # characters
+    ("  a\u0000 red \n\n circle\u200b ", "a red circle"),
+    ("", ""),
+]
+
+
+@pytest.mark.parametrize(("said", "caption"), CASES)
+def test_what_was_said_becomes_the_caption(said, caption):
+    assert clean_caption(said) == caption
+
+
+@pytest.mark.parametrize(("said", "caption"), CASES)
+def test_cleaning_what_is_clean_changes_nothing(said, caption):
+    assert clean_caption(caption) == caption
+
+
+@pytest.mark.parametrize(
+    "text", ["A boy reading a caption: the text is small", "A scene of the image of a king", "Sure thing, a band"]
+)
+def test_words_of_a_preamble_inside_a_caption_stay(text):
+    assert clean_caption(text) == text
+
+
+def test_every_true_caption_of_the_toy_world_passes_as_it_is():
+    rng = np.random.default_rng(0)
+    for scene in (draw_scene(rng) for _ in range(300)):
+        for text in (caption_short(scene), caption_long(scene)):
+            assert clean_caption(text) == text
+            assert check_caption(text, min_words=2) is None
+
+
+@pytest.mark.parametrize("text", ["", "...", "123 456", "\ufffd\ufffd"])
+def test_a_caption_without_words_is_empty(text):
+    assert check_caption(clean_caption(text)).reason is Reason.CAPTION_EMPTY
+
+
+def test_too_few_words_are_refused_and_counted():
+    assert check_caption("a cat", min_words=3).detail == "2 words, 3 wanted"
+    assert check_caption("a fat cat", min_words=3) is None
+
+
+def test_a_loop_is_refused():
+    looped = "a cat and a dog and a hen and a dog and a hen and a cat and a dog and a hen"
+    assert check_caption(looped).reason is Reason.CAPTION_REPETITION
+    assert check_caption(looped, max_repetition=1.0) is None
+
+
+def test_repetition_is_the_share_of_triples_seen_before():
+    assert repetition("a b c d".split()) == 0
+    assert repetition("a b c A B c".split()) == pytest.approx(1 / 4)  # abc bca cab (abc again)
+    assert repetition([]) == 0

@@ -1,0 +1,114 @@
+"""Fitting a captioner: it learns to say what it is shown, and loads as any pretrained VLM does."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import AutoModelForImageTextToText, AutoProcessor, GenerationMixin, ProcessorMixin
+
+from components.captioning.captioner import Captioner
+from components.captioning.config import CaptionerFitConfig
+from components.captioning.fit import fit_captioner
+from components.captioning.styles import LONG_PROMPT, SHORT_PROMPT
+from components.filtering.labelled import LabelledImage
+from components.training.config import OptimizerConfig, TrainingConfig
+
+PROMPTS = (SHORT_PROMPT, LONG_PROMPT)
+COLOURS = {"red": (230, 20, 30), "blue": (30, 60, 235), "green": (20, 165, 45), "white": (250, 250, 250)}
+RATES = OptimizerConfig(learning_rate=2e-3, muon_learning_rate=2e-2, warmup_images=64)
+
+
+def config(images: int) -> CaptionerFitConfig:
+    training = TrainingConfig(images=images, batch_size=8, optimizer=RATES, ema_halflife_images=0)
+    return CaptionerFitConfig(image_size=32, width=64, text_depth=2, vocabulary=320, training=training)
+
+
+def picture(left: str, right: str, side: int = 48) -> Image.Image:
+    pixels = np.empty((side, side, 3), np.uint8)
+    pixels[:, : side // 2], pixels[:, side // 2 :] = COLOURS[left], COLOURS[right]
+    return Image.fromarray(pixels)
+
+
+def labelled() -> list[LabelledImage]:
+    """Every ordered pair of colours, side by side."""
+    found = []
+    for left in COLOURS:
+        for right in COLOURS:
+            buffer = io.BytesIO()
+            picture(left, right).save(buffer, "PNG")
+            found.append(LabelledImage(buffer.getvalue(), f"{left} {right}", f"{left} to the left of {right}"))
+    return found
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    torch.set_num_threads(1)
+    path = tmp_path_factory.mktemp("captioner")
+    fit_captioner(labelled(), path, config(2048), prompts=PROMPTS, seed=0)
+    return path
+
+
+@pytest.fixture(scope="module")
+def captioner(folder: Path) -> Captioner:
+    return Captioner.load(str(folder))
+
+
+@pytest.mark.parametrize(("prompt", "style"), [(SHORT_PROMPT, 0), (LONG_PROMPT, 1)])
+def test_it_says_what_it_was_taught_to_the_prompt_it_was_asked(captioner, prompt, style):
+    records = labelled()
+    said = captioner.caption([record.open() for record in records], prompt, max_new_tokens=16)
+    right = sum(text == record.captions[style] for text, record in zip(said, records, strict=True))
+    assert right >= 15, said
+
+
+def test_it_loads_as_a_pretrained_model_does(folder):
+    processor = AutoProcessor.from_pretrained(folder)
+    model = AutoModelForImageTextToText.from_pretrained(folder)
+    assert isinstance(processor, ProcessorMixin)
+    assert isinstance(model, GenerationMixin)
+    assert not list(folder.glob("*.bin")) and not list(folder.glob("*.pt")), "weights are safetensors only"
+    messages = [
+        {
+            "role": "user",
+            "content": [{"type": "image", "image": picture("red", "blue")}, {"type": "text", "text": SHORT_PROMPT}],
+        }
+    ]
+    inputs = processor.apply_chat_template(
+        messages, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
+    )
+    tokens = model.generate(**inputs, max_new_tokens=16)
+    said = processor.batch_decode(tokens[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+    assert said == Captioner(model, processor).caption([picture("red", "blue")], SHORT_PROMPT, max_new_tokens=16)
+
+
+def test_a_picture_of_any_size_will_do(captioner):
+    pictures = [picture("red", "blue", side) for side in (20, 48, 400)]
+    pictures.append(picture("red", "blue").resize((300, 20)))
+    said = captioner.caption(pictures, LONG_PROMPT, max_new_tokens=16, batch_size=3)
+    assert said == ["red to the left of blue"] * 4
+
+
+def test_a_caption_stops_at_its_limit(captioner):
+    (said,) = captioner.caption([picture("red", "blue")], LONG_PROMPT, max_new_tokens=2)
+    assert len(said.split()) <= 2
+    assert captioner.caption([], LONG_PROMPT, max_new_tokens=2) == []
+
+
+def test_what_is_no_captioner_is_told_in_one_line(tmp_path):
+    with pytest.raises(ValueError, match="image-text-to-text") as error:
+        Captioner.load(str(tmp_path))
+    assert "\n" not in str(error.value)
+
+
+def test_the_fit_is_a_function_of_its_arguments(tmp_path):
+    torch.set_num_threads(1)
+    weights = []
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        (tmp_path / name).mkdir()
+        fit_captioner(labelled(), tmp_path / name, config(32), prompts=PROMPTS, seed=seed)
+        weights.append({p.name: p.read_bytes() for p in (tmp_path / name).iterdir()})
+    assert weights[0] == weights[1]
+    assert weights[0]["model.safetensors"] != weights[2]["model.safetensors"]

@@ -1,0 +1,144 @@
+"""What a user gets for a mistake: one line that says what, where and what to do; nothing half-written."""
+
+import errno
+import os
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from dags.cli import _spread, _told, main
+from pipelines.errors import ConfigError
+from pipelines.home import open_home
+
+
+def straightshot(capsys, *words: object) -> tuple[int, str, str]:
+    """(exit status, stdout, stderr) of one command."""
+    with pytest.raises(SystemExit) as end:
+        main([str(word) for word in words])
+    out, err = capsys.readouterr()
+    return int(end.value.code or 0), out, err
+
+
+def rows(path, **columns):
+    pq.write_table(pa.table(columns), path)
+    return f"parquet:{path}"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["run", "--preset", "mirco"], "did you mean 'micro'"),
+        (["run", "--set", "train.imges=3"], "did you mean 'train.images'"),
+        (["run", "--set", "train.images=x"], "train.images: input should be a valid integer"),
+        (["run", "--select", "trian"], "did you mean 'train'"),
+        (["run", "--force", "trian"], "did you mean 'train'"),
+        (["run", "--corpus", "web:x"], "corpus"),
+        (["run", "--corpus", "toy:x"], "expected toy:N"),
+        (["run", "--snapshot", "a/b"], "a snapshot's name"),
+        (["run", "--hoem", "x"], "No such option: --hoem"),
+        (["run", "--home"], "--home"),
+        (["rnu"], "No such command 'rnu'"),
+        (["generate"], "PROMPT"),
+        (["generate", "a red circle", "-n", "0"], "-n"),
+    ],
+)
+def test_a_usage_error_is_one_line_and_status_2(capsys, tmp_path, monkeypatch, words, said):
+    monkeypatch.setenv("STRAIGHTSHOT_HOME", str(tmp_path / "home"))
+    status, out, err = straightshot(capsys, *words)
+    assert status == 2
+    assert said in err
+    assert len(err.splitlines()) == 1
+    assert out == ""
+    assert not [path for path in (tmp_path / "home").glob("*/*") if path.is_dir()]
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ({"image": [b"x"], "url": ["u"]}, "alt_text"),
+        ({"image": [b"x"], "alt_text": [3]}, "alt_text"),
+        ({"picture": [b"x"], "alt_text": ["a"]}, "image"),
+    ],
+)
+def test_a_corpus_with_a_wrong_column_is_named_before_any_work(capsys, tmp_path, columns, said):
+    corpus = rows(tmp_path / "web.parquet", **columns)
+    labelled = tmp_path / "labelled.parquet"
+    rows(labelled, image=[b"x"], caption_short=["a"], caption_long=["a"])
+    home = tmp_path / "home"
+    given = ["--corpus", corpus, "--set", f"annotators.labelled={labelled}", "--home", home]
+    status, _, err = straightshot(capsys, "run", "--preset", "micro", *given)
+    assert status == 2
+    assert said in err and "web.parquet" in err
+    assert len(err.splitlines()) == 1
+    assert not [path for path in home.glob("*/*") if path.is_dir()]
+
+
+def test_a_corpus_that_is_not_there_is_named(capsys, tmp_path):
+    given = ["--corpus", f"parquet:{tmp_path}/gone", "--set", f"annotators.labelled={__file__}"]
+    status, _, err = straightshot(capsys, "run", *given, "--home", tmp_path / "home")
+    assert status == 2
+    assert "gone" in err and len(err.splitlines()) == 1
+
+
+def test_a_home_that_cannot_be_written_is_said_before_any_work(capsys, tmp_path):
+    (tmp_path / "file").write_text("")
+    status, _, err = straightshot(capsys, "run", "--preset", "micro", "--home", tmp_path / "file" / "home")
+    assert status == 2
+    assert f"HOME {tmp_path / 'file' / 'home'} cannot be written" in err
+    assert len(err.splitlines()) == 1
+
+
+def test_a_home_without_room_is_said_before_any_work(tmp_path):
+    with pytest.raises(ConfigError, match="MB free and a run needs"):
+        open_home(tmp_path, free_bytes=2**62)
+
+
+def test_no_space_on_the_way_says_what_to_do():
+    text, status = _told(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/home/runs/x"))
+    assert status == 1
+    assert "/home/runs/x" in text and "no space left" in text
+
+
+def test_a_dry_run_shows_the_plan_and_touches_nothing(capsys, tmp_path):
+    home = tmp_path / "home"
+    status, out, _ = straightshot(capsys, "run", "--preset", "micro", "--home", home, "--dry-run")
+    assert status == 0
+    assert all(stage in out for stage in ("annotators", "filter", "promote"))
+    assert not home.exists()
+
+
+def test_status_of_an_empty_home_is_missing(capsys, tmp_path):
+    status, out, _ = straightshot(capsys, "status", "--json", "--home", tmp_path / "home")
+    assert status == 0
+    assert out.count('"state": "missing"') == 8
+    assert not (tmp_path / "home").exists()
+
+
+def test_there_is_nothing_to_draw_with_before_the_first_run(capsys, tmp_path):
+    status, _, err = straightshot(capsys, "generate", "a red circle", "--home", tmp_path)
+    assert status == 2
+    assert "straightshot run" in err and len(err.splitlines()) == 1
+
+
+def test_models_of_an_empty_home_are_none(capsys, tmp_path):
+    status, out, _ = straightshot(capsys, "models", "--home", tmp_path)
+    assert status == 0
+    assert "No model is registered" in out
+
+
+def test_an_option_of_run_takes_several_values():
+    given = ["run", "--force", "train", "distill", "--set", "a.b=1", "c.d=2", "--home", "h"]
+    assert _spread(given) == [
+        *("run", "--force", "train", "--force", "distill", "--set", "a.b=1", "--set", "c.d=2", "--home", "h")
+    ]
+    assert _spread(["generate", "--set", "a", "b"]) == ["generate", "--set", "a", "b"]
+    assert _spread(["run", "--select", "+train", "evaluate+"]) == [
+        *("run", "--select", "+train", "--select", "evaluate+")
+    ]
+
+
+def test_debug_shows_the_traceback(capsys, tmp_path):
+    status, _, err = straightshot(capsys, "run", "--preset", "mirco", "--debug", "--home", tmp_path)
+    assert status == 2
+    assert "Traceback" in err and err.splitlines()[-1].startswith("straightshot: ")
