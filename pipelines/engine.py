@@ -6,6 +6,7 @@ Ray starts on first use, once per run, so a command that finds everything fresh 
 import json
 import os
 import socket
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
@@ -57,15 +58,17 @@ class Engine:
 
         pool = min(self._workers or self._default_workers(), len(encoded))
         rows = ray.data.from_items([{"task": task} for task in encoded], override_num_blocks=len(encoded))
-        results = rows.map_batches(
-            _Caller,
-            fn_constructor_kwargs={"worker": worker, "setup": dict(setup)},
-            batch_size=1,
-            compute=ActorPoolStrategy(size=pool),
-            num_cpus=WORKER_CPUS,
-            max_restarts=WORKER_RESTARTS,
-            max_task_retries=WORKER_RESTARTS,
-        )
+        with warnings.catch_warnings():
+            # Ray 2.60 warns of this argument, and names no other way to bound a pool's restarts.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            results = rows.map_batches(
+                _Caller,
+                fn_constructor_kwargs={"worker": worker, "setup": dict(setup)},
+                batch_size=1,
+                compute=ActorPoolStrategy(size=pool),
+                num_cpus=WORKER_CPUS,
+                ray_remote_args_fn=_restarts,
+            )
         receipts: dict[int, PartReceipt] = {}
         try:
             for row in results.iter_rows():
@@ -101,6 +104,7 @@ class Engine:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
         os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its C++ side writes past log_to_driver
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         address = os.environ.get("RAY_ADDRESS") or self.address
         if ":" in address:
@@ -136,6 +140,11 @@ class Engine:
         import ray
 
         return max(1, int(ray.cluster_resources().get("CPU", 1)))
+
+
+def _restarts() -> dict[str, int]:
+    """How often a killed worker is started again, and its task tried again."""
+    return {"max_restarts": WORKER_RESTARTS, "max_task_retries": WORKER_RESTARTS}
 
 
 class _Caller:

@@ -29,6 +29,7 @@ from pipelines.faults import fault_point
 from pipelines.locks import lock
 from pipelines.progress import Progress
 from pipelines.receipts import (
+    PARTS,
     RECEIPT,
     Counts,
     FileEntry,
@@ -218,7 +219,7 @@ def run_stage(
             shutil.rmtree(out / SCRATCH, ignore_errors=True)
             return receipt
         out.mkdir(parents=True, exist_ok=True)
-        (out / RECEIPT).unlink(missing_ok=True)  # there, but its files did not verify
+        _discard_damaged(out)
         (out / FAILED).unlink(missing_ok=True)
         _sweep(out)
         work = Work(
@@ -280,6 +281,27 @@ def _make(stage: Stage, work: Work) -> Receipt:
     )
     shutil.rmtree(work.scratch, ignore_errors=True)
     return receipt
+
+
+def _discard_damaged(out: Path) -> None:
+    """Remove a receipt whose files do not verify, and what of them no part receipt guards: a saved model is
+    taken for whole where its folder stands, so a damaged one goes with all its files.
+    """
+    try:
+        receipt = Receipt.model_validate_json((out / RECEIPT).read_bytes())
+    except (FileNotFoundError, ValueError):
+        (out / RECEIPT).unlink(missing_ok=True)
+        return
+    guarded: set[str] = set()
+    for path in (out / PARTS).glob("*.json"):
+        with suppress(ValueError):
+            part = PartReceipt.model_validate_json(path.read_bytes())
+            guarded.update(entry.path for entry in part.files)
+    for entry in receipt.files:
+        if entry.path not in guarded and not files_verify(out, [entry]):
+            top = out / Path(entry.path).parts[0]
+            shutil.rmtree(top) if top.is_dir() else top.unlink(missing_ok=True)
+    (out / RECEIPT).unlink(missing_ok=True)
 
 
 def _sweep(out: Path) -> None:

@@ -30,7 +30,9 @@ class Captioner:
         Raises ValueError where there is no such model or it is not an image-text-to-text one.
         """
         from transformers import AutoModelForImageTextToText, AutoProcessor
+        from transformers.utils import logging
 
+        logging.disable_progress_bar()  # our own progress is shown
         try:
             processor = AutoProcessor.from_pretrained(model, revision=revision)
             network: Any = AutoModelForImageTextToText.from_pretrained(

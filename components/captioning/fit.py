@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from transformers.utils import logging
 
 from components.captioning.architecture import IMAGE, make_model, make_processor, train_tokenizer
 from components.captioning.config import CaptionerFitConfig
@@ -38,6 +39,7 @@ def fit_captioner(
 
     prompts: the instructions for the short and the long caption. The result depends on the arguments alone.
     """
+    logging.disable_progress_bar()  # our own progress is shown
     texts = [text for image in labelled for text in image.captions]
     tokenizer = train_tokenizer([*prompts * PROMPT_WEIGHT, *texts], config.vocabulary)
     processor = make_processor(tokenizer, config.image_size, config.patch)

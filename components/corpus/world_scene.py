@@ -43,7 +43,7 @@ RELATIONS: tuple[str, ...] = ("left", "right", "above", "below")
 SMALL_BELOW = 0.355
 CELL_EDGES = (0.41, 0.59)
 SMALL, LARGE = 0.3, 0.44
-LATTICE = 8  # centres lie on multiples of 1 / LATTICE: a small model learns places, not sub-pixel offsets
+LATTICE = 4  # centres lie on quarters of the side: a small model learns places, not sub-pixel offsets
 BORDER = 0.02  # nothing touches the edge of the image
 GAP = 0.06  # between the boxes of two things: two pixels at 32
 # A pair stands beside or above when the lesser offset is below this part of the greater one, else diagonally.

@@ -7,6 +7,7 @@ for the batch at `images_seen`, so a resumed run sees what an uninterrupted one 
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -82,23 +83,39 @@ def train(
     accelerator = Accelerator(mixed_precision="no")
     run = _Run(model, config, accelerator)
     curve = run.restore(checkpoints)
-    source = batches(run.images_seen)
-    while run.images_seen < config.images:
-        generator = torch.Generator(accelerator.device)
-        rank = accelerator.process_index
-        generator.manual_seed(derive_seed(seed, purpose, "step", run.images_seen, rank))
-        batch = _to_device(next(source), accelerator.device)
-        value = run.step(loss, batch, generator)
-        if on_batch is not None:
-            on_batch(config.batch_size, value)
-        if run.crossed(config.log_images):
-            curve.append(run.meter.point(run.images_seen))
-            if on_point is not None:
-                on_point(curve[-1])
-        if checkpoints is not None and run.crossed(config.checkpoint_images) and accelerator.is_main_process:
-            checkpoints.save(run.images_seen, run.state(curve))
+    with _cpu_threads(config.cpu_threads):
+        source = batches(run.images_seen)
+        while run.images_seen < config.images:
+            generator = torch.Generator(accelerator.device)
+            rank = accelerator.process_index
+            generator.manual_seed(derive_seed(seed, purpose, "step", run.images_seen, rank))
+            batch = _to_device(next(source), accelerator.device)
+            value = run.step(loss, batch, generator)
+            if on_batch is not None:
+                on_batch(config.batch_size, value)
+            if run.crossed(config.log_images):
+                curve.append(run.meter.point(run.images_seen))
+                if on_point is not None:
+                    on_point(curve[-1])
+            if (
+                checkpoints is not None
+                and run.crossed(config.checkpoint_images)
+                and accelerator.is_main_process
+            ):
+                checkpoints.save(run.images_seen, run.state(curve))
     ema = run.ema.model if run.ema is not None else model
     return Trained(model=model.eval(), ema=ema, curve=tuple(curve))
+
+
+@contextmanager
+def _cpu_threads(count: int) -> Iterator[None]:
+    """Compute with so many threads; afterwards as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class _Run:

@@ -7,17 +7,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dags.cli import _spread, _told, main
+from dags.cli import _spread, _told
 from pipelines.errors import ConfigError
 from pipelines.home import open_home
-
-
-def straightshot(capsys, *words: object) -> tuple[int, str, str]:
-    """(exit status, stdout, stderr) of one command."""
-    with pytest.raises(SystemExit) as end:
-        main([str(word) for word in words])
-    out, err = capsys.readouterr()
-    return int(end.value.code or 0), out, err
 
 
 def rows(path, **columns):
@@ -43,9 +35,9 @@ def rows(path, **columns):
         (["generate", "a red circle", "-n", "0"], "-n"),
     ],
 )
-def test_a_usage_error_is_one_line_and_status_2(capsys, tmp_path, monkeypatch, words, said):
+def test_a_usage_error_is_one_line_and_status_2(straightshot, tmp_path, monkeypatch, words, said):
     monkeypatch.setenv("STRAIGHTSHOT_HOME", str(tmp_path / "home"))
-    status, out, err = straightshot(capsys, *words)
+    status, out, err = straightshot(*words)
     assert status == 2
     assert said in err
     assert len(err.splitlines()) == 1
@@ -61,29 +53,29 @@ def test_a_usage_error_is_one_line_and_status_2(capsys, tmp_path, monkeypatch, w
         ({"picture": [b"x"], "alt_text": ["a"]}, "image"),
     ],
 )
-def test_a_corpus_with_a_wrong_column_is_named_before_any_work(capsys, tmp_path, columns, said):
+def test_a_corpus_with_a_wrong_column_is_named_before_any_work(straightshot, tmp_path, columns, said):
     corpus = rows(tmp_path / "web.parquet", **columns)
     labelled = tmp_path / "labelled.parquet"
     rows(labelled, image=[b"x"], caption_short=["a"], caption_long=["a"])
     home = tmp_path / "home"
     given = ["--corpus", corpus, "--set", f"annotators.labelled={labelled}", "--home", home]
-    status, _, err = straightshot(capsys, "run", "--preset", "micro", *given)
+    status, _, err = straightshot("run", "--preset", "micro", *given)
     assert status == 2
     assert said in err and "web.parquet" in err
     assert len(err.splitlines()) == 1
     assert not [path for path in home.glob("*/*") if path.is_dir()]
 
 
-def test_a_corpus_that_is_not_there_is_named(capsys, tmp_path):
+def test_a_corpus_that_is_not_there_is_named(straightshot, tmp_path):
     given = ["--corpus", f"parquet:{tmp_path}/gone", "--set", f"annotators.labelled={__file__}"]
-    status, _, err = straightshot(capsys, "run", *given, "--home", tmp_path / "home")
+    status, _, err = straightshot("run", *given, "--home", tmp_path / "home")
     assert status == 2
     assert "gone" in err and len(err.splitlines()) == 1
 
 
-def test_a_home_that_cannot_be_written_is_said_before_any_work(capsys, tmp_path):
+def test_a_home_that_cannot_be_written_is_said_before_any_work(straightshot, tmp_path):
     (tmp_path / "file").write_text("")
-    status, _, err = straightshot(capsys, "run", "--preset", "micro", "--home", tmp_path / "file" / "home")
+    status, _, err = straightshot("run", "--preset", "micro", "--home", tmp_path / "file" / "home")
     assert status == 2
     assert f"HOME {tmp_path / 'file' / 'home'} cannot be written" in err
     assert len(err.splitlines()) == 1
@@ -100,29 +92,29 @@ def test_no_space_on_the_way_says_what_to_do():
     assert "/home/runs/x" in text and "no space left" in text
 
 
-def test_a_dry_run_shows_the_plan_and_touches_nothing(capsys, tmp_path):
+def test_a_dry_run_shows_the_plan_and_touches_nothing(straightshot, tmp_path):
     home = tmp_path / "home"
-    status, out, _ = straightshot(capsys, "run", "--preset", "micro", "--home", home, "--dry-run")
+    status, out, _ = straightshot("run", "--preset", "micro", "--home", home, "--dry-run")
     assert status == 0
     assert all(stage in out for stage in ("annotators", "filter", "promote"))
     assert not home.exists()
 
 
-def test_status_of_an_empty_home_is_missing(capsys, tmp_path):
-    status, out, _ = straightshot(capsys, "status", "--json", "--home", tmp_path / "home")
+def test_status_of_an_empty_home_is_missing(straightshot, tmp_path):
+    status, out, _ = straightshot("status", "--json", "--home", tmp_path / "home")
     assert status == 0
     assert out.count('"state": "missing"') == 8
     assert not (tmp_path / "home").exists()
 
 
-def test_there_is_nothing_to_draw_with_before_the_first_run(capsys, tmp_path):
-    status, _, err = straightshot(capsys, "generate", "a red circle", "--home", tmp_path)
+def test_there_is_nothing_to_draw_with_before_the_first_run(straightshot, tmp_path):
+    status, _, err = straightshot("generate", "a red circle", "--home", tmp_path)
     assert status == 2
     assert "straightshot run" in err and len(err.splitlines()) == 1
 
 
-def test_models_of_an_empty_home_are_none(capsys, tmp_path):
-    status, out, _ = straightshot(capsys, "models", "--home", tmp_path)
+def test_models_of_an_empty_home_are_none(straightshot, tmp_path):
+    status, out, _ = straightshot("models", "--home", tmp_path)
     assert status == 0
     assert "No model is registered" in out
 
@@ -138,7 +130,7 @@ def test_an_option_of_run_takes_several_values():
     ]
 
 
-def test_debug_shows_the_traceback(capsys, tmp_path):
-    status, _, err = straightshot(capsys, "run", "--preset", "mirco", "--debug", "--home", tmp_path)
+def test_debug_shows_the_traceback(straightshot, tmp_path):
+    status, _, err = straightshot("run", "--preset", "mirco", "--debug", "--home", tmp_path)
     assert status == 2
     assert "Traceback" in err and err.splitlines()[-1].startswith("straightshot: ")

@@ -136,6 +136,24 @@ def test_a_damaged_output_is_made_again_to_the_same_digest(tmp_path):
         assert damaged.read_text() == "two"
 
 
+def test_a_damaged_model_is_made_again_although_its_folder_stands(tmp_path):
+    def once(work: Work) -> Iterator[PartReceipt]:
+        """Like the annotators: a folder that stands is taken for whole."""
+        if not (work.out / "model").exists():
+            with work.folder("model") as folder:
+                (folder / "weights").write_text("w")
+                (folder / "config").write_text("c")
+        yield work.adopt("model")
+
+    stage = replace(TOY, run=once)
+    receipt = run(tmp_path, stage)
+    weights = output(tmp_path, receipt) / "model" / "weights"
+    for damage in (lambda: weights.write_text("x"), weights.unlink):
+        damage()
+        assert run(tmp_path, stage).digest == receipt.digest
+        assert weights.read_text() == "w"
+
+
 @pytest.mark.parametrize("damage", ["", "{", "{}"])
 def test_a_torn_receipt_means_that_the_stage_is_not_done(tmp_path, damage):
     receipt = run(tmp_path)

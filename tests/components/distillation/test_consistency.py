@@ -99,7 +99,7 @@ def test_the_guided_teacher_s_own_map_is_a_fixed_point():
 
 
 def test_a_wrong_end_costs_its_distance():
-    """f + b differs from its target in the last interval alone: a share 1/N of the times, weighted 1/t = N."""
+    """f + b misses its target in the last interval alone: a share 1/N of the times, weighted 1/t = N."""
     b, dimensions = 5.0, 16
     expected = b * dimensions**0.5
     assert value(ExactStudent(b), 4, count=4096).item() == pytest.approx(expected, rel=0.08)
