@@ -185,6 +185,8 @@ class _Draft:
     def build(self) -> RunConfig:
         """Check everything at once; the first fault is raised as one line."""
         self._spread_seed()
+        # A section that is given in part keeps the other values of its own default, not of its class.
+        _lay_beneath(self.values, RunConfig().model_dump())
         try:
             return RunConfig.model_validate(self.values)
         except ValidationError as error:

@@ -7,7 +7,8 @@ import json
 import os
 import socket
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 from components.memory import keep_freed_memory
@@ -114,21 +115,23 @@ class Engine:
         import ray
 
         if not ray.is_initialized():
+            settings: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+            if address == "local":
+                settings["num_cpus"] = max(2, os.cpu_count() or 2)
+                settings["object_store_memory"] = OBJECT_STORE_BYTES
+                settings["include_dashboard"] = False
             try:
-                if address == "local":
-                    ray.init(
-                        address="local",
-                        num_cpus=max(2, os.cpu_count() or 2),
-                        object_store_memory=OBJECT_STORE_BYTES,
-                        include_dashboard=False,
-                        logging_level=logging.ERROR,
-                        log_to_driver=False,
-                    )
-                else:
-                    ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+                with _nothing_on_stderr():
+                    ray.init(address=address, **settings)
             except (ConnectionError, ValueError) as error:
                 raise ConfigError(
                     f"no Ray at '{address}' ({error}); start one, or use --ray local"
+                ) from error
+            except Exception as error:  # what Ray raises here has no type of its own
+                if "timed out during startup" not in str(error):
+                    raise
+                raise StageFailed(
+                    "Ray did not start within 30 s: this machine is too busy; run the same command again"
                 ) from error
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
@@ -140,6 +143,19 @@ class Engine:
         import ray
 
         return max(1, int(ray.cluster_resources().get("CPU", 1)))
+
+
+@contextmanager
+def _nothing_on_stderr() -> Iterator[None]:
+    """Ray's C++ side greets on file descriptor 2, past Python's sys.stderr, whatever its log level."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _restarts() -> dict[str, int]:

@@ -56,7 +56,8 @@ def fit_captioner(
         checkpoints=checkpoints,
         on_batch=on_batch,
     )
-    trained.ema.save_pretrained(folder)
+    averaged: Any = trained.ema  # a transformers model
+    averaged.save_pretrained(folder)
     processor.save_pretrained(folder)
     return trained
 

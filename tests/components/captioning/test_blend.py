@@ -27,7 +27,9 @@ def test_a_missing_kind_gives_its_share_to_the_others_in_proportion():
 
 
 def test_an_empty_caption_is_a_missing_one():
-    assert draw_caption(Blend(alt=0.0, short=0.5, long=0.5), {"short": "", "long": "b"}, 0, "k", 0).text == "b"
+    assert (
+        draw_caption(Blend(alt=0.0, short=0.5, long=0.5), {"short": "", "long": "b"}, 0, "k", 0).text == "b"
+    )
 
 
 def test_a_kind_of_share_zero_is_never_drawn_but_where_it_is_all_there_is():

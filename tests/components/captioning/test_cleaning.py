@@ -49,7 +49,8 @@ def test_cleaning_what_is_clean_changes_nothing(said, caption):
 
 
 @pytest.mark.parametrize(
-    "text", ["A boy reading a caption: the text is small", "A scene of the image of a king", "Sure thing, a band"]
+    "text",
+    ["A boy reading a caption: the text is small", "A scene of the image of a king", "Sure thing, a band"],
 )
 def test_words_of_a_preamble_inside_a_caption_stay(text):
     assert clean_caption(text) == text
@@ -80,6 +81,6 @@ def test_a_loop_is_refused():
 
 
 def test_repetition_is_the_share_of_triples_seen_before():
-    assert repetition("a b c d".split()) == 0
-    assert repetition("a b c A B c".split()) == pytest.approx(1 / 4)  # abc bca cab (abc again)
+    assert repetition(["a", "b", "c", "d"]) == 0
+    assert repetition(["a", "b", "c", "A", "B", "c"]) == pytest.approx(1 / 4)  # abc bca cab (abc again)
     assert repetition([]) == 0

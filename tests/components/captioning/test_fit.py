@@ -39,7 +39,9 @@ def labelled() -> list[LabelledImage]:
         for right in COLOURS:
             buffer = io.BytesIO()
             picture(left, right).save(buffer, "PNG")
-            found.append(LabelledImage(buffer.getvalue(), f"{left} {right}", f"{left} to the left of {right}"))
+            found.append(
+                LabelledImage(buffer.getvalue(), f"{left} {right}", f"{left} to the left of {right}")
+            )
     return found
 
 
@@ -73,7 +75,10 @@ def test_it_loads_as_a_pretrained_model_does(folder):
     messages = [
         {
             "role": "user",
-            "content": [{"type": "image", "image": picture("red", "blue")}, {"type": "text", "text": SHORT_PROMPT}],
+            "content": [
+                {"type": "image", "image": picture("red", "blue")},
+                {"type": "text", "text": SHORT_PROMPT},
+            ],
         }
     ]
     inputs = processor.apply_chat_template(
@@ -81,7 +86,9 @@ def test_it_loads_as_a_pretrained_model_does(folder):
     )
     tokens = model.generate(**inputs, max_new_tokens=16)
     said = processor.batch_decode(tokens[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-    assert said == Captioner(model, processor).caption([picture("red", "blue")], SHORT_PROMPT, max_new_tokens=16)
+    assert said == Captioner(model, processor).caption(
+        [picture("red", "blue")], SHORT_PROMPT, max_new_tokens=16
+    )
 
 
 def test_a_picture_of_any_size_will_do(captioner):

@@ -12,7 +12,10 @@ from components.filtering.labelled import LabelledImage
 
 CONFIG = CaptionerFitConfig(width=32, text_depth=2, heads=2)
 PROMPTS = ("Say little.", "Say more, please.")
-CAPTIONS = [("a red circle", "a large red circle at left"), ("two stars", "two small blue stars on a wall of stone")]
+CAPTIONS = [
+    ("a red circle", "a large red circle at left"),
+    ("two stars", "two small blue stars on a wall of stone"),
+]
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,9 @@ RATES = OptimizerConfig(learning_rate=2e-3, muon_learning_rate=2e-2, warmup_imag
 
 def config(images: int) -> JudgeFitConfig:
     training = TrainingConfig(images=images, batch_size=32, optimizer=RATES, ema_halflife_images=0)
-    return JudgeFitConfig(image_size=32, width=64, text_depth=1, vocabulary=320, context=24, training=training)
+    return JudgeFitConfig(
+        image_size=32, width=64, text_depth=1, vocabulary=320, context=24, training=training
+    )
 
 
 def labelled() -> list[LabelledImage]:
@@ -125,7 +127,7 @@ def test_with_one_match_each_the_loss_is_open_clips():
 
 
 def test_a_text_that_is_true_of_two_pictures_is_no_mistake_for_either():
-    """Two equal pictures with the same caption: the best features have them equal, at the entropy of a coin."""
+    """Two equal pictures with the same caption: the best features have them equal: a coin's entropy."""
     one, two = torch.eye(8)[:1], torch.eye(8)[1:2]
     same = torch.cat([one, one, two])
     matches = torch.tensor([[1.0, 1.0, 0.0], [1.0, 1.0, 0.0], [0.0, 0.0, 1.0]])

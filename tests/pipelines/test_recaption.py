@@ -1,0 +1,289 @@
+"""The recaption stage: true captions beside the alt text, one part out per part in, and bytes that never vary."""
+
+import io
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+
+from components.captioning.captioner import Captioner
+from components.captioning.config import CaptionerFitConfig
+from components.captioning.styles import prompt_hash
+from components.corpus.schemas import CAPTIONED, FILTERED, LABELLED, REJECTS, record_key
+from components.filtering.judge_config import JudgeFitConfig
+from components.training.config import OptimizerConfig, TrainingConfig
+from pipelines.annotators import STAGE as ANNOTATORS
+from pipelines.annotators import AnnotatorsConfig
+from pipelines.engine import Engine
+from pipelines.errors import StageFailed
+from pipelines.progress import Progress
+from pipelines.receipts import Counts, PartReceipt, Receipt
+from pipelines.recaption import STAGE, RecaptionConfig
+from pipelines.stage import Input, Stage, StageConfig, Work, run_stage
+
+COLOURS = {"red": (230, 20, 30), "blue": (30, 60, 235), "green": (20, 165, 45), "white": (250, 250, 250)}
+CONFIG = RecaptionConfig(short_tokens=8, long_tokens=16, batch_size=8)
+ROWS, PARTS = 36, 3
+
+
+def training(images: int) -> TrainingConfig:
+    rates = OptimizerConfig(learning_rate=2e-3, muon_learning_rate=2e-2, warmup_images=64)
+    return TrainingConfig(images=images, batch_size=16, optimizer=rates, ema_halflife_images=0)
+
+
+FITTED = AnnotatorsConfig(
+    captioner_fit=CaptionerFitConfig(width=32, text_depth=1, heads=2, vocabulary=300, training=training(1600)),
+    judge_fit=JudgeFitConfig(width=32, text_depth=1, vocabulary=300, context=16, training=training(320)),
+)
+
+
+class OneByOne(Engine):
+    """The engine's contract without Ray: the tasks in this process, forwards or backwards."""
+
+    def __init__(self, *, backwards: bool = False) -> None:
+        super().__init__()
+        self.step = -1 if backwards else 1
+
+    def map_parts(
+        self,
+        worker: Callable[..., Any],
+        tasks: Iterable[Any],
+        *,
+        setup: Mapping[str, Any],
+        on_done: Callable[[PartReceipt], None],
+    ) -> list[PartReceipt]:
+        work = worker(**setup)
+        encoded = [json.dumps(task) for task in tasks]
+        receipts = [work(json.loads(task)) for task in encoded[:: self.step]]
+        for receipt in receipts:
+            on_done(receipt)
+        return receipts[:: self.step]
+
+
+def png(colour: str, shade: int) -> bytes:
+    """A square of a colour with some noise in it; `shade` draws the noise."""
+    noise = np.random.default_rng(shade).integers(-12, 13, (24, 24, 3))
+    buffer = io.BytesIO()
+    Image.fromarray(np.clip(noise + COLOURS[colour], 0, 255).astype(np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def given(name: str, home: Path, receipt: Receipt) -> dict[str, tuple[Input]]:
+    """A finished stage as the input of the next."""
+    return {name: (Input(name, str(home / name / receipt.fingerprint), receipt.digest, receipt),)}
+
+
+def run(
+    home: Path,
+    inputs: dict[str, tuple[Input]],
+    config: StageConfig = CONFIG,
+    *,
+    stage: Stage = STAGE,
+    engine: Engine | None = None,
+) -> Receipt:
+    return run_stage(
+        stage,
+        config,
+        inputs,
+        home=home,
+        snapshot="default",
+        engine=engine or OneByOne(),
+        progress=Progress(quiet=True),
+    )
+
+
+@pytest.fixture(scope="module")
+def annotators(tmp_path_factory) -> dict[str, tuple[Input]]:
+    """A captioner that knows four colours, and a judge."""
+    torch.set_num_threads(1)
+    home = tmp_path_factory.mktemp("annotators")
+    rows = [
+        {"image": png(name, 1000 + n), "caption_short": name, "caption_long": f"the colour {name} all over"}
+        for n in range(8)
+        for name in COLOURS
+    ]
+    path = home / "labelled.parquet"
+    pq.write_table(pa.Table.from_pylist(rows, schema=LABELLED), path)
+    labelled = {"labelled": (Input("labelled", str(path), "l" * 64),)}
+    return given("annotators", home, run(home, labelled, FITTED, stage=ANNOTATORS))
+
+
+def record(n: int) -> dict[str, Any]:
+    image = png(list(COLOURS)[n % 4], n)
+    return {
+        "key": record_key(image, str(n)), "image": image, "alt_text": f"alt {n}", "url": f"https://a.example/{n}",
+        "width": 24, "height": 24, "sha256": "0" * 64, "phash": "0" * 16, "language": "en", "judge_score": 0.5,
+    }  # fmt: skip
+
+
+def write_filtered(work: Work) -> Iterable[PartReceipt]:
+    """A filter that keeps what the test gives it."""
+    for part in range(PARTS):
+        table = pa.Table.from_pylist([record(n) for n in range(part, ROWS, PARTS)], schema=FILTERED)
+        counts = Counts.model_validate({"in": len(table), "kept": len(table)})
+        name = f"part-{part:05d}"
+        files = {f"filtered/{name}.parquet": partial(pq.write_table, table)}
+        yield work.parts.write(name, files, counts=counts)
+
+
+@pytest.fixture(scope="module")
+def inputs(annotators, tmp_path_factory) -> dict[str, tuple[Input]]:
+    home = tmp_path_factory.mktemp("filter")
+    kept = Stage("filter", 1, StageConfig, (), write_filtered)
+    return annotators | given("filter", home, run(home, {}, StageConfig(), stage=kept))
+
+
+def contents(home: Path, receipt: Receipt) -> dict[str, bytes]:
+    folder = home / "recaption" / receipt.fingerprint
+    return {entry.path: (folder / entry.path).read_bytes() for entry in receipt.files}
+
+
+def table(home: Path, receipt: Receipt, folder: str) -> pa.Table:
+    found = sorted((path, data) for path, data in contents(home, receipt).items() if path.startswith(folder))
+    return pa.concat_tables([pq.read_table(io.BytesIO(data)) for _, data in found])
+
+
+@pytest.fixture(scope="module")
+def done(inputs, tmp_path_factory) -> tuple[Path, Receipt]:
+    home = tmp_path_factory.mktemp("home")
+    return home, run(home, inputs)
+
+
+def test_every_record_has_true_captions_beside_its_alt_text(done):
+    home, receipt = done
+    kept = table(home, receipt, "captioned")
+    assert kept.schema == CAPTIONED
+    assert receipt.counts.as_dict() == {"in": ROWS, "kept": ROWS, "rejected": 0, "errored": 0}
+    rows = {row["key"]: row for row in kept.to_pylist()}
+    right = 0
+    for n in range(ROWS):
+        row, before, colour = rows[record(n)["key"]], record(n), list(COLOURS)[n % 4]
+        assert {name: row[name] for name in before} == before, "what the filter wrote is untouched"
+        right += (row["caption_short"], row["caption_long"]) == (colour, f"the colour {colour} all over")
+    assert right >= 0.9 * ROWS
+
+
+def test_captions_carry_their_provenance_and_score(done, inputs):
+    home, receipt = done
+    rows = table(home, receipt, "captioned").to_pylist()
+    assert {row["prompt_hash"] for row in rows} == {prompt_hash(CONFIG.styles)}
+    (captioner,) = {row["captioner"] for row in rows}
+    assert captioner
+    folder = inputs["annotators"][0].path
+    from components.filtering.judge import Judge
+
+    judge = Judge.load(f"local-dir:{folder / 'judge'}")
+    pictures = [Image.open(io.BytesIO(row["image"])).convert("RGB") for row in rows]
+    for column, caption in (("score_short", "caption_short"), ("score_long", "caption_long")):
+        wanted = judge.score(pictures, [row[caption] for row in rows])
+        np.testing.assert_allclose([row[column] for row in rows], wanted, atol=1e-5)
+
+
+def test_one_part_out_for_each_part_in(done):
+    home, receipt = done
+    names = [f"part-{part:05d}" for part in range(PARTS)]
+    files = set(contents(home, receipt))
+    assert files == {f"{folder}/{name}.parquet" for folder in ("captioned", "rejects") for name in names}
+    for part, name in enumerate(names):
+        keys = pq.read_table(io.BytesIO(contents(home, receipt)[f"captioned/{name}.parquet"]))["key"]
+        assert keys.to_pylist() == [record(n)["key"] for n in range(part, ROWS, PARTS)]
+
+
+def test_order_of_work_does_not_show_in_the_bytes(done, inputs, tmp_path):
+    home, receipt = done
+    again = run(tmp_path, inputs, engine=OneByOne(backwards=True))
+    assert contents(tmp_path, again) == contents(home, receipt)
+
+
+def test_a_caption_below_the_judges_floor_rejects_its_record(done, inputs, tmp_path):
+    home, receipt = done
+    rows = table(home, receipt, "captioned").to_pylist()
+    worst = {row["key"]: min(row["score_short"], row["score_long"]) for row in rows}
+    floor = float(np.median(list(worst.values()))) + 1e-4
+    floored = run(tmp_path, inputs, CONFIG.model_copy(update={"caption_floor": floor}))
+    rejects = table(tmp_path, floored, "rejects")
+    assert rejects.schema == REJECTS
+    assert set(rejects["key"].to_pylist()) == {key for key, score in worst.items() if score < floor}
+    assert floored.reasons == {"caption_score": len(rejects)}
+    assert {row["stage"] for row in rejects.to_pylist()} == {"recaption"}
+    assert floored.counts.kept + floored.counts.rejected == ROWS
+
+
+def test_when_no_caption_is_good_enough_the_stage_says_so(inputs, tmp_path):
+    with pytest.raises(StageFailed, match="no record has a usable caption"):
+        run(tmp_path, inputs, CONFIG.model_copy(update={"caption_floor": 1.0}))
+
+
+def test_another_prompt_is_another_output(inputs, done, tmp_path):
+    _, receipt = done
+    other = CONFIG.model_copy(update={"long_prompt": "Describe the picture in full."})
+    assert run(tmp_path, inputs, other).fingerprint != receipt.fingerprint
+
+
+def test_a_pretrained_captioner_goes_the_same_way(annotators, inputs, done, tmp_path):
+    """The fitted folder, given by its path as somebody else's model: the same captions, nothing fitted."""
+    home, receipt = done
+    source = annotators["annotators"][0].path
+    config = AnnotatorsConfig(captioner=str(source / "captioner"), judge=f"local-dir:{source / 'judge'}")
+    labelled = annotators["annotators"][0].path.parents[1] / "labelled.parquet"
+    found = {"labelled": (Input("labelled", str(labelled), "l" * 64),)}
+    pinned = run(tmp_path, found, config, stage=ANNOTATORS)
+    again = run(tmp_path, inputs | given("annotators", tmp_path, pinned))
+    assert contents(tmp_path, again) == contents(home, receipt)
+
+
+FAULTS = (
+    "recaption.part.before_rename:1",
+    "recaption.part.before_rename:4",
+    "recaption.part.before_receipt:2",
+    "recaption.part_receipt.before_rename:3",
+    "recaption.receipt.before_rename:1",
+)
+
+# One process pays for the imports; each fault kills a child of it.
+KILLED_RUNS = """
+import os, pickle, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+import test_recaption
+from pipelines.faults import FAULT_VARIABLE
+inputs, faults = pickle.loads(Path(sys.argv[2]).read_bytes())
+for home, fault in faults.items():
+    child = os.fork()
+    if not child:
+        os.environ[FAULT_VARIABLE] = fault
+        test_recaption.run(Path(home), inputs)
+        os._exit(0)
+    print(fault, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def test_killed_anywhere_and_run_again_gives_the_same_bytes(inputs, done, tmp_path):
+    import pickle
+
+    home, receipt = done
+    homes = {fault: tmp_path / fault.replace(":", "-") for fault in FAULTS}
+    told = tmp_path / "told.pickle"
+    told.write_bytes(pickle.dumps((inputs, {str(path): fault for fault, path in homes.items()})))
+    command = [sys.executable, "-c", KILLED_RUNS, str(Path(__file__).parent), str(told)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300).stdout
+    assert ended.splitlines() == [f"{fault} {-signal.SIGKILL}" for fault in FAULTS]
+    for path in homes.values():
+        again = run(path, inputs)
+        assert contents(path, again) == contents(home, receipt)
+        assert not list((path / "recaption").rglob("*.tmp-*"))
+
+
+def test_what_the_annotators_pinned_is_a_captioner(annotators):
+    Captioner.load(str(annotators["annotators"][0].path / "captioner"))
