@@ -6,6 +6,7 @@ one line; --debug shows the traceback. Heavy libraries are imported by the comma
 """
 
 import errno
+import os
 import sys
 import traceback
 from pathlib import Path
@@ -214,6 +215,9 @@ def doctor(home: Home = None) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point: runs one command and exits with its status."""
+    # Threads that wait for each other in a busy loop cost a loaded machine ten times the work; read by OpenMP
+    # when torch is imported, which no command has done yet.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
     if not debug:

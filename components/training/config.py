@@ -36,7 +36,7 @@ class TrainingConfig(BaseModel):
     log_images: int = Field(2_000, gt=0, description="images between two points of the curves")
     precision: Literal["bf16", "no"] = Field("bf16", description="autocast; weights stay float32")
     cpu_threads: int = Field(
-        2, ge=1, description="threads of one process on a CPU; fixed, since the last bits depend on it"
+        1, ge=1, description="threads of one process on a CPU; fixed, since the last bits depend on it"
     )
     compile: bool = Field(False, description="torch.compile the model, in place")
 

@@ -30,7 +30,7 @@ from pipelines.errors import StageFailed
 from pipelines.progress import Progress
 from pipelines.receipts import Counts, PartReceipt, Receipt
 from pipelines.recaption import STAGE, RecaptionConfig
-from pipelines.stage import Input, Stage, StageConfig, Work, run_stage
+from pipelines.stage import Input, Stage, StageConfig, Work, fingerprint, run_stage
 
 COLOURS = {"red": (230, 20, 30), "blue": (30, 60, 235), "green": (20, 165, 45), "white": (250, 250, 250)}
 CONFIG = RecaptionConfig(short_tokens=8, long_tokens=16, batch_size=8)
@@ -39,11 +39,11 @@ ROWS, PARTS = 36, 3
 
 def training(images: int) -> TrainingConfig:
     rates = OptimizerConfig(learning_rate=2e-3, muon_learning_rate=2e-2, warmup_images=64)
-    return TrainingConfig(images=images, batch_size=16, optimizer=rates, ema_halflife_images=0)
+    return TrainingConfig(images=images, batch_size=8, optimizer=rates, ema_halflife_images=0)
 
 
 FITTED = AnnotatorsConfig(
-    captioner_fit=CaptionerFitConfig(width=32, text_depth=1, heads=2, vocabulary=300, training=training(1600)),
+    captioner_fit=CaptionerFitConfig(width=64, text_depth=2, vocabulary=320, training=training(1280)),
     judge_fit=JudgeFitConfig(width=32, text_depth=1, vocabulary=300, context=16, training=training(320)),
 )
 
@@ -225,10 +225,11 @@ def test_when_no_caption_is_good_enough_the_stage_says_so(inputs, tmp_path):
         run(tmp_path, inputs, CONFIG.model_copy(update={"caption_floor": 1.0}))
 
 
-def test_another_prompt_is_another_output(inputs, done, tmp_path):
+def test_another_prompt_is_another_output(inputs, done):
     _, receipt = done
+    assert fingerprint(STAGE, "default", CONFIG, inputs) == receipt.fingerprint
     other = CONFIG.model_copy(update={"long_prompt": "Describe the picture in full."})
-    assert run(tmp_path, inputs, other).fingerprint != receipt.fingerprint
+    assert fingerprint(STAGE, "default", other, inputs) != receipt.fingerprint
 
 
 def test_a_pretrained_captioner_goes_the_same_way(annotators, inputs, done, tmp_path):
