@@ -1,4 +1,4 @@
-"""The recaption stage: true captions beside the alt text, one part out per part in, and bytes that never vary."""
+"""The recaption stage: true captions beside the alt text, part for part, and bytes that never vary."""
 
 import io
 import json
@@ -28,8 +28,8 @@ from pipelines.annotators import AnnotatorsConfig
 from pipelines.engine import Engine
 from pipelines.errors import StageFailed
 from pipelines.progress import Progress
-from pipelines.receipts import Counts, PartReceipt, Receipt
 from pipelines.recaption import STAGE, RecaptionConfig
+from pipelines.receipts import Counts, PartReceipt, Receipt
 from pipelines.stage import Input, Stage, StageConfig, Work, fingerprint, run_stage
 
 COLOURS = {"red": (230, 20, 30), "blue": (30, 60, 235), "green": (20, 165, 45), "white": (250, 250, 250)}
@@ -122,9 +122,17 @@ def annotators(tmp_path_factory) -> dict[str, tuple[Input]]:
 def record(n: int) -> dict[str, Any]:
     image = png(list(COLOURS)[n % 4], n)
     return {
-        "key": record_key(image, str(n)), "image": image, "alt_text": f"alt {n}", "url": f"https://a.example/{n}",
-        "width": 24, "height": 24, "sha256": "0" * 64, "phash": "0" * 16, "language": "en", "judge_score": 0.5,
-    }  # fmt: skip
+        "key": record_key(image, str(n)),
+        "image": image,
+        "alt_text": f"alt {n}",
+        "url": f"https://a.example/{n}",
+        "width": 24,
+        "height": 24,
+        "sha256": "0" * 64,
+        "phash": "0" * 16,
+        "language": "en",
+        "judge_score": 0.5,
+    }
 
 
 def write_filtered(work: Work) -> Iterable[PartReceipt]:
