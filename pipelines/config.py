@@ -32,7 +32,7 @@ SAVED = "run.json"  # HOME/run.json: the config of the last run
 # What only holds on the toy web: its truth is in English, a judge fitted on it has this floor, and a scorer
 # reads its scenes from the pixels.
 ON_THE_TOY_WEB = {
-    "filter": {"alt_text": {"languages": ["en"]}, "judge_floor": 0.0},
+    "filter": {"alt_text": {"languages": ["en"]}, "judge_floor": -0.05},
     "evaluate": {"world": "toy"},
 }
 ON_OTHER_CORPORA = {"evaluate": {"world": "open"}, "promote": {"min_prompt_following": None}}

@@ -253,7 +253,6 @@ def test_a_pretrained_captioner_goes_the_same_way(annotators, inputs, done, tmp_
 
 
 FAULTS = (
-    "recaption.part.before_rename:1",
     "recaption.part.before_rename:4",
     "recaption.part.before_receipt:2",
     "recaption.part_receipt.before_rename:3",
