@@ -42,6 +42,7 @@ def fit_judge(
     from safetensors.torch import save_file
 
     tokenizer = _train_tokenizer((text for image in labelled for text in image.captions), config)
+    tokenizer.save_pretrained(folder)  # before it is used: its last padding would be saved with it
     sizes = _model_config(config, tokenizer)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "judge weights"))
@@ -62,7 +63,6 @@ def fit_judge(
         {name: tensor.contiguous() for name, tensor in trained.ema.state_dict().items()},
         folder / "open_clip_model.safetensors",
     )
-    tokenizer.save_pretrained(folder)
     document = {"model_cfg": sizes, "preprocess_cfg": PREPROCESS}
     (folder / "open_clip_config.json").write_text(json.dumps(document, indent=1) + "\n")
     return trained
