@@ -153,7 +153,7 @@ def test_tiny_blank_and_banner_images_are_what_they_are_called(rows):
         if row["junk_reason"] == "tiny":
             assert max(decoded(row["image"]).size) <= 24
         if row["junk_reason"] == "blank":
-            # A lossy codec leaves a flat colour up to three levels apart (WebP, brown); scenes: over a hundred.
+            # A lossy codec leaves a flat colour up to three levels apart (WebP, brown); a scene, a hundred.
             assert max(np.ptp(np.asarray(decoded(row["image"])), axis=(0, 1))) <= 3
         if row["junk_reason"] == "banner":
             assert decoded(row["image"]).size == (640, 64)
