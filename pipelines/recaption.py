@@ -14,6 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from PIL import Image
 from pydantic import Field
 
 from components.captioning.cleaning import check_caption, clean_caption
@@ -25,6 +26,7 @@ from pipelines.receipts import Counts, PartReceipt, Parts
 from pipelines.stage import Input, Stage, StageConfig, Work
 
 CAPTIONED_FOLDER, REJECTS_FOLDER, FILTERED_FOLDER = "captioned", "rejects", "filtered"
+LARGEST_SIDE = 1536  # pixels; a larger picture is shrunk to it, so that a batch fits into memory
 COMPRESSION = {name: "none" if name == "image" else "zstd" for name in CAPTIONED.names}  # images are packed
 
 
@@ -105,17 +107,28 @@ class CaptionWorker:
         name: str = task["name"]
         if (finished := self.parts.finished(name)) is not None:
             return finished
-        table = pq.ParquetFile(task["path"]).read()
-        check_schema(table.schema, FILTERED, task["path"])
-        rows = table.to_pylist()
-        captioned, refused = self._caption(rows)
+        file = pq.ParquetFile(task["path"])
+        check_schema(file.schema_arrow, FILTERED, task["path"])
+        captioned: list[dict[str, Any]] = []
+        refused: list[dict[str, Any]] = []
+        for batch in file.iter_batches(
+            batch_size=self.config.batch_size
+        ):  # so few pictures are decoded at once
+            self._caption(batch.to_pylist(), captioned, refused)
         return _write(self.parts, name, captioned, refused)
 
-    def _caption(self, rows: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        from components.filtering.images import open_image
-        from components.filtering.labelled import RULES
-
-        pictures = [open_image(row["image"], RULES) for row in rows]
+    def _caption(
+        self, given: Sequence[dict[str, Any]], captioned: list[dict[str, Any]], refused: list[dict[str, Any]]
+    ) -> None:
+        """Caption one batch of records; each is added to `captioned` or to `refused`."""
+        rows, pictures = [], []
+        for row in given:
+            opened = _open(row["image"])
+            if isinstance(opened, Rejection):
+                refused.append(_reject_row(row, opened))
+            else:
+                rows.append(row)
+                pictures.append(opened)
         prepared = [self.judge.prepare(picture) for picture in pictures]
         said: dict[str, list[str]] = {}
         scores: dict[str, Any] = {}
@@ -128,7 +141,6 @@ class CaptionWorker:
             )
             said[style.name] = [clean_caption(answer) for answer in answers]
             scores[style.name] = self.judge.score(prepared, said[style.name]).tolist()
-        captioned, refused = [], []
         extra = {"captioner": self.name, "prompt_hash": prompt_hash(self.config.styles)}
         for i, row in enumerate(rows):
             captions = {f"caption_{name}": texts[i] for name, texts in said.items()}
@@ -138,7 +150,6 @@ class CaptionWorker:
                 captioned.append({**row, **captions, **marks, **extra})
             else:
                 refused.append(_reject_row(row, why))
-        return captioned, refused
 
     def _check(self, captions: Sequence[str], scores: Sequence[float]) -> Rejection | None:
         """Why a record's captions cannot be used; None if they can."""
@@ -149,6 +160,19 @@ class CaptionWorker:
         if floor is not None and min(scores) < floor:
             return Rejection(Reason.CAPTION_SCORE, f"cosine {min(scores):.3f}, the floor is {floor:g}")
         return None
+
+
+def _open(data: bytes | None) -> Image.Image | Rejection:
+    """The picture, no larger than a captioner looks at, or why there is none."""
+    from components.filtering.images import ImageRejected, open_image
+    from components.filtering.labelled import RULES
+
+    try:
+        picture = open_image(data, RULES)
+    except ImageRejected as error:
+        return error.rejection
+    picture.thumbnail((LARGEST_SIDE, LARGEST_SIDE))
+    return picture
 
 
 def _reject_row(row: dict[str, Any], why: Rejection) -> dict[str, Any]:

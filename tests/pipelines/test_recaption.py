@@ -228,6 +228,24 @@ def test_a_caption_below_the_judges_floor_rejects_its_record(done, inputs, tmp_p
     assert floored.counts.kept + floored.counts.rejected == ROWS
 
 
+def test_a_picture_that_cannot_be_opened_is_a_reject_and_stops_nothing(inputs, tmp_path):
+    rows = [record(n) for n in range(20)]
+    rows[3]["image"] = rows[3]["image"][:60]
+
+    def broken(work: Work) -> Iterable[PartReceipt]:
+        table = pa.Table.from_pylist(rows, schema=FILTERED)
+        counts = Counts.model_validate({"in": len(table), "kept": len(table)})
+        yield work.parts.write(
+            "part-00000", {"filtered/part-00000.parquet": partial(pq.write_table, table)}, counts=counts
+        )
+
+    kept = run(tmp_path, {}, StageConfig(), stage=Stage("filter", 1, StageConfig, (), broken))
+    receipt = run(tmp_path, inputs | given("filter", tmp_path, kept))
+    (refused,) = table(tmp_path, receipt, "rejects").to_pylist()
+    assert (refused["key"], refused["reason"]) == (rows[3]["key"], "image_broken")
+    assert receipt.counts.as_dict() == {"in": 20, "kept": 19, "rejected": 1, "errored": 0}
+
+
 def test_when_no_caption_is_good_enough_the_stage_says_so(inputs, tmp_path):
     with pytest.raises(StageFailed, match="no record has a usable caption"):
         run(tmp_path, inputs, CONFIG.model_copy(update={"caption_floor": 1.0}))
