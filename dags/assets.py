@@ -4,12 +4,13 @@ What is fresh is decided by our fingerprints, not by Dagster: an asset whose out
 again with the same data version and does no work.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import dagster as dg
 
-from dags.checks import check_results, check_specs
+from dags.checks import check_results, check_specs, refusal
 from dags.resource import StraightshotRun
+from pipelines.errors import GateRefused
 from pipelines.graph import DATA_STAGES, SOURCES, STAGES
 from pipelines.pipeline import Outcome
 from pipelines.stage import Stage
@@ -73,9 +74,13 @@ def _stage_asset(stage: Stage) -> dg.AssetsDefinition:
         partitions_def=snapshots if stage.name in DATA_STAGES else None,
         check_specs=check_specs(stage.name),
     )
-    def run(straightshot: StraightshotRun) -> dg.MaterializeResult:
-        force = stage.name in straightshot.force
-        return _result(straightshot.pipeline.run_one(stage.name, force=force))
+    def run(straightshot: StraightshotRun) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
+        try:
+            outcome = straightshot.pipeline.run_one(stage.name, force=stage.name in straightshot.force)
+        except GateRefused as refused:
+            yield refusal(str(refused))
+            raise
+        yield _result(outcome)
 
     return run
 

@@ -6,6 +6,7 @@ Ray starts on first use, once per run, so a command that finds everything fresh 
 import json
 import os
 import socket
+import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -75,7 +76,9 @@ class Engine:
             for row in results.iter_rows():
                 done = json.loads(row["result"])
                 if "error" in done:
-                    raise (ConfigError if done["config"] else StageFailed)(done["error"])
+                    told = (ConfigError if done["config"] else StageFailed)(done["error"])
+                    told.add_note(done["traceback"])  # shown by --debug
+                    raise told
                 receipts[done["index"]] = PartReceipt.model_validate(done["receipt"])
                 on_done(receipts[done["index"]])
         except ray.exceptions.RayError as error:
@@ -195,7 +198,8 @@ class _Caller:
 
 def _as_row(error: Exception) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
-    return json.dumps({"error": text, "config": isinstance(error, ConfigError)})
+    where = "".join(traceback.format_exception(error))
+    return json.dumps({"error": text, "config": isinstance(error, ConfigError), "traceback": where})
 
 
 def _check_reachable(address: str) -> None:

@@ -189,9 +189,23 @@ def test_a_refused_model_is_status_3_and_the_champion_stays(straightshot, micro_
         failed = rows(straightshot, micro_home)["promote"]
         assert failed["state"] == "failed" and "gate refused" in failed["why"]
         assert table(said.out)["promote"][0] == "failed"
+        assert gate_says(micro_home) == (False, failed["why"].removeprefix("GateRefused: "))
     finally:  # the HOME is others', too: leave it as it was
         shutil.rmtree(failed["path"])
         assert straightshot("run", "--preset", "micro", "--home", micro_home).status == 0
+
+
+def gate_says(home: Path) -> tuple[bool, str | None]:
+    """The last evaluation of the gate in Dagster's history."""
+    import dagster as dg
+    from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecord
+
+    key = dg.AssetCheckKey(dg.AssetKey("promote"), "gate")
+    with dg.DagsterInstance.from_config(str(home / "dagster"), "command.yaml") as instance:
+        records = instance.event_log_storage.get_asset_check_execution_history(key, limit=1)
+        record: AssetCheckExecutionRecord = records[0]
+        assert record.evaluation is not None
+        return record.evaluation.passed, record.evaluation.description
 
 
 @pytest.mark.parametrize("stage", ["promote"])

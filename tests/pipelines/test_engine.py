@@ -74,6 +74,7 @@ def test_what_a_worker_raises_is_what_the_stage_sees(engine, tmp_path):
     with pytest.raises(StageFailed, match="t1: column 'alt_text' is missing") as raised:
         map_names(engine, tmp_path, [{"name": "t0"}, {"name": "t1", "raise": True}])
     assert len(str(raised.value).splitlines()) == 1
+    assert "in __call__" in raised.value.__notes__[0]  # where, for --debug
 
 
 def test_what_a_worker_raises_when_it_is_built_is_seen_too(engine, tmp_path):

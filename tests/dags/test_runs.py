@@ -1,0 +1,57 @@
+"""Runs that Dagster starts itself, from its page, its schedule or its sensor: the same work."""
+
+import dagster as dg
+import pytest
+
+from dags.assets import snapshots
+from dags.definitions import defs
+from dags.resource import StraightshotRun
+from pipelines.config import load_config, save_config, saved_config
+from pipelines.graph import STAGES
+
+
+@pytest.fixture
+def instance():
+    with dg.instance_for_test() as instance:
+        yield instance
+
+
+def test_a_run_without_settings_goes_on_with_the_last_runs_config(micro_home, instance, monkeypatch):
+    monkeypatch.setenv("STRAIGHTSHOT_HOME", str(micro_home))
+    instance.add_dynamic_partitions(snapshots.name, ["default"])
+    job = defs.resolve_job_def("straightshot")
+    result = job.execute_in_process(instance=instance, partition_key="default")
+    made = {event.asset_key.to_user_string(): event for event in result.get_asset_materialization_events()}
+    assert made.keys() == {"labelled", "corpus", *(stage.name for stage in STAGES)}
+    for stage in STAGES:
+        assert made[stage.name].materialization.metadata["ran"].value is False  # everything was fresh
+    evaluated = {check.check_name for check in result.get_asset_check_evaluations() if check.passed}
+    assert evaluated == {"every_record_ended_once", "gate"}
+
+
+def test_the_partition_is_the_snapshot(tmp_path, monkeypatch):
+    monkeypatch.setenv("STRAIGHTSHOT_HOME", str(tmp_path))
+    save_config(load_config("micro", ["train.images=99"], corpus="toy:7"), tmp_path)
+
+    @dg.asset(partitions_def=snapshots)
+    def look(straightshot: StraightshotRun) -> str:
+        return straightshot.pipeline.config.model_dump_json()
+
+    with dg.instance_for_test() as instance:
+        instance.add_dynamic_partitions(snapshots.name, ["2026-11-20"])
+        result = dg.materialize(
+            [look],
+            instance=instance,
+            partition_key="2026-11-20",
+            resources={"straightshot": StraightshotRun()},
+        )
+    wanted = saved_config(tmp_path).model_copy(update={"snapshot": "2026-11-20"})
+    assert result.output_for_node("look") == wanted.model_dump_json()
+
+
+def test_settings_are_what_the_command_line_says(tmp_path):
+    given = StraightshotRun(
+        home=str(tmp_path), preset="micro", corpus="toy:9", snapshot="s", overrides=["train.images=77"]
+    )
+    config = given.config()
+    assert (config.corpus, config.snapshot, config.train.images) == ("toy:9", "s", 77)
