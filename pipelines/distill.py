@@ -5,48 +5,43 @@
 The training loop, its data and its checkpoints are those of train (learning.py); only the loss is another.
 """
 
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 from pydantic import Field
 
-from components.captioning.blend import Blend
 from components.distillation.config import ConsistencyConfig
-from components.training.config import OptimizerConfig, TrainingConfig
+from components.training.config import OptimizerConfig
 from pipelines.receipts import PartReceipt
-from pipelines.stage import Stage, StageConfig, Work
-from pipelines.train import MODEL
+from pipelines.stage import Stage, Work
+from pipelines.train import MODEL, LearningConfig
+
+if TYPE_CHECKING:
+    from components.generation.model_folder import Model
+    from pipelines.learning import Lesson
 
 
-class DistillConfig(TrainingConfig, StageConfig):
+class DistillConfig(LearningConfig):
     """The student: how the teacher's path is cut, and how long it learns."""
 
     images: int = Field(16_000, gt=0, description="images to see in all")
-    seed: int = Field(0, ge=0)
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=2e-4, muon_learning_rate=2e-3)
     consistency: ConsistencyConfig = ConsistencyConfig()
-    blend: Blend = Blend()
-    cache_mb: int = Field(1024, ge=0, description="decoded images kept in memory, MiB")
 
 
 def run(work: Work) -> list[PartReceipt]:
     """Start from the teacher's averaged weights, distill, save the student's averaged weights."""
-    import copy
-
     from components.diffusion.dit import DiT
-    from components.distillation.consistency import consistency_loss
     from components.generation.model_folder import Model, ModelCard, load_model
-    from pipelines.learning import batches, caption_loader, save_trained, train_tracked
+    from pipelines.learning import indexes, save_trained, train_tracked
 
     config: DistillConfig = work.config
-    teacher = load_model(work.input("train").path / MODEL)
-    student = copy.deepcopy(teacher.network).requires_grad_(True)
-    shards, size = work.inputs["shard"], teacher.card.dit.image_size
-    loader = caption_loader(shards, config, size, config.blend)
-    trained = train_tracked(
-        work,
-        config,
-        student,
-        consistency_loss(config.consistency, teacher.network, teacher.encoder([""])),
-        lambda seen: batches(loader, teacher.encoder, seen),
-    )
+    folder, shards = work.input("train").path / MODEL, indexes(work)
+    teacher = load_model(folder)
+    lesson = _lesson_of(teacher, config, shards, 0, 1)
+    trained = train_tracked(work, lesson, partial(_lesson, folder, config, shards))
     assert isinstance(trained.ema, DiT)
     card = ModelCard(
         kind="consistency",
@@ -56,7 +51,32 @@ def run(work: Work) -> list[PartReceipt]:
         guidance=config.consistency.guidance,
         images_seen=trained.curve[-1].images_seen,
     )
-    return save_trained(work, Model(trained.ema, teacher.encoder, card), trained, loader.samples)
+    return save_trained(work, Model(trained.ema, teacher.encoder, card), trained, lesson.records)
+
+
+def _lesson(folder: Path, config: DistillConfig, shards: Sequence[Path], rank: int, world: int) -> "Lesson":
+    """What one process trains, from the teacher's folder."""
+    from components.generation.model_folder import load_model
+
+    return _lesson_of(load_model(folder), config, shards, rank, world)
+
+
+def _lesson_of(
+    teacher: "Model", config: DistillConfig, shards: Sequence[Path], rank: int, world: int
+) -> "Lesson":
+    import copy
+
+    from components.distillation.consistency import consistency_loss
+    from pipelines.learning import Lesson, batches, caption_loader
+
+    encoder = teacher.encoder
+    loader = caption_loader(shards, config, teacher.card.dit.image_size, rank, world)
+    return Lesson(
+        network=copy.deepcopy(teacher.network).requires_grad_(True),
+        loss=consistency_loss(config.consistency, teacher.network, encoder([""])),
+        data=lambda images_seen: batches(loader, encoder, images_seen),
+        records=loader.samples,
+    )
 
 
 STAGE = Stage(name="distill", version=1, config_type=DistillConfig, inputs=("train", "shard"), run=run)

@@ -36,7 +36,7 @@ class Engine:
     def __init__(self, address: str = "local", workers: int | None = None) -> None:
         self.address = address
         self._workers = workers
-        self._started = False
+        self._started = self._embedded = False
 
     def map_parts(
         self,
@@ -54,7 +54,7 @@ class Engine:
         encoded = [json.dumps({"index": i, "task": task}) for i, task in enumerate(tasks)]
         if not encoded:
             return []
-        self._start()
+        self.start()
         import ray
         from ray.data import ActorPoolStrategy
 
@@ -82,12 +82,30 @@ class Engine:
                 receipts[done["index"]] = PartReceipt.model_validate(done["receipt"])
                 on_done(receipts[done["index"]])
         except ray.exceptions.RayError as error:
-            raise StageFailed(_last_line(error)) from error
+            raise StageFailed(last_line(error)) from error
         return [receipts[i] for i in range(len(encoded))]
+
+    def share_of(self, name: str, processes: int, cpus: int) -> dict[str, float]:
+        """What each of so many processes side by side gets: its CPUs, and a GPU where there are any.
+
+        Raises ConfigError, naming the setting, where this machine can never give it; a cluster may grow.
+        """
+        self.start()
+        import ray
+
+        there = ray.cluster_resources()
+        each = {"CPU": float(cpus)} | ({"GPU": 1.0} if there.get("GPU") else {})
+        for kind, amount in each.items():
+            if self._embedded and processes * amount > there.get(kind, 0):
+                raise ConfigError(
+                    f"{name}: {processes} processes of {amount:g} {kind} each do not fit into the"
+                    f" {there.get(kind, 0):g} {kind}s of this machine; set fewer, or use --ray ADDRESS"
+                )
+        return each
 
     def check(self) -> str:
         """Start Ray, run one task, and say what there is. Raises ConfigError if there is no Ray."""
-        self._start()
+        self.start()
         import ray
 
         assert ray.get(ray.remote(lambda: 1).remote()) == 1
@@ -102,15 +120,18 @@ class Engine:
             ray.shutdown()
             self._started = False
 
-    def _start(self) -> None:
+    def start(self) -> None:
+        """Start Ray, or join it; nothing to do the second time. Raises ConfigError if there is none."""
         if self._started:
             return
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
         os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its C++ side writes past log_to_driver
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads leave the cores to others
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         address = os.environ.get("RAY_ADDRESS") or self.address
+        self._embedded = address == "local"
         if ":" in address:
             _check_reachable(address)
         import logging
@@ -119,7 +140,7 @@ class Engine:
 
         if not ray.is_initialized():
             settings: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-            if address == "local":
+            if self._embedded:
                 settings["num_cpus"] = max(2, os.cpu_count() or 2)
                 settings["object_store_memory"] = OBJECT_STORE_BYTES
                 settings["include_dashboard"] = False
@@ -211,7 +232,7 @@ def _check_reachable(address: str) -> None:
         raise ConfigError(f"no Ray at '{address}' ({error}); start one, or use --ray local") from error
 
 
-def _last_line(error: BaseException) -> str:
+def last_line(error: BaseException) -> str:
     """What Ray's wrappers end in: the error itself, without the tracebacks."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"a Ray worker failed: {lines[-1] if lines else type(error).__name__}; see --debug"

@@ -5,12 +5,12 @@ Imports torch, so the stages import it when they run.
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from components.captioning.blend import Blend
 from components.conditioning.config import LEARNED
 from components.conditioning.text import TextEncoder
 from components.diffusion.dit import DiT
@@ -22,14 +22,35 @@ from components.shards.loader import CAPTION_COLUMNS, ShardLoader
 from components.shards.reader import read_split
 from components.training.checkpoints import Checkpoints
 from components.training.loop import Batch, CurvePoint, LossFunction, Trained, train
+from pipelines.channel import Event
+from pipelines.data_parallel import train_together
 from pipelines.errors import StageFailed
 from pipelines.faults import fault_point
 from pipelines.receipts import Counts, PartReceipt
-from pipelines.stage import Input, Work
+from pipelines.stage import Work
+from pipelines.tracked_run import TrackedRun
 from pipelines.tracking import Tracker
 from pipelines.train import CURVE, MODEL
 
 VOCABULARY_CAPTIONS = 100_000  # captions that a learned vocabulary is fitted on, at most
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What one process trains, and on what. records: in the shards of all processes together."""
+
+    network: DiT
+    loss: LossFunction
+    data: Callable[[int], Iterator[Batch]]
+    records: int
+
+
+Teach = Callable[[int, int], Lesson]  # (rank, world) -> that process's lesson; goes to Ray's workers
+
+
+def indexes(work: Work) -> list[Path]:
+    """The shard indexes of every snapshot."""
+    return [shard.path / INDEX_NAME for shard in work.inputs["shard"]]
 
 
 def build_network(config: Any, encoder: Any) -> DiT:
@@ -42,11 +63,11 @@ def build_network(config: Any, encoder: Any) -> DiT:
         return DiT(config.network.model_copy(update=text))
 
 
-def captions(shards: Sequence[Input]) -> Iterator[str]:
+def captions(shards: Sequence[Path]) -> Iterator[str]:
     """Every caption of the training records, in shard order, up to VOCABULARY_CAPTIONS."""
     left = VOCABULARY_CAPTIONS
-    for shard in shards:
-        for sample in read_split(shard.path / INDEX_NAME, TRAIN):
+    for index in shards:
+        for sample in read_split(index, TRAIN):
             for text in (sample.meta.get(column) for column in CAPTION_COLUMNS.values()):
                 if text and left:
                     left -= 1
@@ -55,14 +76,18 @@ def captions(shards: Sequence[Input]) -> Iterator[str]:
                 return
 
 
-def caption_loader(shards: Sequence[Input], config: Any, image_size: int, blend: Blend) -> ShardLoader:
-    """The exact-resume loader over the shards of every snapshot."""
+def caption_loader(
+    shards: Sequence[Path], config: Any, image_size: int, rank: int, world: int
+) -> ShardLoader:
+    """The exact-resume loader of one process over the shards of every snapshot."""
     return ShardLoader(
-        [shard.path / INDEX_NAME for shard in shards],
+        shards,
         batch_size=config.batch_size,
         image_size=image_size,
         seed=config.seed,
-        blend=blend,
+        blend=config.blend,
+        rank=rank,
+        world=world,
         cache_mb=config.cache_mb,
     )
 
@@ -74,18 +99,54 @@ def batches(loader: ShardLoader, encoder: TextEncoder, images_seen: int) -> Iter
         yield {"x_0": from_pixels(batch.images), "text": text.values, "mask": text.mask}
 
 
-def train_tracked(
-    work: Work,
+def checkpoints_at(folder: Path, stage: str) -> Checkpoints:
+    """The checkpoints under `folder`, with the stage's fault point."""
+    return Checkpoints(folder, before_rename=lambda: fault_point(f"{stage}.checkpoint.before_rename"))
+
+
+def train_lesson(
+    lesson: Lesson,
     config: Any,
-    network: DiT,
-    loss: LossFunction,
-    data: Callable[[int], Iterator[Batch]],
+    *,
+    purpose: str,
+    checkpoints: Checkpoints,
+    on_start: Callable[[int], None],
+    on_batch: Callable[[int, float], None],
+    on_point: Callable[[CurvePoint], None],
 ) -> Trained:
-    """Train with checkpoints under the output, progress on the terminal and curves in MLflow."""
-    store = Checkpoints(
-        work.scratch / "checkpoints",
-        before_rename=lambda: fault_point(f"{work.stage}.checkpoint.before_rename"),
-    )
+    """The training loop on this process's lesson. on_start(images_seen): where it begins or goes on.
+
+    Raises StageFailed when it diverges.
+    """
+
+    def data(images_seen: int) -> Iterator[Batch]:
+        on_start(images_seen)
+        return lesson.data(images_seen)
+
+    try:
+        return train(
+            lesson.network,
+            lesson.loss,
+            data,
+            config,
+            seed=config.seed,
+            purpose=purpose,
+            checkpoints=checkpoints,
+            on_batch=on_batch,
+            on_point=on_point,
+        )
+    except FloatingPointError as error:
+        raise StageFailed(f"{purpose}: {error}") from error
+
+
+def train_tracked(work: Work, lesson: Lesson, teach: Teach) -> Trained:
+    """Train with checkpoints under the output, progress on the terminal and curves in MLflow.
+
+    lesson: what this process trains; with several workers it trains nothing, and reads the result from the
+    last checkpoint of theirs. teach: makes each worker's lesson.
+    """
+    config, folder = work.config, work.scratch / "checkpoints"
+    store = checkpoints_at(folder, work.stage)
     inputs = {
         name if len(given) == 1 else f"{name}-{number}": one.digest
         for name, given in work.inputs.items()
@@ -96,29 +157,63 @@ def train_tracked(
         tracker.run(work.stage, work.fingerprint, params=config.model_dump(), datasets=inputs) as run,
         work.progress.task(work.stage, config.images, "images") as advance,
     ):
-        speeds: list[float] = []
-
-        def on_point(point: CurvePoint) -> None:
-            speeds.append(point.images_per_second)
-            run.log_metrics({**point.values, "images_per_second": speeds[-1]}, step=point.images_seen)
-
-        try:
-            trained = train(
-                network,
-                loss,
-                data,
-                config,
-                seed=config.seed,
-                purpose=work.stage,
-                checkpoints=store,
-                on_batch=lambda images, value: advance(images, f"loss {value:.3f}"),
-                on_point=on_point,
-            )
-        except FloatingPointError as error:
-            raise StageFailed(f"{work.stage}: {error}") from error
+        shown = _Shown(run, advance)
+        if config.workers > 1 and store.images_seen() < config.images:
+            train_together(work, config, teach, folder, shown.event)
+        trained = train_lesson(
+            lesson,
+            config,
+            purpose=work.stage,
+            checkpoints=store,
+            on_start=shown.start,
+            on_batch=shown.batch,
+            on_point=shown.point,
+        )
+        for point in trained.curve:  # those that a killed run had reached and not logged
+            run.log_metrics(point.values, step=point.images_seen)
         work.info["mlflow_run"] = run.id
-    work.info["images_per_second"] = round(sorted(speeds)[len(speeds) // 2], 1) if speeds else None
+    work.info["images_per_second"] = shown.speed
     return trained
+
+
+class _Shown:
+    """Shows a training as it goes, whichever process it goes on in."""
+
+    def __init__(self, run: TrackedRun, advance: Callable[..., None]) -> None:
+        self.run, self.advance = run, advance
+        self.images: int | None = None  # seen so far
+        self.points: dict[int, float] = {}  # images seen -> images per second
+
+    def start(self, images_seen: int) -> None:
+        """It goes on from here; when workers died, that is some way back."""
+        if self.images is not None and images_seen < self.images:
+            self.advance(images_seen - self.images)
+        self.images = images_seen
+
+    def batch(self, images: int, loss: float) -> None:
+        self.images = (self.images or 0) + images
+        self.advance(images, f"loss {loss:.3f}")
+
+    def point(self, point: CurvePoint) -> None:
+        values = {**point.values, "images_per_second": point.images_per_second}
+        if point.images_seen not in self.points:
+            self.run.log_metrics(values, step=point.images_seen)
+        self.points[point.images_seen] = point.images_per_second
+
+    def event(self, event: Event) -> None:
+        """What the first of several workers said."""
+        if "start" in event:
+            self.start(event["start"])
+        elif "point" in event:
+            self.point(CurvePoint(event["point"], event["values"], event["rate"]))
+        else:
+            self.batch(event["images"], event["loss"])
+
+    @property
+    def speed(self) -> float | None:
+        """The median of the points' images per second."""
+        speeds = sorted(self.points.values())
+        return round(speeds[len(speeds) // 2], 1) if speeds else None
 
 
 def save_trained(work: Work, model: Model, trained: Trained, records: int) -> list[PartReceipt]:

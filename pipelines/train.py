@@ -2,31 +2,54 @@
 
     HOME/train/<fingerprint>/model/{config.json, model.safetensors, tokenizer.json}, curve.json
 
-Runs in this process under Accelerate; resumes from its last whole checkpoint, to the bit.
+Runs in this process under Accelerate, or with `workers` in several (data_parallel.py); resumes from its last
+whole checkpoint, to the bit.
 """
 
-from pydantic import Field
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from pydantic import Field, model_validator
 
 from components.captioning.blend import Blend
-from components.conditioning.config import TextConfig
+from components.conditioning.config import LEARNED, TextConfig
 from components.diffusion.config import DiTConfig
 from components.training.config import FlowLossConfig, TrainingConfig
 from pipelines.receipts import PartReceipt
 from pipelines.stage import Stage, StageConfig, Work
 
+if TYPE_CHECKING:
+    from pipelines.learning import Lesson
+
 CURVE, MODEL = "curve.json", "model"  # what the output holds; distill's too
 
 
-class TrainConfig(TrainingConfig, StageConfig):
+class LearningConfig(TrainingConfig, StageConfig):
+    """What train and distill have in common."""
+
+    seed: int = Field(0, ge=0)
+    workers: int = Field(1, ge=1, description="processes that share each batch; on GPUs, one GPU each")
+    blend: Blend = Blend()
+    cache_mb: int = Field(1024, ge=0, description="decoded images kept in memory by each process, MiB")
+
+    @model_validator(mode="after")
+    def _shares_are_even(self) -> Self:
+        if self.batch_size % self.workers:
+            raise ValueError(
+                f"batch_size {self.batch_size} cannot be shared by {self.workers} workers evenly"
+            )
+        return self
+
+
+class TrainConfig(LearningConfig):
     """The teacher: its network, its data, its loss, its training."""
 
     images: int = Field(100_000, gt=0, description="images to see in all")
-    seed: int = Field(0, ge=0)
     network: DiTConfig = DiTConfig()
     text: TextConfig = TextConfig()
     flow: FlowLossConfig = FlowLossConfig()
-    blend: Blend = Blend()
-    cache_mb: int = Field(1024, ge=0, description="decoded images kept in memory, MiB")
     steps: int = Field(50, gt=0, description="Euler steps that the model is sampled with by default")
     guidance: float = Field(3.0, ge=1, description="guidance scale that it is sampled with by default")
 
@@ -36,38 +59,40 @@ def run(work: Work) -> list[PartReceipt]:
     from components.conditioning.text import fit_text_encoder
     from components.diffusion.dit import DiT
     from components.generation.model_folder import Model, ModelCard
-    from components.training.flow_loss import flow_loss
-    from pipelines.learning import (
-        batches,
-        build_network,
-        caption_loader,
-        captions,
-        save_trained,
-        train_tracked,
-    )
+    from pipelines.learning import captions, indexes, save_trained, train_tracked
 
     config: TrainConfig = work.config
-    shards = work.inputs["shard"]
+    shards = indexes(work)
     encoder = fit_text_encoder(config.text, captions(shards))
-    network = build_network(config, encoder)
-    loader = caption_loader(shards, config, config.network.image_size, config.blend)
-    trained = train_tracked(
-        work,
-        config,
-        network,
-        flow_loss(config.flow, encoder([""])),
-        lambda seen: batches(loader, encoder, seen),
-    )
+    learned = encoder if config.text.model == LEARNED else None
+    lesson = _lesson(config, shards, encoder, 0, 1)
+    trained = train_tracked(work, lesson, partial(_lesson, config, shards, learned))
     assert isinstance(trained.ema, DiT)
     card = ModelCard(
         kind="flow",
-        dit=network.config,
+        dit=lesson.network.config,
         text=config.text,
         steps=config.steps,
         guidance=config.guidance,
         images_seen=trained.curve[-1].images_seen,
     )
-    return save_trained(work, Model(trained.ema, encoder, card), trained, loader.samples)
+    return save_trained(work, Model(trained.ema, encoder, card), trained, lesson.records)
+
+
+def _lesson(config: TrainConfig, shards: Sequence[Path], encoder: Any, rank: int, world: int) -> "Lesson":
+    """What one process trains. encoder: None to load the pretrained one that the config names."""
+    from components.conditioning.text import fit_text_encoder
+    from components.training.flow_loss import flow_loss
+    from pipelines.learning import Lesson, batches, build_network, caption_loader
+
+    encoder = encoder or fit_text_encoder(config.text, ())
+    loader = caption_loader(shards, config, config.network.image_size, rank, world)
+    return Lesson(
+        network=build_network(config, encoder),
+        loss=flow_loss(config.flow, encoder([""])),
+        data=lambda images_seen: batches(loader, encoder, images_seen),
+        records=loader.samples,
+    )
 
 
 STAGE = Stage(name="train", version=1, config_type=TrainConfig, inputs=("shard",), run=run)

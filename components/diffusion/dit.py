@@ -42,7 +42,7 @@ class DiT(nn.Module):
         self.text_places = nn.Parameter(PLACE_SCALE * torch.randn(config.text_length, width))
         self.pooled_in = nn.Linear(width, width, bias=False)
         self.time_in = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
+        self.blocks = nn.ModuleList(Block(config, first=depth == 0) for depth in range(config.depth))
         self.modulation = nn.Linear(width, 8 * width)
         self.out = nn.Linear(width, pixels)
         self._initialise()
@@ -86,12 +86,13 @@ class Block(nn.Module):
     Chen 2023), which starts at zero: every block starts as the identity (adaLN-zero, Peebles 2023).
     """
 
-    def __init__(self, config: DiTConfig) -> None:
+    def __init__(self, config: DiTConfig, *, first: bool) -> None:
         super().__init__()
         width, inner = config.width, int(config.width * config.mlp_ratio)
         self.heads = config.heads
         self.modulation = nn.Parameter(torch.zeros(6, width))
-        self.value_mix = nn.Parameter(torch.tensor(0.5))  # value residual (Zhou 2024)
+        # Value residual (Zhou 2024): how much of the first block's values, which itself has none to mix in.
+        self.value_mix = None if first else nn.Parameter(torch.tensor(0.5))
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.query_norm = nn.LayerNorm(width // config.heads, bias=False)  # QK-norm (Dehghani 2023)
         self.key_norm = nn.LayerNorm(width // config.heads, bias=False)
@@ -107,7 +108,9 @@ class Block(nn.Module):
         qkv = self.qkv(modulate(tokens, shift_a, scale_a))
         q, k, v = rearrange(qkv, "b n (three h d) -> three b n h d", three=3, h=self.heads)
         q, k = rotate(self.query_norm(q), rotation), rotate(self.key_norm(k), rotation)
-        values = v if first_values is None else torch.lerp(v, first_values, self.value_mix.to(v.dtype))
+        values = v
+        if first_values is not None and self.value_mix is not None:
+            values = torch.lerp(v, first_values, self.value_mix.to(v.dtype))
         mixed = attend(q, k, values, bias)
         tokens = torch.addcmul(tokens, gate_a, self.attention_out(mixed).to(tokens.dtype))
         hidden = F.silu(self.mlp_in(modulate(tokens, shift_m, scale_m)))

@@ -5,7 +5,6 @@ rectified flow differ in two functions only, and losses and samplers are written
 (components/training, components/distillation) and the samplers.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -116,8 +115,3 @@ def shift_times(t: Tensor, shift: float) -> Tensor:
 def over(t: Tensor, x: Tensor) -> Tensor:
     """t (B,) shaped to multiply x (B, ...)."""
     return t.view(-1, *([1] * (x.ndim - 1)))
-
-
-def log_snr(t: Tensor) -> Tensor:
-    """log(alpha² / sigma²) of rectified flow."""
-    return 2 * torch.log((1 - t) / t.clamp(min=math.ulp(1.0)))

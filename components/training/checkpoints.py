@@ -53,6 +53,10 @@ class Checkpoints:
                 return state
         return None
 
+    def images_seen(self) -> int:
+        """Of the newest checkpoint whose hash verifies; 0 when there is none."""
+        return next((int(folder.name) for folder in reversed(self._folders()) if _verifies(folder)), 0)
+
     def _folders(self) -> list[Path]:
         return sorted(p for p in self.folder.glob("*") if p.name.isdigit())
 

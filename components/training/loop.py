@@ -2,6 +2,7 @@
 
 Time is `images_seen`. Every step draws its randomness from (seed, purpose, images_seen) and asks the data
 for the batch at `images_seen`, so a resumed run sees what an uninterrupted one would have, to the bit.
+Several processes share each batch (processes.py): the same call in each, with its own share as `batches`.
 """
 
 import math
@@ -25,6 +26,7 @@ from components.training.optimizers import (
     learning_rate_factor,
     set_learning_rate,
 )
+from components.training.processes import Processes
 
 Batch = Mapping[str, Any]
 
@@ -75,20 +77,23 @@ def train(
 
     loss(model, batch, generator) -> Losses; batches(images_seen) yields this process's share of the batches
     from there on, a mapping of tensors (moved to the device) and other things (left alone).
-    on_batch(images, loss) is called after every step, on_point at every point of the curve.
-    Raises FloatingPointError when the loss is not finite: nothing hides a diverged run.
+    on_batch(images, loss) is called after every step, on_point at every point of the curve; with several
+    processes all losses are means over them. Only the first process averages weights and writes checkpoints,
+    all of them go on from the same one.
+    Raises FloatingPointError, in every process, when the loss is not finite: nothing hides a diverged run.
     """
     keep_freed_memory()
     # Accelerate's own precision is one for the whole process, and its stages differ: autocast is ours (_Run).
     accelerator = Accelerator(mixed_precision="no")
     run = _Run(model, config, accelerator)
     curve = run.restore(checkpoints)
+    run.processes.agree_on(run.images_seen)
     with _cpu_threads(config.cpu_threads):
         source = batches(run.images_seen)
         while run.images_seen < config.images:
             generator = torch.Generator(accelerator.device)
-            rank = accelerator.process_index
-            generator.manual_seed(derive_seed(seed, purpose, "step", run.images_seen, rank))
+            words = ("step", run.images_seen, run.processes.rank)
+            generator.manual_seed(derive_seed(seed, purpose, *words))
             batch = _to_device(next(source), accelerator.device)
             value = run.step(loss, batch, generator)
             if on_batch is not None:
@@ -97,12 +102,10 @@ def train(
                 curve.append(run.meter.point(run.images_seen))
                 if on_point is not None:
                     on_point(curve[-1])
-            if (
-                checkpoints is not None
-                and run.crossed(config.checkpoint_images)
-                and accelerator.is_main_process
-            ):
-                checkpoints.save(run.images_seen, run.state(curve))
+            if checkpoints is not None and run.crossed(config.checkpoint_images):
+                state = run.state(curve)  # of all processes together
+                if accelerator.is_main_process:
+                    checkpoints.save(run.images_seen, state)
     ema = run.ema.model if run.ema is not None else model
     return Trained(model=model.eval(), ema=ema, curve=tuple(curve))
 
@@ -123,13 +126,14 @@ class _Run:
 
     def __init__(self, model: nn.Module, config: TrainingConfig, accelerator: Accelerator) -> None:
         self.config, self.accelerator, self.images_seen = config, accelerator, 0
+        self.processes = Processes(accelerator)
         self.meter = _Meter()
-        self.bare = model.to(accelerator.device).train()
-        self.ema = EMA(model, config.ema_halflife_images) if config.ema_halflife_images else None
+        self.model = model.to(accelerator.device).train()
+        averaged = config.ema_halflife_images and accelerator.is_main_process
+        self.ema = EMA(model, config.ema_halflife_images) if averaged else None
         self.optimizers = build_optimizers(model, config.optimizer)
         if config.compile:
             model.compile()
-        self.model = accelerator.prepare(model) if accelerator.num_processes > 1 else model
 
     def step(self, loss: LossFunction, batch: Batch, generator: torch.Generator) -> float:
         config = self.config
@@ -138,23 +142,22 @@ class _Run:
         with torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
             losses = loss(self.model, batch, generator)
         self.accelerator.backward(losses.loss)
-        norm = nn.utils.clip_grad_norm_(self.bare.parameters(), config.optimizer.clip_norm)
-        value = float(losses.loss.detach())
+        means = self.processes.average(self.model.parameters(), {**losses.metrics, "loss": losses.loss})
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.optimizer.clip_norm)
+        value = means["loss"]
         if not (torch.isfinite(norm) and math.isfinite(value)):
             raise FloatingPointError(
                 f"training diverged at {self.images_seen:,} images (loss {value}, gradient {float(norm)})"
                 "; lower the learning rate"
             )
         for optimizer in self.optimizers:
-            optimizer.step()
+            self.processes.step(optimizer)
             optimizer.zero_grad(set_to_none=True)
         self.images_seen += config.batch_size
         if self.ema is not None:
-            self.ema.update(self.bare, self.images_seen, config.batch_size)
+            self.ema.update(self.model, self.images_seen, config.batch_size)
         self.meter.add(
-            {"loss": value, "grad_norm": float(norm), "learning_rate": factor}
-            | {name: float(metric.detach()) for name, metric in losses.metrics.items()},
-            config.batch_size,
+            {"loss": value, "grad_norm": float(norm), "learning_rate": factor} | means, config.batch_size
         )
         return value
 
@@ -164,9 +167,11 @@ class _Run:
         return self.images_seen // every > before // every or self.images_seen >= self.config.images
 
     def state(self, curve: list[CurvePoint]) -> dict[str, Any]:
+        for optimizer in self.optimizers:
+            self.processes.gather_state(optimizer)
         return {
             "images_seen": self.images_seen,
-            "model": self.bare.state_dict(),
+            "model": self.model.state_dict(),
             "ema": self.ema.model.state_dict() if self.ema is not None else {},
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "curve": [(point.images_seen, point.values) for point in curve],
@@ -179,7 +184,7 @@ class _Run:
         if state is None:
             return []
         self.images_seen = state["images_seen"]
-        self.bare.load_state_dict(state["model"])
+        self.model.load_state_dict(state["model"])
         if self.ema is not None:
             self.ema.model.load_state_dict(state["ema"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):

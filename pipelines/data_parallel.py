@@ -1,0 +1,144 @@
+"""One training in several processes that share each batch: Ray Train outside, Accelerate inside.
+
+Ray Train places the processes and has them find each other; what they reach lies in our own checkpoints, so
+a killed one costs the way from the last of them. Its own storage is not used. Called by learning.py.
+"""
+
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipelines.channel import Event, Listener, Speaker
+from pipelines.engine import WORKER_RESTARTS, last_line
+from pipelines.errors import StageFailed, StraightshotError
+from pipelines.stage import Work
+
+if TYPE_CHECKING:
+    from pipelines.learning import Teach
+
+LISTEN_SECONDS, CLEAN_UP_SECONDS = 0.2, 30
+SETTINGS = {  # Ray Train's, unless the user set them; the driver's environment is where it reads them
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # it is how soon an end or a death is seen
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a process more; what it would save, our checkpoints do
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+}
+
+
+@dataclass(frozen=True)
+class _Share:
+    """What every process of one attempt is told. channel: where it reports to."""
+
+    stage: str
+    config: Any
+    teach: "Teach"
+    checkpoints: Path
+    channel: Path
+    on_gpu: bool
+
+
+def train_together(
+    work: Work, config: Any, teach: "Teach", checkpoints: Path, on_event: Callable[[Event], None]
+) -> None:
+    """Train in `config.workers` processes until the last checkpoint is under `checkpoints`.
+
+    teach(rank, world) makes a process's network, loss and data. on_event gets what the first process says:
+    {"start": images}, {"images": n, "loss": mean} after every step, {"point": ...} at every point of the
+    curve. A worker that dies starts the whole again from the last checkpoint, a few times.
+    Raises ConfigError where the workers can never fit, StageFailed with a worker's own words, or when its
+    process died more often than WORKER_RESTARTS.
+    """
+    each = work.engine.share_of(f"{work.stage}.workers", config.workers, config.cpu_threads)
+    for attempt in range(WORKER_RESTARTS + 1):
+        channel = work.scratch / f"said-{work.run_id}-{attempt}"
+        share = _Share(work.stage, config, teach, checkpoints, channel, on_gpu="GPU" in each)
+        failure = _attempt(share, each, work.scratch / "ray", on_event)
+        if failure is None:
+            return
+    raise StageFailed(
+        f"{work.stage}: the {config.workers} workers failed {WORKER_RESTARTS + 1} times; run the same command"
+        f" again to go on from the last checkpoint (at last {failure})"
+    )
+
+
+def _attempt(
+    share: _Share, each: dict[str, float], storage: Path, on_event: Callable[[Event], None]
+) -> str | None:
+    """Train once; None when it came to its end, else the line that says what went wrong."""
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
+    from ray.exceptions import RayError
+    from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
+    from ray.train.torch import TorchTrainer
+
+    limits: Any = {"max_failures": 0, "controller_failure_limit": WORKER_RESTARTS}
+    settings: Any = {"worker_runtime_env": {"env_vars": {"OMP_WAIT_POLICY": "PASSIVE"}}}
+    trainer = TorchTrainer(
+        lambda: _work(share),
+        scaling_config=ScalingConfig(
+            num_workers=share.config.workers, use_gpu=share.on_gpu, resources_per_worker=each
+        ),
+        run_config=RunConfig(
+            name=share.stage,
+            storage_path=str(storage.absolute()),
+            failure_config=FailureConfig(**limits),
+            **settings,
+        ),
+    )
+    failures: list[str] = []
+
+    def fit() -> None:
+        try:
+            trainer.fit()
+        except (TrainingFailedError, RayError) as error:
+            failures.append(last_line(error))
+
+    # Not in the main thread, where it would take over Ctrl-C.
+    thread = threading.Thread(target=fit, name="ray-train", daemon=True)
+    thread.start()
+    try:
+        _follow(thread, Listener(share.channel), on_event)
+    except StraightshotError:
+        thread.join(CLEAN_UP_SECONDS)  # the other workers are being stopped
+        raise
+    return failures[0] if failures else None
+
+
+def _follow(thread: threading.Thread, listener: Listener, on_event: Callable[[Event], None]) -> None:
+    """Pass on what the first worker says until the training is over. Raises what any of them told."""
+    running = True
+    while running:
+        thread.join(LISTEN_SECONDS)
+        running = thread.is_alive()  # asked first: what is said last is heard, too
+        for who, event in listener.heard():
+            if who == "0":
+                on_event(event)
+
+
+def _work(share: _Share) -> None:
+    """One process's part, in a Ray worker."""
+    if not share.on_gpu:
+        os.environ["ACCELERATE_USE_CPU"] = "true"  # without it Accelerate looks for several GPUs only
+    from ray.train import get_context
+
+    from pipelines.learning import checkpoints_at, train_lesson
+
+    context = get_context()
+    rank, world = context.get_world_rank(), context.get_world_size()
+    speaker = Speaker(share.channel, str(rank))
+    with speaker.telling_errors():
+        train_lesson(
+            share.teach(rank, world),
+            share.config,
+            purpose=share.stage,
+            checkpoints=checkpoints_at(share.checkpoints, share.stage),
+            on_start=lambda images: speaker.say(start=images),
+            on_batch=lambda images, loss: speaker.say(images=images, loss=loss),
+            on_point=lambda point: speaker.say(
+                point=point.images_seen, values=point.values, rate=point.images_per_second
+            ),
+        )
