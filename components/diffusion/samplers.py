@@ -46,8 +46,13 @@ def euler(velocity: Velocity, noise: Tensor, steps: int) -> Tensor:
     times = torch.linspace(1, 0, steps + 1, device=noise.device)
     x = noise
     for t, s in pairwise(times):
-        x = x + (s - t) * velocity(x, t.expand(len(x)))
+        x = euler_step(velocity, x, t.expand(len(x)), s.expand(len(x)))
     return x
+
+
+def euler_step(velocity: Velocity, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
+    """One first-order step from t to s, both (B,)."""
+    return x + over(s - t, x) * velocity(x, t)
 
 
 def heun_step(velocity: Velocity, x: Tensor, t: Tensor, s: Tensor) -> Tensor:

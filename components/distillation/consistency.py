@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from components.conditioning.text import TextTokens
 from components.diffusion.dit import DiT
-from components.diffusion.process import over, rectified_flow, velocity_of_x_hat
-from components.diffusion.samplers import guided_velocity, heun_step
+from components.diffusion.process import over, rectified_flow, shift_times, velocity_of_x_hat
+from components.diffusion.samplers import euler_step, guided_velocity, heun_step
 from components.distillation.config import ConsistencyConfig
 from components.training.loop import Batch, Losses, LossFunction
 
@@ -22,23 +22,27 @@ HUBER = 0.00054  # times sqrt(dimensions): the pseudo-Huber constant (Song 2023b
 
 
 def consistency_loss(config: ConsistencyConfig, teacher: DiT, null: TextTokens) -> LossFunction:
-    """|| f(x_t, t) - sg f(x_s, s) || / t, x_s a guided Heun step of the teacher from x_t (Song 2023, Eq. 10).
+    """|| f(x_t, t) - sg f(x_s, s) || / t, x_s a guided step of the teacher from x_t (Song 2023, Eq. 10).
 
-    t is one of the even times n / intervals, s the one before; the norm is pseudo-Huber over the sample.
+    t is one of the shifted times n / intervals, s the one before; the norm is pseudo-Huber over the sample.
     The target is the stop-gradient of the student itself, as in iCT. Batches: see flow_loss.
+
+    Euler's step is DDIM's here, exact where the teacher's x_0 stays: with the demo's teacher 8 of them end
+    nearer to its path than 8 of Heun's (2.0 against 3.8, median over images of the distance), at half the cost.
     """
     process = rectified_flow()
+    step = {"euler": euler_step, "heun": heun_step}[config.solver]
 
     def loss(model: nn.Module, batch: Batch, generator: torch.Generator) -> Losses:
         x_0, device = batch["x_0"], batch["x_0"].device
         text = TextTokens(batch["text"], batch["mask"])
         n = torch.randint(1, config.intervals + 1, (len(x_0),), generator=generator, device=device)
-        t, s = n / config.intervals, (n - 1) / config.intervals
+        t, s = (shift_times(k / config.intervals, config.shift) for k in (n, n - 1))
         eps = torch.randn(x_0.shape, generator=generator, device=device)
         x_t = process.sample(x_0, eps, t).x_t
         with torch.no_grad():
             velocity = guided_velocity(teacher.to(device), text, null.to(device), config.guidance)
-            x_s = heun_step(velocity, x_t, t, s)
+            x_s = step(velocity, x_t, t, s)
             target = consistency_map(model, x_s, s, text)
         distance = (consistency_map(model, x_t, t, text) - target).flatten(1)
         return Losses((pseudo_huber(distance) / t).mean())

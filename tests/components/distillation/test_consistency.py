@@ -54,8 +54,11 @@ def batch(count: int = 512) -> dict[str, Tensor]:
     return {"x_0": x_0, "text": ids, "mask": torch.ones(count, 3, dtype=torch.bool)}
 
 
-def value(student: nn.Module, intervals: int = 16, guidance: float = GUIDANCE, count: int = 512) -> Tensor:
-    config = ConsistencyConfig(intervals=intervals, guidance=guidance)
+def value(
+    student: nn.Module, intervals: int = 16, guidance: float = GUIDANCE, count: int = 512, **settings
+) -> Tensor:
+    settings = {"solver": "heun", "shift": 1.0} | settings
+    config = ConsistencyConfig(intervals=intervals, guidance=guidance, **settings)
     loss = consistency_loss(config, GaussianTeacher(), NULL)
     return loss(student, batch(count), torch.Generator().manual_seed(0)).loss
 
@@ -96,6 +99,25 @@ def test_the_guided_teacher_s_own_map_is_a_fixed_point():
     for bias in (-0.1, 0.1):  # f + bias is not constant: it must be x at the data
         assert value(ExactStudent(bias)).item() > 100 * losses[16]
     assert value(ExactStudent(), guidance=1.0).item() > 100 * losses[16]  # the end of another path
+
+
+def test_euler_is_of_first_order_and_ends_on_the_same_path():
+    losses = {n: value(ExactStudent(), n, solver="euler").item() for n in (4, 8, 16)}
+    for n in (4, 8):  # a step's error falls fourfold, and the mean of 1/t rises a little
+        assert losses[n] / 4 < losses[2 * n] < losses[n] / 2.5
+    assert value(ExactStudent(0.5), solver="euler").item() > 3 * losses[16]
+
+
+def test_shifted_times_are_finer_near_the_noise():
+    asked: list[Tensor] = []
+
+    class Asked(ExactStudent):
+        def forward(self, x, t, text):
+            asked.append(t)
+            return super().forward(x, t, text)
+
+    value(Asked(), 3, solver="euler", shift=2.0)
+    assert torch.cat(asked).unique().tolist() == pytest.approx([0, 2 / 4, 4 / 5, 1])  # 2 u / (1 + u)
 
 
 def test_a_wrong_end_costs_its_distance():
