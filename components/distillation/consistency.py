@@ -27,8 +27,8 @@ def consistency_loss(config: ConsistencyConfig, teacher: DiT, null: TextTokens) 
     t is one of the shifted times n / intervals, s the one before; the norm is pseudo-Huber over the sample.
     The target is the stop-gradient of the student itself, as in iCT. Batches: see flow_loss.
 
-    Euler's step is DDIM's here, exact where the teacher's x_0 stays: with the demo's teacher 8 of them end
-    nearer to its path than 8 of Heun's (2.0 against 3.8, median over images of the distance), at half the cost.
+    Euler's step is DDIM's here, exact where the teacher's x_0 stays: 8 of them end nearer to the path of the
+    demo's teacher than 8 of Heun's (2.0 against 3.8, the images' median distance), at half the cost.
     """
     process = rectified_flow()
     step = {"euler": euler_step, "heun": heun_step}[config.solver]
