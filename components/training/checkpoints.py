@@ -42,7 +42,7 @@ class Checkpoints:
         temporary.replace(final)
         _fsync(self.folder)
         for old in self._folders():
-            if old != final:
+            if old < final:  # a worker that outlives its run for a second must not remove the next run's
                 shutil.rmtree(old)
 
     def latest(self) -> dict[str, Any] | None:

@@ -3,16 +3,14 @@
 Starting them takes long, so one run is everything at once: its driver is killed, then one of its workers.
 """
 
-import os
-import signal
 import subprocess
 import sys
-import threading
 import time
 from functools import partial
 from itertools import islice
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
@@ -72,29 +70,34 @@ def run_train(home: Path, engine: Engine, tracking: str, progress: Progress, **s
     )
 
 
-def die(folder: str, tracking: str) -> None:
-    """A driver: one run that nothing disturbs, and one that it dies of after the first checkpoint."""
-    engine, home = Engine(), Path(folder) / "killed"
-    run_train(Path(folder) / "whole", engine, tracking, Progress(quiet=True))
+def checkpoints(home: Path) -> list[Path]:
+    """Those that are whole."""
+    found = home.glob("train/*/scratch/checkpoints/*")
+    return [path for path in found if path.name.isdigit()]
 
-    def kill() -> None:
-        while not list(home.glob(f"train/*/scratch/checkpoints/{12 * BATCH:012d}")):
-            time.sleep(0.01)
-        os.kill(os.getpid(), signal.SIGKILL)
 
-    threading.Thread(target=kill, daemon=True).start()
-    run_train(home, engine, tracking, Progress(quiet=True))
+def drive(folder: str, tracking: str) -> None:
+    """A driver: one run that nothing disturbs, and one that it will be killed in."""
+    engine = Engine()
+    for name in ("whole", "killed"):
+        run_train(Path(folder) / name, engine, tracking, Progress(quiet=True))
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """What `die` left behind."""
+    """What `drive` left behind when all its processes died after the second run's first checkpoint."""
     folder = tmp_path_factory.mktemp("together")
-    script = "import sys; from tests.pipelines import test_data_parallel as t; t.die(*sys.argv[1:])"
+    script = "import sys; from tests.pipelines import test_data_parallel as t; t.drive(*sys.argv[1:])"
     command = [sys.executable, "-c", script, str(folder), f"sqlite:///{folder}/mlflow.db"]
-    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
-    assert done.returncode == -signal.SIGKILL, done.stderr[-3000:]
-    assert done.stdout + done.stderr == "", "Ray prints nothing on the terminal"
+    told = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    driver = subprocess.Popen(command, cwd=Path(__file__).parents[2], **told)
+    while driver.poll() is None and not checkpoints(folder / "killed"):
+        time.sleep(0.01)
+    assert driver.poll() is None, driver.communicate()[0][-3000:]
+    workers = psutil.Process(driver.pid).children(recursive=True)
+    for process in (driver, *workers):
+        process.kill()
+    assert driver.communicate()[0] == "", "Ray prints nothing on the terminal"
     return folder
 
 
@@ -117,8 +120,7 @@ def monkeypatch_module():
 
 def test_driver_and_workers_killed_and_run_again_give_the_same_bytes(folder, engine):
     tracking, progress = f"sqlite:///{folder}/mlflow.db", Heard()
-    there = (folder / "killed" / "train").glob("*/scratch/checkpoints/*")
-    (begun,) = [path for path in there if path.name.isdigit()]
+    begun = max(checkpoints(folder / "killed"))
     assert int(begun.name) < TRAINING["images"]
     resumed = run_train(folder / "killed", engine, tracking, progress)
     whole = run_train(folder / "whole", engine, tracking, Progress(quiet=True))
