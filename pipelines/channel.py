@@ -1,18 +1,17 @@
 """What workers say while they work: lines of a file each, which the driver follows.
 
 The files lie under the output, where every node sees them as it sees HOME, so there is no process to start
-for them, and what a killed worker said last is kept. Used by data_parallel.py and side_by_side.py.
+for them, and what a killed worker said last is kept. Used by data_parallel.py.
 """
 
 import json
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from pipelines.engine import RAISED
-from pipelines.errors import ConfigError, StageFailed
+from pipelines.errors import raise_told, told_error
 
 Event = dict[str, Any]
 
@@ -35,9 +34,7 @@ class Speaker:
         try:
             yield
         except RAISED as error:
-            text = " ".join(str(error).split()) or type(error).__name__
-            where = "".join(traceback.format_exception(error))
-            self.say(error=text, config=isinstance(error, ConfigError), traceback=where)
+            self.say(**told_error(error))
             raise
 
 
@@ -58,8 +55,5 @@ class Listener:
             self._read[path] = self._read.get(path, 0) + len(whole) + len(newline)
             found += [(path.stem, json.loads(line)) for line in whole.splitlines()]
         for _, event in found:
-            if "error" in event:
-                told = (ConfigError if event["config"] else StageFailed)(event["error"])
-                told.add_note(event["traceback"])  # shown by --debug
-                raise told
+            raise_told(event)
         return found

@@ -6,14 +6,13 @@ Ray starts on first use, once per run, so a command that finds everything fresh 
 import json
 import os
 import socket
-import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol
 
 from components.memory import keep_freed_memory
-from pipelines.errors import ConfigError, StageFailed, StraightshotError
+from pipelines.errors import ConfigError, StageFailed, StraightshotError, raise_told, told_error
 from pipelines.receipts import PartReceipt
 
 OBJECT_STORE_BYTES = 256 * 2**20  # fragments travel by name, so the store holds receipts only
@@ -75,10 +74,7 @@ class Engine:
         try:
             for row in results.iter_rows():
                 done = json.loads(row["result"])
-                if "error" in done:
-                    told = (ConfigError if done["config"] else StageFailed)(done["error"])
-                    told.add_note(done["traceback"])  # shown by --debug
-                    raise told
+                raise_told(done)
                 receipts[done["index"]] = PartReceipt.model_validate(done["receipt"])
                 on_done(receipts[done["index"]])
         except ray.exceptions.RayError as error:
@@ -190,7 +186,7 @@ def _restarts() -> dict[str, int]:
 class _Caller:
     """Adapts a Worker to Ray Data: one row in (a task), one row out (its receipt, or what was wrong).
 
-    What a worker raises for the user comes back as a row: through Ray only the text of its traceback would.
+    What a worker raises for the user comes back as a row (errors.told_error).
     """
 
     def __init__(self, worker: type[Worker], setup: dict[str, Any]) -> None:
@@ -200,7 +196,7 @@ class _Caller:
         try:
             self.worker = worker(**setup)
         except RAISED as error:
-            self.broken = _as_row(error)
+            self.broken = json.dumps(told_error(error))
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
         return {"result": [self._one(json.loads(str(encoded))) for encoded in batch["task"]]}
@@ -211,16 +207,10 @@ class _Caller:
         try:
             receipt = self.worker(given["task"])
         except RAISED as error:
-            return _as_row(error)
+            return json.dumps(told_error(error))
         return json.dumps(
             {"index": given["index"], "receipt": receipt.model_dump(mode="json", by_alias=True)}
         )
-
-
-def _as_row(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    where = "".join(traceback.format_exception(error))
-    return json.dumps({"error": text, "config": isinstance(error, ConfigError), "traceback": where})
 
 
 def _check_reachable(address: str) -> None:

@@ -1,7 +1,11 @@
 """What can go wrong for a user, each with its exit status; everything else is a bug of ours.
 
-Raised by the stages and the config, printed as one line by the command.
+Raised by the stages and the config, printed as one line by the command. Across processes they go as
+`told_error`: through Ray only the text of a traceback would come.
 """
+
+import traceback
+from typing import Any
 
 
 class StraightshotError(Exception):
@@ -28,3 +32,20 @@ class GateRefused(StraightshotError):
     """A quality gate said no; nothing was promoted."""
 
     exit_status = 3
+
+
+def told_error(error: Exception) -> dict[str, Any]:
+    """A worker's error in words, as JSON takes them: its line, whose fault it is, and where it was raised."""
+    return {
+        "error": " ".join(str(error).split()) or type(error).__name__,
+        "config": isinstance(error, ConfigError),
+        "traceback": "".join(traceback.format_exception(error)),
+    }
+
+
+def raise_told(told: dict[str, Any]) -> None:
+    """Raise what a worker told by `told_error`, if it told an error; its traceback is a note, for --debug."""
+    if "error" in told:
+        error = (ConfigError if told["config"] else StageFailed)(told["error"])
+        error.add_note(told["traceback"])
+        raise error

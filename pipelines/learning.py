@@ -169,8 +169,9 @@ def train_tracked(work: Work, lesson: Lesson, teach: Teach) -> Trained:
             on_batch=shown.batch,
             on_point=shown.point,
         )
-        for point in trained.curve:  # those that a killed run had reached and not logged
-            run.log_metrics(point.values, step=point.images_seen)
+        for point in trained.curve:
+            if point.images_seen not in shown.points:  # a killed run reached it, and may not have logged it
+                run.log_metrics(point.values, step=point.images_seen)
         work.info["mlflow_run"] = run.id
     work.info["images_per_second"] = shown.speed
     return trained

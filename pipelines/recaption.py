@@ -111,9 +111,7 @@ class CaptionWorker:
         check_schema(file.schema_arrow, FILTERED, task["path"])
         captioned: list[dict[str, Any]] = []
         refused: list[dict[str, Any]] = []
-        for batch in file.iter_batches(
-            batch_size=self.config.batch_size
-        ):  # so few pictures are decoded at once
+        for batch in file.iter_batches(self.config.batch_size):  # so few pictures are decoded at once
             self._caption(batch.to_pylist(), captioned, refused)
         return _write(self.parts, name, captioned, refused)
 

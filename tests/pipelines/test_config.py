@@ -134,4 +134,4 @@ def test_a_saved_config_that_no_longer_fits_is_said_in_one_line(tmp_path: Path, 
 def test_a_config_is_frozen():
     config: RunConfig = load_config("micro")
     with pytest.raises(ValueError, match="frozen"):
-        config.seed = 3  # type: ignore[misc]
+        config.seed = 3  # type: ignore[misc]  # what the types forbid is what is tried

@@ -5,7 +5,6 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +24,9 @@ from pipelines.engine import Engine
 from pipelines.errors import StageFailed
 from pipelines.filter import STAGE, FilterConfig
 from pipelines.progress import Progress
-from pipelines.receipts import PartReceipt, Receipt
+from pipelines.receipts import Receipt
 from pipelines.stage import SCRATCH, Input, run_stage
+from tests.pipelines.one_by_one import OneByOne
 
 ROWS, SEED = 360, 3
 CONFIG = FilterConfig(rows_per_fragment=64, alt_text=AltTextRules(languages=("en",)))
@@ -36,30 +36,6 @@ CLIP = {
     "vision_cfg": {"image_size": 16, "layers": 1, "width": 16, "head_width": 8, "patch_size": 8},
     "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 8, "heads": 1, "layers": 1},
 }
-
-
-class OneByOne(Engine):
-    """The engine's contract without Ray: the tasks in this process, forwards or backwards."""
-
-    def __init__(self, *, backwards: bool = False) -> None:
-        super().__init__()
-        self.backwards = backwards
-
-    def map_parts(
-        self,
-        worker: Callable[..., Any],
-        tasks: Iterable[Any],
-        *,
-        setup: Mapping[str, Any],
-        on_done: Callable[[PartReceipt], None],
-    ) -> list[PartReceipt]:
-        work = worker(**setup)
-        step = -1 if self.backwards else 1
-        encoded = [json.dumps(task) for task in tasks]  # tasks must live as JSON
-        receipts = [work(json.loads(task)) for task in encoded[::step]]
-        for receipt in receipts:
-            on_done(receipt)
-        return receipts[::step]
 
 
 @pytest.fixture(scope="module")
@@ -201,9 +177,9 @@ FAULTS = (
 KILLED_RUNS = """
 import json, os, sys
 from pathlib import Path
-tests, corpus, annotators, faults = sys.argv[1], sys.argv[2], Path(sys.argv[3]), json.loads(sys.argv[4])
-sys.path.insert(0, tests)
-import test_filter
+root, corpus, annotators, faults = sys.argv[1], sys.argv[2], Path(sys.argv[3]), json.loads(sys.argv[4])
+sys.path.insert(0, root)
+from tests.pipelines import test_filter
 from pipelines.faults import FAULT_VARIABLE
 for home, fault in faults.items():
     child = os.fork()
@@ -220,7 +196,8 @@ def test_killed_anywhere_and_run_again_gives_the_same_bytes(small: str, annotato
     receipt = run(home, small, annotators, SMALL)
     homes = {fault: tmp_path / fault.replace(":", "-") for fault in FAULTS}
     faults = json.dumps({str(path): fault for fault, path in homes.items()})
-    command = [sys.executable, "-c", KILLED_RUNS, str(Path(__file__).parent), small, str(annotators), faults]
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-c", KILLED_RUNS, str(root), small, str(annotators), faults]
     ended = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300).stdout
     assert ended.splitlines() == [f"{fault} {-signal.SIGKILL}" for fault in FAULTS]
     for path in homes.values():

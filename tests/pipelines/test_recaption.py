@@ -1,11 +1,10 @@
 """The recaption stage: true captions beside the alt text, part for part, and bytes that never vary."""
 
 import io
-import json
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ from pipelines.progress import Progress
 from pipelines.recaption import STAGE, RecaptionConfig
 from pipelines.receipts import Counts, PartReceipt, Receipt
 from pipelines.stage import Input, Stage, StageConfig, Work, fingerprint, run_stage
+from tests.pipelines.one_by_one import OneByOne
 
 COLOURS = {"red": (230, 20, 30), "blue": (30, 60, 235), "green": (20, 165, 45), "white": (250, 250, 250)}
 CONFIG = RecaptionConfig(short_tokens=8, long_tokens=16, batch_size=8)
@@ -46,29 +46,6 @@ FITTED = AnnotatorsConfig(
     captioner_fit=CaptionerFitConfig(width=64, text_depth=2, vocabulary=320, training=training(1280)),
     judge_fit=JudgeFitConfig(width=32, text_depth=1, vocabulary=300, context=16, training=training(320)),
 )
-
-
-class OneByOne(Engine):
-    """The engine's contract without Ray: the tasks in this process, forwards or backwards."""
-
-    def __init__(self, *, backwards: bool = False) -> None:
-        super().__init__()
-        self.step = -1 if backwards else 1
-
-    def map_parts(
-        self,
-        worker: Callable[..., Any],
-        tasks: Iterable[Any],
-        *,
-        setup: Mapping[str, Any],
-        on_done: Callable[[PartReceipt], None],
-    ) -> list[PartReceipt]:
-        work = worker(**setup)
-        encoded = [json.dumps(task) for task in tasks]
-        receipts = [work(json.loads(task)) for task in encoded[:: self.step]]
-        for receipt in receipts:
-            on_done(receipt)
-        return receipts[:: self.step]
 
 
 def png(colour: str, shade: int) -> bytes:
@@ -282,7 +259,7 @@ KILLED_RUNS = """
 import os, pickle, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-import test_recaption
+from tests.pipelines import test_recaption
 from pipelines.faults import FAULT_VARIABLE
 inputs, faults = pickle.loads(Path(sys.argv[2]).read_bytes())
 for home, fault in faults.items():
@@ -302,7 +279,7 @@ def test_killed_anywhere_and_run_again_gives_the_same_bytes(inputs, done, tmp_pa
     homes = {fault: tmp_path / fault.replace(":", "-") for fault in FAULTS}
     told = tmp_path / "told.pickle"
     told.write_bytes(pickle.dumps((inputs, {str(path): fault for fault, path in homes.items()})))
-    command = [sys.executable, "-c", KILLED_RUNS, str(Path(__file__).parent), str(told)]
+    command = [sys.executable, "-c", KILLED_RUNS, str(Path(__file__).parents[2]), str(told)]
     ended = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300).stdout
     assert ended.splitlines() == [f"{fault} {-signal.SIGKILL}" for fault in FAULTS]
     for path in homes.values():

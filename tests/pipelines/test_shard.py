@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -28,35 +27,13 @@ from pipelines.engine import Engine
 from pipelines.errors import StageFailed
 from pipelines.faults import FAULT_VARIABLE
 from pipelines.progress import Progress
-from pipelines.receipts import Counts, FileEntry, PartReceipt, Receipt, content_digest, sha256_file
+from pipelines.receipts import Counts, FileEntry, Receipt, content_digest, sha256_file
 from pipelines.shard import STAGE, ShardConfig
 from pipelines.stage import Input, run_stage
+from tests.pipelines.one_by_one import OneByOne
 
 CONFIG = ShardConfig(samples_per_tar=20, tars_per_group=2, holdout_fraction=0.1)
 FAULTS = ("shard.part.before_rename", "shard.part.before_receipt", "shard.receipt.before_rename")
-
-
-class OneByOne(Engine):
-    """The engine's contract without Ray: the tasks in this process, forwards or backwards."""
-
-    def __init__(self, *, backwards: bool = False) -> None:
-        super().__init__()
-        self.backwards = backwards
-
-    def map_parts(
-        self,
-        worker: Callable[..., Any],
-        tasks: Iterable[Any],
-        *,
-        setup: Mapping[str, Any],
-        on_done: Callable[[PartReceipt], None],
-    ) -> list[PartReceipt]:
-        work = worker(**setup)
-        step = -1 if self.backwards else 1
-        receipts = [work(task) for task in list(tasks)[::step]]
-        for receipt in receipts:
-            on_done(receipt)
-        return receipts[::step]
 
 
 def run(home: Path, recaption: Input, config: ShardConfig = CONFIG, engine: Engine | None = None) -> Receipt:

@@ -55,7 +55,7 @@ def test_what_is_written_is_read_back(samples):
             given_sample.image,
             given_sample.extension,
         )
-        nan_is_null = {k: None if v != v else v for k, v in given_sample.meta.items()}  # noqa: PLR0124
+        nan_is_null = {k: None if v != v else v for k, v in given_sample.meta.items()}  # noqa: PLR0124 (only a NaN)
         assert found.meta == nan_is_null
 
 

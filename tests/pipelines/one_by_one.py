@@ -1,0 +1,31 @@
+"""A stand-in for Ray, for tests of what a data stage does with its tasks; test_engine has the real one."""
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from pipelines.engine import Engine
+from pipelines.receipts import PartReceipt
+
+
+class OneByOne(Engine):
+    """The engine's contract without Ray: the tasks in this process, forwards or backwards."""
+
+    def __init__(self, *, backwards: bool = False) -> None:
+        super().__init__()
+        self.step = -1 if backwards else 1
+
+    def map_parts(
+        self,
+        worker: Callable[..., Any],
+        tasks: Iterable[Any],
+        *,
+        setup: Mapping[str, Any],
+        on_done: Callable[[PartReceipt], None],
+    ) -> list[PartReceipt]:
+        work = worker(**setup)
+        encoded = [json.dumps(task) for task in tasks]  # tasks must live as JSON
+        receipts = [work(json.loads(task)) for task in encoded[:: self.step]]
+        for receipt in receipts:
+            on_done(receipt)
+        return receipts[:: self.step]
