@@ -2,29 +2,35 @@
 
     HOME/annotators/<fingerprint>/judge/, captioner/, annotators.json
 
-Fitted on the labelled set, or pretrained ones by id or path: these are resolved to a revision, their files
-laid into the output and hashed by the receipt, so that what was used is pinned.
+Fitted on the labelled set, side by side; or pretrained ones by id or path: these are resolved to a revision,
+their files copied into the output and hashed by the receipt, so that what was used is pinned.
 """
 
 import json
-import os
 import shutil
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
 from components.captioning.config import CaptionerFitConfig
 from components.captioning.styles import LONG_PROMPT, SHORT_PROMPT
 from components.filtering.judge_config import JudgeFitConfig
+from components.training.config import TrainingConfig
+from pipelines.channel import Event, Speaker
 from pipelines.faults import fault_point
 from pipelines.receipts import Counts, PartReceipt
+from pipelines.side_by_side import Job, run_together
 from pipelines.stage import Stage, StageConfig, Work
+
+if TYPE_CHECKING:
+    from components.filtering.labelled import LabelledSet
+    from components.training.checkpoints import Checkpoints
 
 FIT = "fit"  # in place of a pretrained model's id or path
 JUDGE, CAPTIONER, SUMMARY = "judge", "captioner", "annotators.json"
-LOCAL = "local-dir:"
+MADE = "made"  # what a fit saves, under its scratch folder
 
 
 class AnnotatorsConfig(StageConfig):
@@ -48,15 +54,20 @@ class AnnotatorsConfig(StageConfig):
     captioner_fit: CaptionerFitConfig = CaptionerFitConfig()
     judge_fit: JudgeFitConfig = JudgeFitConfig()
 
+    @property
+    def fitted(self) -> tuple[str, ...]:
+        """Which of the two are fitted; with none, no labelled set is asked for."""
+        return tuple(name for name in (JUDGE, CAPTIONER) if getattr(self, name) == FIT)
+
 
 def run(work: Work) -> list[PartReceipt]:
     """The judge, the captioner, and a summary of both."""
-    from components.filtering.labelled import read_labelled
-
     config: AnnotatorsConfig = work.config
-    records = read_labelled(work.input("labelled").path, config.holdout_fraction)
-    _make(work, JUDGE, lambda folder: _judge(work, records, folder))
-    _make(work, CAPTIONER, lambda folder: _captioner(work, records, folder))
+    records = _labelled(work)
+    for name in (JUDGE, CAPTIONER):
+        if name not in config.fitted:
+            _pin(work, name)
+    _fit_together(work)
     summary = _summary(work, records)
     work.info.update(summary)
     counts = {
@@ -74,120 +85,60 @@ def run(work: Work) -> list[PartReceipt]:
     return [work.adopt(JUDGE), work.adopt(CAPTIONER), report]
 
 
-def _make(work: Work, name: str, fill: Callable[[Path], None]) -> None:
-    """Fill the folder `name` unless a killed run has finished it: it is renamed into place when whole."""
-    if not (work.out / name).exists():
-        with work.folder(name) as folder:
-            fill(folder)
+def _labelled(work: Work) -> "LabelledSet":
+    from components.filtering.labelled import LabelledSet, read_labelled
 
-
-def _judge(work: Work, records: Any, folder: Path) -> None:
     config: AnnotatorsConfig = work.config
-    if config.judge != FIT:
-        _pin_judge(config.judge, config.judge_pretrained, folder)
-        return
-    from components.filtering.judge_fit import fit_judge
-
-    with work.progress.task("judge", config.judge_fit.training.images, "images") as advance:
-        fit_judge(
-            records.train,
-            folder,
-            config.judge_fit,
-            seed=config.seed,
-            checkpoints=_checkpoints(work, JUDGE),
-            on_batch=lambda images, loss: advance(images, f"loss {loss:.3f}"),
-        )
+    if not config.fitted:
+        return LabelledSet((), (), {})
+    return read_labelled(work.input("labelled").path, config.holdout_fraction)
 
 
-def _captioner(work: Work, records: Any, folder: Path) -> None:
+def _pin(work: Work, name: str) -> None:
+    """Have a pretrained model in the folder `name`, and its commit in a file until the summary is written."""
+    from pipelines.pretrained import pin_captioner, pin_judge
+
     config: AnnotatorsConfig = work.config
-    if config.captioner != FIT:
-        _pin_captioner(config.captioner, config.captioner_revision, folder)
+    if (work.out / name).exists():
         return
-    from components.captioning.fit import fit_captioner
-
-    with work.progress.task("captioner", config.captioner_fit.training.images, "images") as advance:
-        fit_captioner(
-            records.train,
-            folder,
-            config.captioner_fit,
-            prompts=(config.short_prompt, config.long_prompt),
-            seed=config.seed,
-            checkpoints=_checkpoints(work, CAPTIONER),
-            on_batch=lambda images, loss: advance(images, f"loss {loss:.3f}"),
-        )
+    with work.folder(name) as folder:
+        if name == JUDGE:
+            commit = pin_judge(config.judge, config.judge_pretrained, folder)
+        else:
+            commit = pin_captioner(config.captioner, config.captioner_revision, folder)
+        work.scratch.mkdir(exist_ok=True)
+        _revision_file(work, name).write_text(json.dumps(commit))
 
 
-def _checkpoints(work: Work, name: str) -> Any:
-    from components.training.checkpoints import Checkpoints
-
-    return Checkpoints(
-        work.scratch / name, before_rename=lambda: fault_point("annotators.checkpoint.before_rename")
-    )
+def _revision_file(work: Work, name: str) -> Path:
+    return work.scratch / f"{name}-revision.json"
 
 
-def _pin_captioner(model: str, revision: str | None, folder: Path) -> None:
-    """Lay a pretrained captioner's files into `folder`; an id is resolved to its commit first."""
-    source = Path(model)
-    if not source.is_dir():
-        from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+def _fit_together(work: Work) -> None:
+    """Fit what is to be fitted and is not there yet, at the same time; each is in its place once whole."""
+    config: AnnotatorsConfig = work.config
+    settings: dict[str, tuple[Any, TrainingConfig]] = {
+        JUDGE: (_fit_judge, config.judge_fit.training),
+        CAPTIONER: (_fit_captioner, config.captioner_fit.training),
+    }
+    names = [name for name in config.fitted if not (work.out / name).exists()]
+    jobs, bars = [], {}
+    with work.progress.tasks([(name, settings[name][1].images, "images") for name in names]) as advances:
+        for name, advance in zip(names, advances, strict=True):
+            fit, training = settings[name]
+            labelled, scratch = work.input("labelled").path, work.scratch / name
+            jobs.append(Job(name, partial(fit, config, labelled, scratch), training.cpu_threads))
+            bars[name] = _Bar(advance)
 
-        try:
-            source = Path(snapshot_download(model, revision=revision))
-        except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-            raise ValueError(
-                f"annotators.captioner '{model}' is neither a folder nor a model that the hub gives"
-                f" ({str(error).strip().splitlines()[0]}); give a folder"
-            ) from error
-    _lay(source, folder)
-    from components.captioning.captioner import Captioner
+        def done(name: str) -> None:
+            with work.folder(name) as folder:
+                shutil.copytree(work.scratch / name / MADE, folder, dirs_exist_ok=True)
 
-    Captioner.load(str(folder))  # a folder that is no captioner fails here, not in a worker
-
-
-def _pin_judge(model: str, pretrained: str | None, folder: Path) -> None:
-    """Lay a pretrained judge's files into `folder`, or save a named one as open_clip's local-dir: form."""
-    from components.filtering.judge import Judge
-
-    source = Path(model.removeprefix(LOCAL))
-    if source.is_dir():
-        _lay(source, folder)
-    elif model.startswith("hf-hub:"):
-        from huggingface_hub import snapshot_download
-
-        _lay(Path(snapshot_download(model.removeprefix("hf-hub:"))), folder)
-    else:
-        _save_named_judge(model, pretrained, folder)
-    Judge.load(f"{LOCAL}{folder}")
+        channel = work.scratch / f"said-{work.run_id}"
+        run_together(work.engine, jobs, channel, on_event=lambda name, event: bars[name](event), on_done=done)
 
 
-def _save_named_judge(model: str, pretrained: str | None, folder: Path) -> None:
-    import open_clip
-    from safetensors.torch import save_file
-
-    from components.filtering.judge import Judge
-
-    judge = Judge.load(model, pretrained)
-    save_file(judge.model.state_dict(), folder / "open_clip_model.safetensors")
-    preprocess = open_clip.get_pretrained_cfg(model, pretrained) if pretrained else {}
-    kept = {key: preprocess[key] for key in ("mean", "std", "interpolation") if key in preprocess}
-    document = {"model_cfg": open_clip.get_model_config(model), "preprocess_cfg": kept}
-    (folder / "open_clip_config.json").write_text(json.dumps(document, indent=1) + "\n")
-
-
-def _lay(source: Path, folder: Path) -> None:
-    """Every file of `source` under `folder`: linked where the file system can, else copied."""
-    for path in sorted(p for p in source.rglob("*") if p.is_file()):
-        target = folder / path.relative_to(source)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            os.link(path.resolve(), target)
-        except OSError:
-            shutil.copy2(path, target)
-
-
-def _summary(work: Work, records: Any) -> dict[str, Any]:
+def _summary(work: Work, records: "LabelledSet") -> dict[str, Any]:
     """What was made, and how many captions of held-out images come out word for word."""
     from components.captioning.captioner import Captioner
 
@@ -197,7 +148,12 @@ def _summary(work: Work, records: Any) -> dict[str, Any]:
         "captioner": config.captioner,
         "labelled": len(records.train),
         "held_out": len(records.held_out),
+        "judge_revision": None,
+        "captioner_revision": None,
     }
+    for name in (JUDGE, CAPTIONER):
+        if (path := _revision_file(work, name)).exists():
+            summary[f"{name}_revision"] = json.loads(path.read_text())
     if records.held_out and config.captioner == FIT:
         captioner = Captioner.load(str(work.out / CAPTIONER))
         pictures = [record.open() for record in records.held_out]
@@ -209,6 +165,64 @@ def _summary(work: Work, records: Any) -> dict[str, Any]:
             exact = sum(a.strip() == b for a, b in zip(said, truth, strict=True))
             summary[f"{name}_word_for_word"] = round(exact / len(truth), 4)
     return summary
+
+
+class _Bar:
+    """Shows one fit as it goes; one that was killed begins again."""
+
+    def __init__(self, advance: Any) -> None:
+        self.advance, self.shown = advance, 0
+
+    def __call__(self, event: Event) -> None:
+        images = event.get("images", -self.shown)
+        self.shown += images
+        self.advance(images, f"loss {event['loss']:.3f}" if "loss" in event else "")
+
+
+def _fit_judge(config: AnnotatorsConfig, labelled: Path, scratch: Path, speaker: Speaker) -> None:
+    """In a worker: fit the judge into the scratch folder."""
+    from components.filtering.judge_fit import fit_judge
+    from components.filtering.labelled import read_labelled
+
+    fit_judge(
+        read_labelled(labelled, config.holdout_fraction).train,
+        _emptied(scratch / MADE),
+        config.judge_fit,
+        seed=config.seed,
+        checkpoints=_checkpoints(scratch),
+        on_batch=lambda images, loss: speaker.say(images=images, loss=loss),
+    )
+
+
+def _fit_captioner(config: AnnotatorsConfig, labelled: Path, scratch: Path, speaker: Speaker) -> None:
+    """In a worker: fit the captioner into the scratch folder."""
+    from components.captioning.fit import fit_captioner
+    from components.filtering.labelled import read_labelled
+
+    fit_captioner(
+        read_labelled(labelled, config.holdout_fraction).train,
+        _emptied(scratch / MADE),
+        config.captioner_fit,
+        prompts=(config.short_prompt, config.long_prompt),
+        seed=config.seed,
+        checkpoints=_checkpoints(scratch),
+        on_batch=lambda images, loss: speaker.say(images=images, loss=loss),
+    )
+
+
+def _checkpoints(scratch: Path) -> "Checkpoints":
+    from components.training.checkpoints import Checkpoints
+
+    return Checkpoints(
+        scratch / "checkpoints", before_rename=lambda: fault_point("annotators.checkpoint.before_rename")
+    )
+
+
+def _emptied(folder: Path) -> Path:
+    """The folder, without what a killed fit left in it."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
 
 
 STAGE = Stage(name="annotators", version=1, config_type=AnnotatorsConfig, inputs=("labelled",), run=run)

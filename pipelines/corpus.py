@@ -20,6 +20,7 @@ from pipelines.receipts import PartReceipt, Receipt, content_digest, sha256_file
 from pipelines.stage import Input, Stage, StageConfig, Work, fingerprint, load_receipt, run_stage
 
 TOY = "toy"
+NOT_READ = "none"  # in place of a digest: of the labelled set when both annotators are pretrained
 DIGESTS = "cache/digests.json"  # under HOME: digests of big inputs by their files' sizes and times
 
 
@@ -38,6 +39,8 @@ def find_source(name: str, config: RunConfig, home: Path) -> Input | None:
     """
     if name == "corpus":
         return _toy(config, home, "web/") if is_toy(config.corpus) else _corpus(config.corpus, home)
+    if not config.annotators.fitted:
+        return Input("labelled", "", NOT_READ)
     labelled = str(config.annotators.labelled)
     if labelled != TOY:
         return _labelled(Path(labelled), home)

@@ -5,9 +5,9 @@ One `Progress` per command; a stage says `with progress.task("filter", total, "r
 
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import TextIO
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any, TextIO
 
 LINE_SECONDS = 10.0  # between two lines of one task in a log
 
@@ -18,6 +18,7 @@ class Progress:
     def __init__(self, stream: TextIO | None = None, *, quiet: bool = False) -> None:
         self.stream = stream or sys.stderr
         self.quiet = quiet
+        self._live: Any = None  # rich's display, while one is open
 
     def say(self, text: str) -> None:
         """One plain line."""
@@ -34,6 +35,12 @@ class Progress:
                 yield advance
         else:
             yield self._lines(name, total, unit)
+
+    @contextmanager
+    def tasks(self, given: Sequence[tuple[str, int, str]]) -> Iterator[list[Callable[..., None]]]:
+        """Several tasks at the same time, (name, total, unit) each: a list of their `advance`."""
+        with ExitStack() as stack:
+            yield [stack.enter_context(self.task(*one)) for one in given]
 
     @contextmanager
     def _bar(self, name: str, total: int, unit: str) -> Iterator[Callable[..., None]]:
@@ -58,7 +65,12 @@ class Progress:
             TimeRemainingColumn(),
             TextColumn("{task.fields[note]}"),
         )
-        with Bar(*columns, console=Console(file=self.stream), transient=True) as bar:
+        with ExitStack() as stack:
+            bar = self._live
+            if bar is None:  # tasks within others are lines of the same display: a terminal bears only one
+                bar = stack.enter_context(Bar(*columns, console=Console(file=self.stream), transient=True))
+                self._live = bar
+                stack.callback(setattr, self, "_live", None)
             task = bar.add_task(name, total=total, unit=unit, note="", rate="")
             started = time.monotonic()
             done = 0
@@ -70,6 +82,7 @@ class Progress:
                 bar.update(task, advance=n, note=note, rate=f"{rate:,.0f}/s")
 
             yield advance
+            bar.remove_task(task)
 
     def _lines(self, name: str, total: int, unit: str) -> Callable[..., None]:
         started = last = time.monotonic()

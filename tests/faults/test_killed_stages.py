@@ -23,6 +23,7 @@ END = "receipt.before_rename"
 # one is started again a few times: killed at every first part (:1) the stage fails, killed now and then it
 # finishes.
 CASES = [
+    ("annotators", ("checkpoint.before_rename:1",), FAILED),
     ("annotators", ("folder.before_rename:1", "folder.before_rename:2", *PART, END), KILLED),
     ("filter", ("part.before_rename:1",), FAILED),
     ("filter", (END,), KILLED),

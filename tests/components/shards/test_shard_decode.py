@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from components.filtering.images import ImageRules, open_image
 from components.shards.decode import decode_square
+
+ORIENTATION = 0x0112  # the EXIF tag
 
 
 def encoded(image: Image.Image, image_format: str, **options) -> bytes:
@@ -20,6 +23,20 @@ def test_every_mode_becomes_colour_pixels(mode):
     image_format = "JPEG" if mode == "CMYK" else "PNG"
     white = Image.new("RGB", (40, 30), "white").convert(mode)
     assert (decode_square(encoded(white, image_format), 16) == 255).all()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_photo_is_upright_as_the_filter_saw_it(orientation):
+    """Every EXIF orientation, of a size at which JPEG decodes at a fraction and at one where it does not."""
+    for size in (16, 64):
+        photo = Image.new("RGB", (96, 96), "black")
+        photo.paste((255, 255, 255), (0, 0, 48, 24))  # a corner, so that turns and mirrors all differ
+        exif = Image.Exif()
+        exif[ORIENTATION] = orientation
+        data = encoded(photo, "JPEG", quality=95, exif=exif)
+        upright = open_image(data, ImageRules()).resize((size, size), Image.Resampling.BICUBIC)
+        difference = np.abs(decode_square(data, size).astype(int) - np.asarray(upright).astype(int))
+        assert difference.mean() < 3
 
 
 def test_the_centre_is_kept():

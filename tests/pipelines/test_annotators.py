@@ -1,0 +1,238 @@
+"""The annotators stage: fitted side by side, or pretrained and pinned; what is none is told in one line."""
+
+import io
+import json
+import shutil
+from contextlib import nullcontext
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from components.captioning.fit import fit_captioner
+from components.captioning.styles import LONG_PROMPT, SHORT_PROMPT
+from components.corpus.schemas import LABELLED
+from components.filtering.judge import Judge
+from components.filtering.judge_fit import fit_judge
+from components.filtering.labelled import read_labelled
+from pipelines.annotators import CAPTIONER, JUDGE, STAGE, SUMMARY, AnnotatorsConfig
+from pipelines.config import RunConfig
+from pipelines.corpus import find_source
+from pipelines.engine import Engine
+from pipelines.errors import ConfigError, StageFailed
+from pipelines.progress import Progress
+from pipelines.receipts import Receipt, sha256_file
+from pipelines.stage import Input, run_stage
+
+RECORDS, BAD = 24, 2
+TRAINING = {"images": 64, "batch_size": 16, "ema_halflife_images": 0}
+SMALL = {"image_size": 32, "patch": 16, "width": 32, "vision_depth": 1, "text_depth": 1}
+CONFIG = AnnotatorsConfig(
+    holdout_fraction=0.2,
+    captioner_fit={**SMALL, "heads": 2, "vocabulary": 320, "training": TRAINING},
+    judge_fit={**SMALL, "embedding": 32, "vocabulary": 320, "context": 16, "training": TRAINING},
+)
+NO_LABELLED = Input("labelled", "", "none")
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory) -> Input:
+    """Plain colours and what they are; two records are none."""
+    path, rows = tmp_path_factory.mktemp("labelled") / "labelled.parquet", []
+    for number in range(RECORDS):
+        stream = io.BytesIO()
+        Image.fromarray(np.full((32, 32, 3), number * 10, np.uint8)).save(stream, "PNG")
+        text = f"grey {number}"
+        rows.append(
+            {"image": stream.getvalue(), "caption_short": text, "caption_long": f"all of it is {text}"}
+        )
+    rows += [{"image": b"none", "caption_short": "a", "caption_long": "b"}] * BAD
+    pq.write_table(pa.Table.from_pylist(rows, LABELLED), path)
+    return Input("labelled", str(path), sha256_file(path))
+
+
+class Bars(Progress):
+    """Remembers how far each task came."""
+
+    def __init__(self) -> None:
+        super().__init__(quiet=True)
+        self.done: dict[str, int] = {}
+
+    def task(self, name, total, unit):
+        def advance(n: int = 1, note: str = "") -> None:
+            self.done[name] = self.done.get(name, 0) + n
+
+        return nullcontext(advance)
+
+
+def run(home: Path, engine: Engine, given: Input, progress: Progress | None = None, **settings) -> Receipt:
+    return run_stage(
+        STAGE,
+        AnnotatorsConfig(**{**CONFIG.model_dump(), **settings}),
+        {"labelled": (given,)},
+        home=home,
+        snapshot="",
+        engine=engine,
+        progress=progress or Progress(quiet=True),
+    )
+
+
+def output(home: Path, receipt: Receipt) -> Path:
+    return home / STAGE.name / receipt.fingerprint
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    found = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory, labelled) -> Path:
+    """Both annotators fitted in this process, one after the other."""
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("alone")
+    records = read_labelled(labelled.path, CONFIG.holdout_fraction).train
+    for name in (JUDGE, CAPTIONER):
+        (folder / name).mkdir()
+    fit_judge(records, folder / JUDGE, CONFIG.judge_fit, seed=0)
+    prompts = (SHORT_PROMPT, LONG_PROMPT)
+    fit_captioner(records, folder / CAPTIONER, CONFIG.captioner_fit, prompts=prompts, seed=0)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def engine():
+    engine = Engine()
+    yield engine
+    engine.shutdown()
+
+
+def test_fitted_side_by_side_they_are_what_they_are_alone(tmp_path, labelled, alone, engine):
+    bars = Bars()
+    receipt = run(tmp_path, engine, labelled, bars)
+    out = output(tmp_path, receipt)
+    assert bars.done == {JUDGE: TRAINING["images"], CAPTIONER: TRAINING["images"]}
+    for name in (JUDGE, CAPTIONER):
+        assert files(out / name) == files(alone / name)
+    summary = json.loads((out / SUMMARY).read_text())
+    assert summary["labelled"] + summary["held_out"] == RECORDS
+    assert summary["judge_revision"] is summary["captioner_revision"] is None
+    assert receipt.counts.as_dict() == {"in": RECORDS + BAD, "kept": RECORDS, "rejected": BAD, "errored": 0}
+    assert sum(receipt.reasons.values()) == BAD
+    assert {path.name for path in out.iterdir()} == {JUDGE, CAPTIONER, SUMMARY, "parts", "receipt.json"}
+
+    open_clip.create_model_and_transforms(f"local-dir:{out / JUDGE}")
+    AutoProcessor.from_pretrained(out / CAPTIONER)
+    AutoModelForImageTextToText.from_pretrained(out / CAPTIONER)
+
+
+def test_a_labelled_set_that_cannot_be_used_is_one_line(tmp_path, engine):
+    path = tmp_path / "labelled.parquet"
+    pq.write_table(pa.table({"image": [b"x"]}), path)
+    with pytest.raises((ValueError, StageFailed), match="caption_short") as caught:
+        run(tmp_path, engine, Input("labelled", str(path), "0"))
+    assert "\n" not in str(caught.value)
+
+
+def test_more_threads_than_this_machine_has_are_one_line(tmp_path, labelled, engine):
+    fit = {**CONFIG.judge_fit.model_dump(), "training": {**TRAINING, "cpu_threads": 999}}
+    with pytest.raises(ConfigError, match="threads of judge: 1 processes of 999 CPU each"):
+        run(tmp_path, engine, labelled, judge_fit=fit)
+
+
+def test_pretrained_ones_are_pinned_and_ask_for_no_labelled_set(tmp_path, alone):
+    given = tmp_path / "given"
+    shutil.copytree(alone, given)
+    settings = {JUDGE: str(given / JUDGE), CAPTIONER: str(given / CAPTIONER)}
+    receipt = run(tmp_path, Engine("nowhere"), NO_LABELLED, **settings)
+    out = output(tmp_path, receipt)
+    for name in (JUDGE, CAPTIONER):
+        assert files(out / name) == files(alone / name)
+    assert set(receipt.counts.as_dict().values()) == {0}
+    for path in given.rglob("*"):  # edited later, in place
+        if path.is_file():
+            with path.open("ab") as file:
+                file.write(b"more")
+    assert run(tmp_path, Engine("nowhere"), NO_LABELLED, **settings) == receipt
+    assert files(out / JUDGE) == files(alone / JUDGE)
+
+
+def test_no_labelled_set_is_looked_for_when_both_are_pretrained(tmp_path):
+    pretrained = AnnotatorsConfig(judge="a", captioner="b")
+    found = find_source("labelled", RunConfig(corpus="folder:x", annotators=pretrained), tmp_path)
+    assert found == NO_LABELLED
+    half = RunConfig(corpus="folder:x", annotators=AnnotatorsConfig(judge="a"))
+    with pytest.raises(ConfigError, match="give a labelled set"):
+        find_source("labelled", half, tmp_path)
+
+
+def test_a_judge_by_open_clips_name_and_weights_is_the_same_from_its_folder(tmp_path, alone):
+    sizes = {
+        "embed_dim": 16,
+        "vision_cfg": {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 16},
+        "text_cfg": {"context_length": 12, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
+    }
+    (tmp_path / "straightshot-tiny.json").write_text(json.dumps(sizes))
+    open_clip.add_model_config(tmp_path / "straightshot-tiny.json")
+    torch.manual_seed(0)
+    model, weights = open_clip.create_model("straightshot-tiny"), tmp_path / "weights.pt"
+    torch.save(model.state_dict(), weights)
+    named = {JUDGE: "straightshot-tiny", "judge_pretrained": str(weights)}
+    receipt = run(tmp_path, Engine(), NO_LABELLED, **named, captioner=str(alone / CAPTIONER))
+    pinned = Judge.load(f"local-dir:{output(tmp_path, receipt) / JUDGE}")
+    direct = Judge.load("straightshot-tiny", str(weights))
+    picture = Image.fromarray(np.arange(48 * 40 * 3, dtype=np.uint8).reshape(48, 40, 3))
+    np.testing.assert_array_equal(pinned.image_features([picture]), direct.image_features([picture]))
+    np.testing.assert_array_equal(pinned.text_features(["grey"]), direct.text_features(["grey"]))
+
+
+def test_the_commits_of_hub_ids_are_in_the_summary(tmp_path, alone, monkeypatch):
+    asked = []
+
+    def snapshot_download(model: str, revision: str | None = None) -> str:
+        asked.append((model, revision))
+        folder = tmp_path / "hub" / model / "snapshots" / f"commit-of-{revision}"
+        shutil.copytree(alone / model.rpartition("/")[2], folder)
+        return str(folder)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    ids = {JUDGE: "hf-hub:us/judge@v1", CAPTIONER: "us/captioner", "captioner_revision": "v2"}
+    receipt = run(tmp_path, Engine(), NO_LABELLED, **ids)
+    assert asked == [("us/judge", "v1"), ("us/captioner", "v2")]
+    assert receipt.info["judge_revision"] == "commit-of-v1"
+    assert receipt.info["captioner_revision"] == "commit-of-v2"
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({CAPTIONER: "no/such"}, "annotators.captioner 'no/such' is neither a folder nor a model"),
+        ({CAPTIONER: "/no/such/folder"}, "annotators.captioner '/no/such/folder' is neither a folder nor"),
+        ({JUDGE: "hf-hub:no/such"}, "annotators.judge 'hf-hub:no/such' is neither a folder nor a model"),
+        ({JUDGE: "/no/such/folder"}, "annotators.judge '/no/such/folder': no such folder"),
+        ({JUDGE: "local-dir:gone"}, "annotators.judge 'local-dir:gone': no such folder"),
+        ({JUDGE: "ViT-B-32"}, "judge 'ViT-B-32': name its pretrained tag too"),
+        ({JUDGE: "ViT-B-99", "judge_pretrained": "openai"}, "judge 'ViT-B-99'"),
+        ({JUDGE: "EMPTY"}, "judge 'local-dir:.*open_clip_config.json"),
+        ({CAPTIONER: "EMPTY"}, "captioner .* cannot be loaded"),
+    ],
+)
+def test_what_is_no_annotator_is_told_in_one_line(tmp_path, alone, monkeypatch, settings, said):
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    def unreachable(model: str, revision: str | None = None) -> str:
+        raise (HFValidationError if model.startswith("/") else LocalEntryNotFoundError)("not\nthere")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", unreachable)
+    (tmp_path / "empty").mkdir()
+    given = {name: str(tmp_path / "empty") if value == "EMPTY" else value for name, value in settings.items()}
+    others = {JUDGE: str(alone / JUDGE), CAPTIONER: str(alone / CAPTIONER)}
+    with pytest.raises(ValueError, match=said) as caught:
+        run(tmp_path, Engine(), NO_LABELLED, **{**others, **given})
+    assert "\n" not in str(caught.value)
