@@ -167,10 +167,13 @@ def _caption(scene: Scene, *, long: bool) -> str:
         place = f" at {listed([cell(thing) for thing in things])}" if long and len(things) < 4 else ""
         return phrase(first.colour, first.shape, count=len(things)) + place
     if len(things) == 2:
-        names = [phrase(t.colour, t.shape, size=size_word(t) if long else None) for t in things]
         relation = relation_of(*things)
-        if " " in relation and not long:
-            return listed(names)
+        if long:
+            names = [f"{phrase(t.colour, t.shape, size=size_word(t))} at {cell(t)}" for t in things]
+        else:
+            names = [phrase(t.colour, t.shape) for t in things]
+            if " " in relation:
+                return listed(names)
         return f" {RELATION_WORDS[relation]} ".join(names)
     return listed([phrase(t.colour, t.shape) + (f" at {cell(t)}" if long else "") for t in things])
 

@@ -79,14 +79,15 @@ def test_captions_say_what_a_person_would():
     assert caption_long(one) == "a small red cross at bottom left on a grey background"
     beside = pair(RED, BLUE, 0.45, 0.05)
     assert caption_short(beside) == "a red circle to the left of a blue square"
-    assert (
-        caption_long(beside) == "a large red circle to the left of a small blue square on a black background"
+    assert caption_long(beside) == (
+        "a large red circle at left to the left of a small blue square at right on a black background"
     )
     assert caption_short(pair(RED, BLUE, 0.0, -0.45)) == "a red circle below a blue square"
     diagonal = pair(RED, BLUE, 0.45, 0.4)
     assert caption_short(diagonal) == "a red circle and a blue square"
     assert caption_long(diagonal) == (
-        "a large red circle above and to the left of a small blue square on a black background"
+        "a large red circle at top left above and to the left of a small blue square at bottom right"
+        " on a black background"
     )
     group = Scene(
         "white", tuple(Thing("cross", "red", x, y, 0.3) for x, y in ((0.25, 0.3), (0.8, 0.25), (0.7, 0.7)))
