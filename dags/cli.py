@@ -115,6 +115,9 @@ def generate(
     number: Annotated[int, typer.Option("-n", min=1, help="Pictures of each prompt.")] = 1,
     out: Annotated[Path, typer.Option("-o", "--out", help="The folder they are written to.")] = Path("out"),
     guidance: Annotated[float | None, typer.Option(help="Of a model that did not absorb it.")] = None,
+    upsample: Annotated[
+        bool, typer.Option("--upsample/--as-is", help="Say the prompt at length first, or draw it as it is.")
+    ] = True,
     home: Home = None,
 ) -> None:
     """Draw pictures with the promoted one-step model, or with another."""
@@ -130,6 +133,7 @@ def generate(
         seed=seed,
         steps=steps,
         guidance=guidance,
+        upsample=upsample,
     ):
         print(path)
 

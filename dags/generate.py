@@ -24,10 +24,12 @@ def generate(
     seed: int,
     steps: int | None,
     guidance: float | None,
+    upsample: bool,
 ) -> list[Path]:
     """Draw `count` pictures of each prompt with `model` and write them to `out`; returns their paths.
 
-    The same arguments draw the same pictures. Several come with a sheet that shows them all, enlarged.
+    upsample: draw what the model's upsampler makes of the prompts; each file says what was drawn. The same
+    arguments draw the same pictures. Several come with a sheet that shows them all, enlarged.
     """
     from PIL import Image
     from PIL.PngImagePlugin import PngInfo
@@ -36,13 +38,16 @@ def generate(
 
     folder = resolve(model, home)
     every = [prompt for prompt in prompts for _ in range(count)]
-    pixels = Generator.load(folder).generate(every, steps=steps, seed=seed, guidance=guidance)
+    generator = Generator.load(folder)
+    captions = generator.captions(every, seed=seed) if upsample else every
+    pixels = generator.generate(captions, steps=steps, seed=seed, guidance=guidance, upsample=False)
     images = [Image.fromarray(one) for one in pixels]
     out.mkdir(parents=True, exist_ok=True)
     paths = []
-    for number, (prompt, image) in enumerate(zip(every, images, strict=True)):
+    for number, (prompt, caption, image) in enumerate(zip(every, captions, images, strict=True)):
         about = PngInfo()
-        for key, value in {"prompt": prompt, "model": model, "seed": seed, "number": number}.items():
+        told = {"prompt": prompt, "caption": caption, "model": model, "seed": seed, "number": number}
+        for key, value in told.items():
             about.add_itxt(key, str(value))
         path = out / f"{_slug(prompt)}-{number:03d}.png"
         image.save(path, pnginfo=about)

@@ -55,13 +55,14 @@ class Bench:
     def measure(self, model: str, steps: int, on_images: Callable[[int], object]) -> Measured:
         """Draw every question with one model and ask everything of the images."""
         generator, questions = self._generator(model), self.questions
-        generator.generate([question.text for question in questions[:WARM_UP]], steps=1)
+        generator.generate([question.text for question in questions[:WARM_UP]], steps=1, upsample=False)
         drawn = draw(
             generator,
             questions,
             steps=steps,
             seed=self.config.seed,
             guidance=self.config.guidance if model == "teacher" else None,
+            upsample=self.config.upsample,
             batch_size=self.config.batch_size,
             on_images=on_images,
         )
@@ -97,6 +98,7 @@ class Bench:
             [[question.text, question.category] for question in self.questions],
             self.config.seed,
             self.config.guidance,
+            self.config.upsample,
             SCORER_VERSION,
         )
         shards = [given.digest for given in self.work.inputs["shard"]]

@@ -51,7 +51,8 @@ def run(work: Work) -> list[PartReceipt]:
         guidance=config.consistency.guidance,
         images_seen=trained.curve[-1].images_seen,
     )
-    return save_trained(work, Model(trained.ema, teacher.encoder, card), trained, lesson.records)
+    model = Model(trained.ema, teacher.encoder, card, teacher.upsampler)
+    return save_trained(work, model, trained, lesson.records)
 
 
 def _lesson(folder: Path, config: DistillConfig, shards: Sequence[Path], rank: int, world: int) -> "Lesson":

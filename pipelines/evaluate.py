@@ -35,6 +35,7 @@ SAMPLE_ROWS = pa.schema(
     [
         ("index", pa.int32()),
         ("prompt", pa.string()),
+        ("caption", pa.string()),  # what was drawn for it
         ("category", pa.string()),  # null where no scorer knows the world
         ("model", pa.string()),
         ("steps", pa.int32()),
@@ -59,6 +60,7 @@ class EvaluateConfig(StageConfig):
     teacher_steps: tuple[int, ...] = Field((50,), min_length=1, description="numbers of guided steps")
     student_steps: tuple[int, ...] = Field((1, 2, 4), min_length=1, description="numbers of steps")
     guidance: float | None = Field(None, gt=0, description="the teacher's scale; null: the model's own")
+    upsample: bool = Field(True, description="have the prompts said at length first, as when one generates")
     batch_size: int = Field(64, ge=1, description="images drawn at once")
     shown: int = Field(12, ge=1, description="prompts whose images are kept, for the grid and the report")
 
@@ -108,6 +110,7 @@ def _rows(bench: "Bench", measured: "Measured") -> list[dict[str, Any]]:
         {
             "index": index,
             "prompt": question.text,
+            "caption": measured.captions[index],
             "category": question.category,
             "model": measured.evaluation.model,
             "steps": measured.evaluation.steps,

@@ -6,11 +6,14 @@ Imports torch, so the stages import it when they run.
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from components.captioning.upsampler import Upsampler
+from components.captioning.upsampler_fit import fit_upsampler
 from components.conditioning.config import LEARNED
 from components.conditioning.text import TextEncoder
 from components.diffusion.dit import DiT
@@ -32,7 +35,8 @@ from pipelines.tracked_run import TrackedRun
 from pipelines.tracking import Tracker
 from pipelines.train import CURVE, MODEL
 
-VOCABULARY_CAPTIONS = 100_000  # captions that a learned vocabulary is fitted on, at most
+VOCABULARY_CAPTIONS = 100_000  # that a vocabulary is fitted on, at most; and pairs, an upsampler
+FIT, NONE = "fit", "none"  # in place of a pretrained upsampler
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,36 @@ def captions(shards: Sequence[Path]) -> Iterator[str]:
                     yield str(text)
             if not left:
                 return
+
+
+def make_upsampler(work: Work, shards: Sequence[Path]) -> Upsampler | None:
+    """The upsampler that the config names, or one fitted on the captions of the training records.
+
+    Raises ValueError where the named one is none, or no record has both captions.
+    """
+    config = work.config.upsampler
+    if config.model == NONE:
+        return None
+    if config.model != FIT:
+        return Upsampler.load(config.model, revision=config.revision)
+    pairs = islice(_caption_pairs(shards), VOCABULARY_CAPTIONS)
+    with work.progress.task("upsampler", config.training.images, "captions") as advance:
+        return fit_upsampler(
+            list(pairs),
+            config,
+            seed=work.config.seed,
+            checkpoints=checkpoints_at(work.scratch / "upsampler", "upsampler"),
+            on_batch=lambda captions, loss: advance(captions, f"loss {loss:.3f}"),
+        )
+
+
+def _caption_pairs(shards: Sequence[Path]) -> Iterator[tuple[str, str]]:
+    """The short and the long caption of every training record that has both, in shard order."""
+    for index in shards:
+        for sample in read_split(index, TRAIN):
+            short, long = (sample.meta.get(CAPTION_COLUMNS[kind]) for kind in ("short", "long"))
+            if short and long:
+                yield str(short), str(long)
 
 
 def caption_loader(

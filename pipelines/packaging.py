@@ -125,6 +125,7 @@ def signature(steps: int) -> "ModelSignature":
         ParamSpec("steps", "integer", steps),
         ParamSpec("seed", "long", 0),
         ParamSpec("guidance", "double", None),  # None: as the model was distilled
+        ParamSpec("upsample", "boolean", True),
     ]
     return ModelSignature(
         inputs=Schema([ColSpec("string", "prompt")]),

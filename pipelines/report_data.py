@@ -176,7 +176,8 @@ def _samples(made: Mapping[str, Planned]) -> Iterator[Sample]:
     for index in dict.fromkeys(row["index"] for row in shown):
         rows = [row for row in shown if row["index"] == index]
         cells = tuple(SampleCell(row["model"], row["steps"], row["image"], row["follows"]) for row in rows)
-        yield Sample(rows[0]["prompt"], cells, rows[0]["category"])
+        prompt, caption = rows[0]["prompt"], rows[0]["caption"]
+        yield Sample(prompt, cells, rows[0]["category"], caption if caption != prompt else None)
 
 
 def _losses(made: Mapping[str, Planned]) -> Iterator[LossCurve]:

@@ -44,14 +44,18 @@ class ServedModel(PythonModel):
     ) -> pd.DataFrame:
         """One row per prompt -> one row per image: column `image`, a PNG in base64.
 
-        params: steps, seed, guidance (see the signature). A value out of range is an error 400.
+        params: steps, seed, guidance, upsample (see the signature). A value out of range is an error 400.
         """
         prompts = model_input["prompt"].tolist()
         _check(prompts)
         given = params or {}
         try:
             images = self.generator.generate(
-                prompts, steps=given.get("steps"), seed=given.get("seed", 0), guidance=given.get("guidance")
+                prompts,
+                steps=given.get("steps"),
+                seed=given.get("seed", 0),
+                guidance=given.get("guidance"),
+                upsample=given.get("upsample", True),
             )
         except ValueError as error:
             raise MlflowException.invalid_parameter_value(str(error)) from error

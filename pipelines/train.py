@@ -1,6 +1,6 @@
 """train: a text-conditioned rectified-flow DiT, from the shards of all chosen snapshots.
 
-    HOME/train/<fingerprint>/model/{config.json, model.safetensors, tokenizer.json}, curve.json
+    HOME/train/<fingerprint>/model/{config.json, model.safetensors, tokenizer.json, upsampler/}, curve.json
 
 Runs in this process under Accelerate, or with `workers` in several (data_parallel.py); resumes from its last
 whole checkpoint, to the bit.
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 from pydantic import Field, model_validator
 
 from components.captioning.blend import Blend
+from components.captioning.config import UpsamplerConfig
 from components.conditioning.config import LEARNED, TextConfig
 from components.diffusion.config import DiTConfig
 from components.training.config import FlowLossConfig, TrainingConfig
@@ -49,22 +50,24 @@ class TrainConfig(LearningConfig):
     images: int = Field(100_000, gt=0, description="images to see in all")
     network: DiTConfig = DiTConfig()
     text: TextConfig = TextConfig()
+    upsampler: UpsamplerConfig = UpsamplerConfig()
     flow: FlowLossConfig = FlowLossConfig()
     steps: int = Field(50, gt=0, description="Euler steps that the model is sampled with by default")
     guidance: float = Field(3.0, ge=1, description="guidance scale that it is sampled with by default")
 
 
 def run(work: Work) -> list[PartReceipt]:
-    """Fit the vocabulary, train, save the averaged weights."""
+    """Fit the vocabulary and the upsampler, train, save the averaged weights."""
     from components.conditioning.text import fit_text_encoder
     from components.diffusion.dit import DiT
     from components.generation.model_folder import Model, ModelCard
-    from pipelines.learning import captions, indexes, save_trained, train_tracked
+    from pipelines.learning import captions, indexes, make_upsampler, save_trained, train_tracked
 
     config: TrainConfig = work.config
     shards = indexes(work)
     encoder = fit_text_encoder(config.text, captions(shards))
     learned = encoder if config.text.model == LEARNED else None
+    upsampler = make_upsampler(work, shards)
     lesson = _lesson(config, shards, encoder, 0, 1)
     trained = train_tracked(work, lesson, partial(_lesson, config, shards, learned))
     assert isinstance(trained.ema, DiT)
@@ -76,7 +79,7 @@ def run(work: Work) -> list[PartReceipt]:
         guidance=config.guidance,
         images_seen=trained.curve[-1].images_seen,
     )
-    return save_trained(work, Model(trained.ema, encoder, card), trained, lesson.records)
+    return save_trained(work, Model(trained.ema, encoder, card, upsampler), trained, lesson.records)
 
 
 def _lesson(config: TrainConfig, shards: Sequence[Path], encoder: Any, rank: int, world: int) -> "Lesson":

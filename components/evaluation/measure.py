@@ -27,8 +27,18 @@ Features = npt.NDArray[np.float32]
 class Draws(Protocol):
     """What is measured; components/generation/generator.py is one."""
 
+    def captions(self, prompts: Sequence[str], *, seed: int, first: int) -> list[str]:
+        """What it draws for the prompts."""
+
     def generate(
-        self, prompts: Sequence[str], *, steps: int, seed: int, guidance: float | None, first: int
+        self,
+        prompts: Sequence[str],
+        *,
+        steps: int,
+        seed: int,
+        guidance: float | None,
+        first: int,
+        upsample: bool,
     ) -> Pixels:
         """(N, H, W, 3); image i starts from the noise of (seed, first + i), whatever the steps."""
 
@@ -47,9 +57,10 @@ class Question:
 
 @dataclass(frozen=True)
 class Drawn:
-    """Images of every question, (N, H, W, 3), and the seconds that drawing them took."""
+    """Images of every question, (N, H, W, 3), the captions drawn for them, the seconds that drawing took."""
 
     images: Pixels
+    captions: tuple[str, ...]
     seconds: float
 
 
@@ -59,6 +70,7 @@ class Measured:
 
     evaluation: Evaluation
     images: Pixels  # (N, H, W, 3)
+    captions: tuple[str, ...]  # what was drawn: the questions as they are, or upsampled
     judge_scores: Features  # (N,)
     follows: tuple[bool | None, ...]  # None where no scorer knows the world
 
@@ -86,18 +98,27 @@ def draw(
     steps: int,
     seed: int,
     guidance: float | None,
+    upsample: bool,
     batch_size: int,
     on_images: Callable[[int], object],
 ) -> Drawn:
-    """Draw every question once, in batches of a fixed composition. `on_images` hears of each batch's size."""
-    images, seconds = [], 0.0
+    """Draw every question once, in batches of a fixed composition. `on_images` hears of each batch's size.
+
+    upsample: have the prompts said at length first; that is the same for all models and not on the clock.
+    """
+    images, captions, seconds = [], list[str](), 0.0
     for first in range(0, len(questions), batch_size):
         texts = [question.text for question in questions[first : first + batch_size]]
+        if upsample:
+            texts = generator.captions(texts, seed=seed, first=first)
+        captions += texts
         started = time.perf_counter()
-        images.append(generator.generate(texts, steps=steps, seed=seed, guidance=guidance, first=first))
+        images.append(
+            generator.generate(texts, steps=steps, seed=seed, guidance=guidance, first=first, upsample=False)
+        )
         seconds += time.perf_counter() - started
         on_images(len(texts))
-    return Drawn(np.concatenate(images), seconds)
+    return Drawn(np.concatenate(images), tuple(captions), seconds)
 
 
 def measure(
@@ -121,7 +142,7 @@ def measure(
         images=len(questions),
         prompt_following=_by_category(questions, verdicts),
     )
-    return Measured(evaluation, drawn.images, scores, verdicts)
+    return Measured(evaluation, drawn.images, drawn.captions, scores, verdicts)
 
 
 def _by_category(questions: Sequence[Question], verdicts: Sequence[bool | None]) -> dict[str, float]:

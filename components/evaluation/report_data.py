@@ -67,6 +67,7 @@ class Sample:
     prompt: str
     cells: tuple[SampleCell, ...]
     category: str | None = None
+    caption: str | None = None  # what was drawn for it, where that is not the prompt itself
 
 
 @dataclass(frozen=True)

@@ -38,21 +38,33 @@ class Generator:
         seed: int = 0,
         guidance: float | None = None,
         first: int = 0,
+        upsample: bool = True,
     ) -> npt.NDArray[np.uint8]:
         """One image per prompt, (N, H, W, 3). Image i starts from the noise of (seed, first + i).
 
-        steps, guidance: the model's own by default. Raises ValueError for steps or guidance out of range, and
+        steps, guidance: the model's own by default. upsample: draw what `captions` makes of the prompts
+        instead of the prompts as they are. Raises ValueError for steps or guidance out of range, and
         for guidance other than the absorbed one of a consistency model.
         """
         steps = self.model.card.steps if steps is None else steps
         if not 1 <= steps <= MOST_STEPS:
             raise ValueError(f"steps is {steps}; it must be 1 to {MOST_STEPS}")
         scale = self._guidance(guidance)
+        texts = self.captions(prompts, seed=seed, first=first) if upsample else prompts
         batches = [
-            self._draw(prompts[at : at + BATCH], steps, seed, scale, first + at)
+            self._draw(texts[at : at + BATCH], steps, seed, scale, first + at)
             for at in range(0, len(prompts), BATCH)
         ]
         return to_pixels(torch.cat(batches)) if batches else np.zeros((0, *self._shape()[1:], 3), np.uint8)
+
+    def captions(self, prompts: Sequence[str], *, seed: int = 0, first: int = 0) -> list[str]:
+        """The prompts at length, as the model's upsampler says them; as they are where it has none."""
+        if self.model.upsampler is None:
+            return list(prompts)
+        said: list[str] = []
+        for at in range(0, len(prompts), BATCH):
+            said += self.model.upsampler(prompts[at : at + BATCH], seed=seed, first=first + at)
+        return said
 
     def _draw(self, prompts: Sequence[str], steps: int, seed: int, scale: float, first: int) -> Tensor:
         network, encoder = self.model.network, self.model.encoder

@@ -1,4 +1,4 @@
-"""A trained model as a folder: `config.json`, `model.safetensors`, and its text encoder's files.
+"""A trained model as a folder: `config.json`, `model.safetensors`, its text encoder's files, its upsampler.
 
 Written by the train and distill stages, read by the Generator, by distillation and by the registry.
 """
@@ -10,10 +10,11 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from components.captioning.upsampler import Upsampler
 from components.conditioning.text import TextConfig, TextEncoder, load_text_encoder
 from components.diffusion.dit import DiT, DiTConfig
 
-CARD, WEIGHTS = "config.json", "model.safetensors"
+CARD, WEIGHTS, UPSAMPLER = "config.json", "model.safetensors", "upsampler"
 MOST_DETAIL = 200  # characters of a library's error that are shown
 
 
@@ -31,11 +32,12 @@ class ModelCard(BaseModel):
 
 @dataclass(frozen=True)
 class Model:
-    """A model ready to use: network in evaluation mode, text encoder, card."""
+    """A model ready to use: network in evaluation mode, text encoder, card, what says prompts at length."""
 
     network: DiT
     encoder: TextEncoder
     card: ModelCard
+    upsampler: Upsampler | None = None
 
 
 def save_model(folder: Path, model: Model) -> None:
@@ -45,6 +47,8 @@ def save_model(folder: Path, model: Model) -> None:
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.network.state_dict().items()}
     save_file(state, folder / WEIGHTS)
     model.encoder.save(folder)
+    if model.upsampler is not None:
+        model.upsampler.save(folder / UPSAMPLER)
     (folder / CARD).write_text(json.dumps(model.card.model_dump(mode="json"), indent=1) + "\n")
 
 
@@ -61,6 +65,9 @@ def load_model(folder: Path, device: str = "cpu") -> Model:
         network = DiT(card.dit)
         network.load_state_dict(load_file(folder / WEIGHTS))
         encoder = load_text_encoder(card.text, folder)
+        upsampler = (
+            Upsampler.load(folder / UPSAMPLER, device=device) if (folder / UPSAMPLER).exists() else None
+        )
     except FileNotFoundError as error:
         raise ValueError(f"{folder} is not a model folder: {Path(error.filename).name} is missing") from error
     except ValidationError as error:
@@ -71,4 +78,4 @@ def load_model(folder: Path, device: str = "cpu") -> Model:
     except (SafetensorError, RuntimeError) as error:
         line = " ".join(str(error).split())[:MOST_DETAIL]
         raise ValueError(f"{folder} does not load as a model ({WEIGHTS}: {line}); make it again") from error
-    return Model(network.to(device).eval().requires_grad_(False), encoder, card)
+    return Model(network.to(device).eval().requires_grad_(False), encoder, card, upsampler)

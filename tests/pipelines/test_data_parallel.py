@@ -35,6 +35,7 @@ TRAINING = {
     "ema_halflife_images": 30,
     "network": {"image_size": 32, "patch": 4, "width": 64, "depth": 2, "heads": 2},
     "text": TEXT,
+    "upsampler": {"model": "none"},
     "workers": 2,
 }
 

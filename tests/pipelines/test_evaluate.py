@@ -21,6 +21,8 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from components.captioning.config import UpsamplerConfig
+from components.captioning.upsampler_fit import fit_upsampler
 from components.conditioning.text import TextConfig, fit_text_encoder
 from components.corpus.world import CATEGORIES, caption_short, draw_scene, render
 from components.diffusion.dit import DiT, DiTConfig
@@ -126,7 +128,10 @@ def write_model(folder: Path, kind: str, seed: int) -> None:
         torch.nn.init.normal_(parameter, std=0.2)
     card = ModelCard(kind=kind, dit=dit, text=text, steps=2, guidance=2.0, images_seen=1)
     folder.mkdir(parents=True)
-    save_model(folder, Model(network, encoder, card))
+    small = UpsamplerConfig(width=16, depth=1, heads=1, vocabulary=300)
+    taught = small.model_copy(update={"training": small.training.model_copy(update={"images": 320})})
+    pairs = [("a red circle", "a large red circle"), ("three green stars", "three small green stars")]
+    save_model(folder, Model(network, encoder, card, fit_upsampler(pairs, taught, seed=0)))
 
 
 def write_shards(folder: Path, numbers: range) -> None:
@@ -218,7 +223,9 @@ def test_the_images_are_the_generators_own_and_start_from_one_seed(bench, done):
     for (model, steps), maker in zip(RUNS, ("train", "distill", "distill"), strict=True):
         rows = rows_of(home, receipt, model, steps)
         generator = Generator.load(bench.root / maker / "model")
-        drawn = generator.generate([row["prompt"] for row in rows], steps=steps, seed=0)
+        prompts = [row["prompt"] for row in rows]
+        assert [row["caption"] for row in rows] == generator.captions(prompts, seed=0) != prompts
+        drawn = generator.generate(prompts, steps=steps, seed=0)
         difference = np.abs(drawn.astype(int) - pixels(rows).astype(int))
         assert difference.max() <= 1, f"{model} at {steps} steps"  # another batch may round otherwise
 

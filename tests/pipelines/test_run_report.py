@@ -164,6 +164,7 @@ def write_evaluation(out: Path, image: bytes) -> None:
             {
                 "index": index,
                 "prompt": f"prompt {index}",
+                "caption": f"caption {index}",
                 "category": "colors",
                 "model": evaluation.model,
                 "steps": evaluation.steps,

@@ -40,7 +40,16 @@ TRAINING = {
 }
 NETWORK = {"image_size": 8, "patch": 4, "width": 32, "depth": 1, "heads": 2}
 TEXT = {"vocabulary": 300, "max_length": 16}
+UPSAMPLER = {
+    "width": 16,
+    "depth": 1,
+    "heads": 1,
+    "vocabulary": 300,
+    "training": {"images": 48, "batch_size": 8, "checkpoint_images": 16, "ema_halflife_images": 0},
+}
+UPSAMPLER_FILES = ("config", "generation_config", "tokenizer", "tokenizer_config")
 FAULTS = (
+    "upsampler.checkpoint.before_rename:2",
     "train.checkpoint.before_rename:2",
     "train.folder.before_rename",
     "distill.checkpoint.before_rename:2",
@@ -91,7 +100,8 @@ def run(home: Path, stage, tracking: str, inputs: dict[str, tuple[Input, ...]], 
 
 
 def run_train(home: Path, tracking: str, *given: Input, **settings) -> Receipt:
-    return run(home, TRAIN, tracking, {"shard": given}, **{"network": NETWORK, "text": TEXT, **settings})
+    small = {"network": NETWORK, "text": TEXT, "upsampler": UPSAMPLER}
+    return run(home, TRAIN, tracking, {"shard": given}, **{**small, **settings})
 
 
 def run_both(home: Path, tracking: str, given: Input) -> tuple[Receipt, Receipt]:
@@ -128,6 +138,7 @@ def test_the_stages_leave_a_teacher_a_student_and_their_curves(whole):
     for receipt, kind, steps in zip(receipts, ("flow", "consistency"), (50, 1), strict=True):
         assert {entry.path for entry in receipt.files} == {
             "model/config.json", "model/model.safetensors", "model/tokenizer.json", "curve.json",
+            "model/upsampler/model.safetensors", *(f"model/upsampler/{n}.json" for n in UPSAMPLER_FILES),
         }  # fmt: skip
         assert receipt.counts.as_dict() == {"in": SAMPLES, "kept": SAMPLES, "rejected": 0, "errored": 0}
         assert not (output(home, receipt) / "scratch").exists()
@@ -141,6 +152,9 @@ def test_the_stages_leave_a_teacher_a_student_and_their_curves(whole):
         assert all(parameter.isfinite().all() for parameter in model.network.parameters())
         images = Generator(model).generate(["all red", ""])
         assert images.shape == (2, 8, 8, 3)
+    teacher, student = (output(home, receipt) / "model" / "upsampler" for receipt in receipts)
+    for path in teacher.iterdir():
+        assert (student / path.name).read_bytes() == path.read_bytes()
 
 
 def test_the_student_starts_from_the_teacher_and_learns(whole):
@@ -184,9 +198,13 @@ def die(tracking: str, location: str, digest: str, homes: dict[str, str]) -> Non
 def test_killed_and_run_again_gives_the_same_bytes(killed, whole, tracking, fault):
     home, given, *receipts = whole
     left = killed[fault]
-    checkpoints = [path.parent.name for path in left.rglob("checkpoint.json")]
-    assert sum(name.isdigit() for name in checkpoints) == 1
-    assert ("checkpoint" in fault) == (f"{32:012d}" in checkpoints)  # the first is whole, the second is not
+    stage = fault.partition(".")[0]
+    whole_ones = [path.parent for path in left.rglob("checkpoint.json")]
+    names = [path.name for path in whole_ones if ("upsampler" in path.parts) == (stage == "upsampler")]
+    assert sum(name.isdigit() for name in names) == 1
+    # Of the stage that was killed the first is whole, the second is not.
+    first = {"upsampler": 16, "train": 32, "distill": 32}[stage]
+    assert ("checkpoint" in fault) == (f"{first:012d}" in names)
     for resumed, undisturbed in zip(run_both(left, tracking, given), receipts, strict=True):
         assert contents(left, resumed) == contents(home, undisturbed)
         assert resumed.digest == undisturbed.digest
@@ -206,6 +224,24 @@ def test_the_curves_are_in_mlflow_once_however_often_a_stage_was_killed(whole, t
         tracked = tracker.client.get_run(run_id).data
         assert tracked.tags["dataset.shard"] == given.digest
         assert tracked.params["batch_size"] == "8"
+
+
+def test_without_an_upsampler_there_is_none(tmp_path, tracking):
+    receipt = run_train(
+        tmp_path, tracking, shards(tmp_path / "shards"), images=8, upsampler={"model": "none"}
+    )
+    assert not (output(tmp_path, receipt) / "model" / "upsampler").exists()
+    assert Generator.load(output(tmp_path, receipt) / "model").captions(["all red"]) == ["all red"]
+
+
+def test_an_upsampler_that_is_given_travels_with_the_model(whole, tmp_path, tracking):
+    home, given, train, _ = whole
+    folder = output(home, train) / "model" / "upsampler"
+    receipt = run_train(tmp_path, tracking, given, images=8, upsampler={"model": str(folder)})
+    made = output(tmp_path, receipt) / "model" / "upsampler" / "model.safetensors"
+    assert made.read_bytes() == (folder / "model.safetensors").read_bytes()
+    with pytest.raises(ValueError, match=r"upsampler '.*/none' cannot be loaded \(.*\); give a folder"):
+        run_train(tmp_path, tracking, given, images=8, upsampler={"model": str(tmp_path / "none")})
 
 
 def test_the_shards_of_several_snapshots_are_one_training_set(tmp_path, tracking):

@@ -112,7 +112,7 @@ def whole_run() -> ReportData:
             LossCurve("train", "teacher", [32, 64, 96], [1.0, 0.5, 0.25]),
             LossCurve("distill", "student", [32, 64], [0.5, 0.125]),
         ),
-        samples=(Sample("a red circle", cells, "single_object"),),
+        samples=(Sample("a red circle", cells, "single_object", "a small red circle at left"),),
         metrics=Metrics(
             (
                 Evaluation("teacher", 50, prompt_following={"colors": 0.8}, seconds_per_image=0.2, **numbers),
@@ -220,6 +220,7 @@ def test_every_image_and_plot_has_words_for_who_cannot_see_it():
     assert all(image.get("alt") for image in page.all("img"))
     drawn = [svg for svg in page.all("svg") if svg.get("aria-hidden") != "true"]
     assert drawn and all(svg.get("role") == "img" and svg.get("aria-label") for svg in drawn)
+    assert "drawn as a small red circle at left" in page.words
     assert "“a red circle” drawn by the student in 1 step" in {image["alt"] for image in page.all("img")}
     assert all(header.get("scope") for header in page.all("th"))
     assert page.tags[0][0] == "html" and page.tags[0][1]["lang"] == "en"

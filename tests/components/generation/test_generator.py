@@ -1,9 +1,13 @@
 """The Generator: an image is a function of prompt, seed, index, steps and guidance, whatever is beside it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
+from components.captioning.config import UpsamplerConfig
+from components.captioning.upsampler_fit import fit_upsampler
 from components.conditioning.text import LearnedText, TextConfig
 from components.diffusion.dit import DiT, DiTConfig
 from components.generation.generator import BATCH, MOST_STEPS, Generator, from_pixels, to_pixels
@@ -101,6 +105,32 @@ def test_a_saved_model_draws_the_same(generator, tmp_path):
     save_model(tmp_path, generator.model)
     loaded = Generator.load(tmp_path, device="cpu")
     assert np.array_equal(loaded.generate(PROMPTS, seed=2), generator.generate(PROMPTS, seed=2))
+
+
+@pytest.fixture(scope="module")
+def upsampler():
+    config = UpsamplerConfig(width=16, depth=1, heads=1, vocabulary=300)
+    training = config.training.model_copy(update={"images": 64})
+    return fit_upsampler(
+        [("a star", "a red star"), ("a cross", "a blue cross")],
+        config.model_copy(update={"training": training}),
+        seed=0,
+    )
+
+
+def test_what_is_drawn_is_what_the_upsampler_says(generator, upsampler, tmp_path):
+    prompts = ["a star"] * (BATCH + 2)
+    plain = generator.generate(prompts, seed=2)
+    assert generator.captions(prompts) == prompts
+    save_model(tmp_path, replace(generator.model, upsampler=upsampler))
+    loaded = Generator.load(tmp_path, device="cpu")
+    captions = loaded.captions(prompts, seed=2)
+    assert captions == upsampler(prompts[:BATCH], seed=2) + upsampler(prompts[BATCH:], seed=2, first=BATCH)
+    assert len(set(captions)) > 1
+    drawn = loaded.generate(prompts, seed=2)
+    assert np.array_equal(drawn, loaded.generate(captions, seed=2, upsample=False))
+    assert not np.array_equal(drawn, plain)
+    assert np.array_equal(loaded.generate(prompts, seed=2, upsample=False), plain)
 
 
 def test_pixels_come_back_through_the_network_s_range():

@@ -1,0 +1,116 @@
+"""Prompts at length: what a user asks for in a few words, as the long captions would say it.
+
+A model that learned from long captions draws best from them, so prompts are upsampled before they are drawn
+(DALL·E 3, Betker 2023). Any transformers causal language model serves: a pretrained one that follows
+instructions, or a small one that upsampler_fit.py made. Called by the Generator.
+"""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from components.randomness import derive_seed
+
+INSTRUCTION = "Describe in one sentence, with its colours, places and background, a picture of: {prompt}"
+MOST_TOKENS = 96  # of an answer
+TEMPERATURE = 0.7
+
+
+class Upsampler:
+    """A language model and its tokenizer. The same (prompt, seed, index) gives the same words."""
+
+    def __init__(self, model: Any, tokenizer: Any, folder: Path | None = None) -> None:
+        """folder: where both were loaded from."""
+        self.model, self.tokenizer = model.eval().requires_grad_(False), tokenizer
+        self.folder = folder
+        tokenizer.padding_side = "left"  # generation continues each row's last token
+        if tokenizer.pad_token is None:
+            tokenizer.pad_token = tokenizer.eos_token
+
+    @classmethod
+    def load(cls, model: str | Path, *, revision: str | None = None, device: str = "cpu") -> "Upsampler":
+        """Load from a folder or a hub id. Raises ValueError, one line, where there is no such model."""
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()  # our own progress is shown
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(model, revision=revision)
+            network: Any = AutoModelForCausalLM.from_pretrained(model, revision=revision)
+        except (OSError, ValueError, KeyError) as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise ValueError(
+                f"upsampler '{model}' cannot be loaded ({reason}); give a folder or a hub id of a"
+                " transformers causal language model"
+            ) from error
+        return cls(network.to(device), tokenizer, Path(model) if Path(model).is_dir() else None)
+
+    def save(self, folder: Path) -> None:
+        """Into a new folder: the files it was loaded from, as they were, or the first that it has."""
+        from transformers.utils import logging
+
+        if self.folder is not None:
+            shutil.copytree(self.folder, folder)
+            return
+        logging.disable_progress_bar()
+        self.model.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+
+    def __call__(self, prompts: Sequence[str], *, seed: int = 0, first: int = 0) -> list[str]:
+        """One caption per prompt, drawn with the randomness of (seed, first + i); an empty one stays so."""
+        from transformers import LogitsProcessorList
+
+        asked = [row for row, prompt in enumerate(prompts) if prompt.strip()]
+        if not asked:
+            return list(prompts)
+        inputs = self.tokenizer(
+            [self._question(prompts[row]) for row in asked], padding=True, return_tensors="pt"
+        )
+        ids, mask = inputs.input_ids.to(self.model.device), inputs.attention_mask.to(self.model.device)
+        noise = _GumbelNoise([derive_seed(seed, "upsample", first + row) for row in asked])
+        with torch.inference_mode():
+            tokens = self.model.generate(
+                input_ids=ids,
+                attention_mask=mask,
+                max_new_tokens=MOST_TOKENS,
+                do_sample=False,
+                logits_processor=LogitsProcessorList([noise]),
+                pad_token_id=self.tokenizer.pad_token_id,
+            )
+        answers = self.tokenizer.batch_decode(tokens[:, ids.shape[1] :], skip_special_tokens=True)
+        captions = list(prompts)
+        for row, answer in zip(asked, answers, strict=True):
+            captions[row] = (answer.strip().splitlines() or [""])[0].strip() or prompts[row]
+        return captions
+
+    def _question(self, prompt: str) -> str:
+        """The prompt as the model was taught to be asked."""
+        plain = " ".join(prompt.split())
+        if not getattr(self.tokenizer, "chat_template", None):
+            return question(plain)
+        turn = {"role": "user", "content": INSTRUCTION.format(prompt=plain)}
+        return str(self.tokenizer.apply_chat_template([turn], tokenize=False, add_generation_prompt=True))
+
+
+def question(prompt: str) -> str:
+    """How a model without a chat template is asked; upsampler_fit.py teaches the answer."""
+    return f"{prompt}\n"
+
+
+class _GumbelNoise:
+    """Samples by the Gumbel-max trick: with this noise on the logits, the largest is a draw from the softmax.
+
+    Each row has its own stream, so a draw does not depend on the others of its batch.
+    """
+
+    def __init__(self, seeds: Sequence[int]) -> None:
+        self.streams = [torch.Generator().manual_seed(seed) for seed in seeds]
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        uniform = torch.stack([torch.rand(scores.shape[-1], generator=stream) for stream in self.streams])
+        gumbel = -torch.log(-torch.log(uniform.clamp(1e-20, 1 - 1e-7)))
+        return scores.float() / TEMPERATURE + gumbel.to(scores.device)

@@ -1,0 +1,106 @@
+"""Fits a small upsampler on pairs of captions, where no pretrained language model is at hand.
+
+It reads the short caption of an image and writes the long one. Called by the train stage.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from components.captioning.architecture import END, PAD, train_tokenizer
+from components.captioning.config import UpsamplerConfig
+from components.captioning.packing import IGNORED
+from components.captioning.upsampler import Upsampler, question
+from components.filtering.labelled import draw_batches
+from components.randomness import derive_seed
+from components.training.checkpoints import Checkpoints
+from components.training.loop import Batch, Losses, train
+
+Row = tuple[list[int], list[int]]  # the question's tokens, the answer's
+
+
+def fit_upsampler(
+    pairs: Sequence[tuple[str, str]],
+    config: UpsamplerConfig,
+    *,
+    seed: int,
+    checkpoints: Checkpoints | None = None,
+    on_batch: Callable[[int, float], None] | None = None,
+) -> Upsampler:
+    """Train on (short, long) captions. The result depends on the arguments alone.
+
+    Raises ValueError where there is no pair.
+    """
+    if not pairs:
+        raise ValueError("no record has both a short and a long caption, so no upsampler can be fitted")
+    tokenizer = train_tokenizer((text for pair in pairs for text in pair), config.vocabulary)
+    rows = [
+        (tokenizer(question(short)).input_ids, [*tokenizer(long).input_ids, tokenizer.eos_token_id])
+        for short, long in pairs
+    ]
+    trained = train(
+        _untrained(tokenizer, config, seed),
+        answer_loss,
+        lambda seen: _batches(rows, config, seen, seed),
+        config.training,
+        seed=seed,
+        purpose="upsampler",
+        checkpoints=checkpoints,
+        on_batch=on_batch,
+    )
+    return Upsampler(trained.ema, tokenizer)
+
+
+def answer_loss(model: nn.Module, batch: Batch, generator: torch.Generator) -> Losses:
+    """Cross entropy of the answers' tokens."""
+    del generator  # nothing is drawn
+    logits = model(input_ids=batch["tokens"], use_cache=False).logits[:, :-1]
+    labels = batch["labels"][:, 1:]
+    learned = labels != IGNORED
+    return Losses(F.cross_entropy(logits[learned].float(), labels[learned]))
+
+
+def _batches(rows: Sequence[Row], config: UpsamplerConfig, images_seen: int, seed: int) -> Iterator[Batch]:
+    lengths = [len(asked) + len(answer) for asked, answer in rows]
+    for chosen in draw_batches(
+        len(rows), config.training.batch_size, images_seen, seed=seed, lengths=lengths
+    ):
+        yield _collate([rows[row] for row in chosen])
+
+
+def _collate(rows: Sequence[Row]) -> dict[str, Tensor]:
+    """Padded on the right, where causal attention of what is before never looks."""
+    length = max(len(asked) + len(answer) for asked, answer in rows)
+    tokens = torch.zeros(len(rows), length, dtype=torch.long)
+    labels = torch.full((len(rows), length), IGNORED)
+    for row, (asked, answer) in enumerate(rows):
+        end = len(asked) + len(answer)
+        tokens[row, :end] = torch.tensor([*asked, *answer])
+        labels[row, len(asked) : end] = torch.tensor(answer)
+    return {"tokens": tokens, "labels": labels}
+
+
+def _untrained(tokenizer: object, config: UpsamplerConfig, seed: int) -> nn.Module:
+    from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
+
+    pad, end = (tokenizer.convert_tokens_to_ids(token) for token in (PAD, END))  # type: ignore[attr-defined]
+    settings = LlamaConfig(
+        vocab_size=len(tokenizer),  # type: ignore[arg-type]
+        hidden_size=config.width,
+        intermediate_size=3 * config.width,
+        num_hidden_layers=config.depth,
+        num_attention_heads=config.heads,
+        max_position_embeddings=512,
+        pad_token_id=pad,
+        bos_token_id=None,
+        eos_token_id=end,
+        tie_word_embeddings=True,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(seed, "upsampler weights"))
+        model = LlamaForCausalLM(settings)
+    model.generation_config = GenerationConfig(eos_token_id=end, pad_token_id=pad, do_sample=False)
+    model.set_attn_implementation("eager")  # the fused kernel's backward is slow on a CPU
+    return model

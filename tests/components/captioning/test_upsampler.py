@@ -1,0 +1,131 @@
+"""The upsampler: says a prompt at length, in the same words whatever is beside it."""
+
+import itertools
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from components.captioning import upsampler as module
+from components.captioning.config import UpsamplerConfig
+from components.captioning.packing import IGNORED
+from components.captioning.upsampler import INSTRUCTION, TEMPERATURE, Upsampler, _GumbelNoise
+from components.captioning.upsampler_fit import answer_loss, fit_upsampler
+from components.training.checkpoints import Checkpoints
+from components.training.config import OptimizerConfig, TrainingConfig
+
+THINGS = [" ".join(words) for words in itertools.product(("red", "blue", "green", "pink"), ("star", "cross"))]
+PLACES = ("left", "right", "top")
+PAIRS = [(f"a {thing}", f"a {thing} at {place}") for thing in THINGS for place in PLACES] * 4
+TRAINING = TrainingConfig(
+    images=4_800,
+    batch_size=16,
+    optimizer=OptimizerConfig(learning_rate=5e-3, warmup_images=160),
+    ema_halflife_images=160,
+    checkpoint_images=2_048,
+)
+CONFIG = UpsamplerConfig(width=32, depth=2, heads=2, vocabulary=300, training=TRAINING)
+BRIEF = CONFIG.model_copy(
+    update={"training": TRAINING.model_copy(update={"images": 64, "checkpoint_images": 32})}
+)
+
+
+@pytest.fixture(scope="module")
+def upsampler() -> Upsampler:
+    return fit_upsampler(PAIRS, CONFIG, seed=0)
+
+
+def test_it_adds_what_a_long_caption_says_and_keeps_what_was_asked(upsampler):
+    prompts = [f"a {thing}" for thing in THINGS for _ in range(8)]
+    said = upsampler(prompts)
+    places = [caption.removeprefix(f"{prompt} at ") for prompt, caption in zip(prompts, said, strict=True)]
+    assert set(places) == set(PLACES)
+    assert all(8 < places.count(place) < 36 for place in PLACES)  # of 64: drawn as often as they were seen
+
+
+def test_the_words_are_a_function_of_prompt_seed_and_index(upsampler):
+    prompts = ["a red star", "a green cross", "", "a blue cross"] * 4
+    together = upsampler(prompts, seed=3)
+    assert [upsampler([p], seed=3, first=i)[0] for i, p in enumerate(prompts)] == together
+    assert upsampler(prompts, seed=4) != together
+    assert together[2] == "" and upsampler([]) == [] and upsampler([" "]) == [" "]
+
+
+def test_a_saved_one_says_the_same(upsampler, tmp_path):
+    upsampler.save(tmp_path / "one")
+    loaded = Upsampler.load(tmp_path / "one")
+    prompts = [f"a {thing}" for thing in THINGS]
+    assert loaded(prompts, seed=1) == upsampler(prompts, seed=1)
+    loaded.save(tmp_path / "other")
+    for path in (tmp_path / "one").iterdir():
+        assert (tmp_path / "other" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_a_fit_that_was_cut_off_goes_on_to_the_same_weights(tmp_path):
+    class CutOffError(Exception):
+        pass
+
+    def stop(captions: int, loss: float) -> None:
+        seen.append(captions)
+        if sum(seen) == 48:
+            raise CutOffError
+
+    seen: list[int] = []
+    whole = fit_upsampler(PAIRS, BRIEF, seed=0)
+    with pytest.raises(CutOffError):
+        fit_upsampler(PAIRS, BRIEF, seed=0, checkpoints=Checkpoints(tmp_path), on_batch=stop)
+    again = fit_upsampler(PAIRS, BRIEF, seed=0, checkpoints=Checkpoints(tmp_path))
+    for one, other in zip(whole.model.parameters(), again.model.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_without_pairs_there_is_nothing_to_fit():
+    with pytest.raises(ValueError, match="no record has both a short and a long caption"):
+        fit_upsampler([], BRIEF, seed=0)
+
+
+def test_what_is_no_language_model_is_told_in_one_line(tmp_path):
+    with pytest.raises(ValueError, match=r"^upsampler '.*' cannot be loaded \(.*\); give a folder") as caught:
+        Upsampler.load(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_loss_is_the_answers_mean_cross_entropy_whatever_was_padded(upsampler):
+    model = upsampler.model
+    rows = [([5, 6, 7], [8, 9]), ([5], [10, 11, 12, 13])]
+    tokens, labels = torch.zeros(2, 5, dtype=torch.long), torch.full((2, 5), IGNORED)
+    total, count = 0.0, 0
+    for row, (asked, answer) in enumerate(rows):
+        both = torch.tensor([*asked, *answer])
+        tokens[row, : len(both)], labels[row, len(asked) : len(both)] = both, torch.tensor(answer)
+        with torch.no_grad():
+            logits = model(input_ids=both[None]).logits[0, len(asked) - 1 : -1]
+        total += F.cross_entropy(logits, torch.tensor(answer), reduction="sum").item()
+        count += len(answer)
+    with torch.no_grad():
+        found = answer_loss(model, {"tokens": tokens, "labels": labels}, torch.Generator()).loss
+    assert found.item() == pytest.approx(total / count, rel=1e-5)
+
+
+def test_the_noise_draws_from_the_softmax_at_the_temperature():
+    wanted = torch.tensor([0.55, 0.3, 0.1, 0.05])
+    scores = (TEMPERATURE * wanted.log()).expand(20_000, -1)
+    drawn = _GumbelNoise(range(20_000))(torch.zeros(0), scores).argmax(1)
+    shares = torch.bincount(drawn, minlength=4) / len(drawn)
+    assert torch.allclose(shares, wanted, atol=4 * 0.5 / len(drawn) ** 0.5)
+
+
+def test_a_model_that_follows_instructions_is_instructed(upsampler, tmp_path):
+    upsampler.save(tmp_path)
+    instructed = Upsampler.load(tmp_path)
+    instructed.tokenizer.chat_template = "{{ messages[0]['role'] }}: {{ messages[0]['content'] }}"
+    assert instructed._question("a  red\nstar") == f"user: {INSTRUCTION.format(prompt='a red star')}"
+
+
+def test_an_answer_of_several_lines_is_its_first_and_an_empty_one_the_prompt(upsampler, monkeypatch):
+    answers = {"a red star": " one line \nanother", "a blue star": "\n"}
+    monkeypatch.setattr(
+        upsampler.tokenizer, "batch_decode", lambda tokens, **_: list(answers.values()), raising=False
+    )
+    monkeypatch.setattr(module, "MOST_TOKENS", 1)
+    assert upsampler(list(answers)) == ["one line", "a blue star"]
