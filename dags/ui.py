@@ -53,6 +53,7 @@ def serve(home: Path, dagster_port: int, mlflow_port: int, say: Callable[[str], 
         "DAGSTER_HOME": str(write_settings(home)),
         "DAGSTER_DISABLE_TELEMETRY": "1",
         "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # its workers are for GenAI jobs, and eight processes
         HOME_VARIABLE: str(home),
     }
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # ends the servers, too

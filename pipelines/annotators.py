@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 FIT = "fit"  # in place of a pretrained model's id or path
 JUDGE, CAPTIONER, SUMMARY = "judge", "captioner", "annotators.json"
 MADE = "made"  # what a fit saves, under its scratch folder
+TAUGHT = "taught_prompts"  # in the receipt's info: what a fitted captioner answers
 
 
 class AnnotatorsConfig(StageConfig):
@@ -154,6 +155,8 @@ def _summary(work: Work, records: "LabelledSet") -> dict[str, Any]:
     for name in (JUDGE, CAPTIONER):
         if (path := _revision_file(work, name)).exists():
             summary[f"{name}_revision"] = json.loads(path.read_text())
+    if config.captioner == FIT:
+        summary[TAUGHT] = [config.short_prompt, config.long_prompt]
     if records.held_out and config.captioner == FIT:
         captioner = Captioner.load(str(work.out / CAPTIONER))
         pictures = [record.open() for record in records.held_out]

@@ -21,6 +21,7 @@ from components.captioning.cleaning import check_caption, clean_caption
 from components.captioning.styles import LONG, LONG_PROMPT, SHORT, SHORT_PROMPT, CaptionStyle, prompt_hash
 from components.corpus.schemas import CAPTIONED, FILTERED, REJECTS, Reason, check_schema
 from components.filtering.rejection import Rejection
+from pipelines.annotators import TAUGHT
 from pipelines.errors import StageFailed
 from pipelines.receipts import Counts, PartReceipt, Parts
 from pipelines.stage import Input, Stage, StageConfig, Work
@@ -57,6 +58,7 @@ def run(work: Work) -> list[PartReceipt]:
     filtered, annotators = work.input("filter"), work.input("annotators")
     paths = filtered.files(f"{FILTERED_FOLDER}/")
     assert filtered.receipt is not None
+    _warn_of_untaught_prompts(work, annotators)
     with work.progress.task(work.stage, filtered.receipt.counts.kept, "records") as advance:
         finished = work.engine.map_parts(
             CaptionWorker,
@@ -74,6 +76,18 @@ def run(work: Work) -> list[PartReceipt]:
             "recaption: no record has a usable caption; look at recaption's rejects and prompts"
         )
     return finished
+
+
+def _warn_of_untaught_prompts(work: Work, annotators: Input) -> None:
+    """A captioner that was fitted on two prompts answers others badly, and nothing else would say so."""
+    assert annotators.receipt is not None
+    taught = annotators.receipt.info.get(TAUGHT)
+    for style in work.config.styles:
+        if taught and style.prompt not in taught:
+            work.progress.say(
+                f"recaption: the captioner was not fitted on the prompt '{style.prompt}': look at its"
+                f" captions in the report, or fit it with --set annotators.{style.name}_prompt=…"
+            )
 
 
 def captioner_name(annotators: Input) -> str:

@@ -130,6 +130,11 @@ def test_the_same_prompt_and_seed_draw_the_same_pictures(straightshot, micro_hom
     with Image.open(tmp_path / "a" / pictures[0]) as picture:
         assert picture.size == (32, 32)
         assert picture.info["prompt"] == prompt
+        assert picture.info["caption"] not in ("", prompt)
+    said = straightshot("generate", prompt, "--as-is", "-o", tmp_path / "as-is", "--home", micro_home)
+    assert said.status == 0, said.err
+    with Image.open(said.out.strip()) as picture:
+        assert picture.info["caption"] == prompt
 
 
 def test_a_model_that_is_not_there_is_one_line(straightshot, micro_home, tmp_path):

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import pyarrow as pa
@@ -68,6 +68,7 @@ def run(
     *,
     stage: Stage = STAGE,
     engine: Engine | None = None,
+    said: TextIO | None = None,
 ) -> Receipt:
     return run_stage(
         stage,
@@ -76,7 +77,7 @@ def run(
         home=home,
         snapshot="default",
         engine=engine or OneByOne(),
-        progress=Progress(quiet=True),
+        progress=Progress(said, quiet=said is None),
     )
 
 
@@ -233,6 +234,16 @@ def test_another_prompt_is_another_output(inputs, done):
     assert fingerprint(STAGE, "default", CONFIG, inputs) == receipt.fingerprint
     other = CONFIG.model_copy(update={"long_prompt": "Describe the picture in full."})
     assert fingerprint(STAGE, "default", other, inputs) != receipt.fingerprint
+
+
+def test_a_prompt_that_the_captioner_was_not_fitted_on_is_told(inputs, tmp_path):
+    said = io.StringIO()
+    run(tmp_path / "its own", inputs, said=said)
+    assert "not fitted" not in said.getvalue()
+    other = CONFIG.model_copy(update={"long_prompt": "Describe the picture in full."})
+    run(tmp_path / "another", inputs, other, said=said)
+    (warned,) = [line for line in said.getvalue().splitlines() if "not fitted" in line]
+    assert "'Describe the picture in full.'" in warned and "--set annotators.long_prompt=" in warned
 
 
 def test_a_pretrained_captioner_goes_the_same_way(annotators, inputs, done, tmp_path):

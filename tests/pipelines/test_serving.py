@@ -22,6 +22,8 @@ import pytest
 import torch
 from PIL import Image
 
+from components.captioning.config import UpsamplerConfig
+from components.captioning.upsampler_fit import fit_upsampler
 from components.conditioning.text import LearnedText, TextConfig
 from components.diffusion.dit import DiT, DiTConfig
 from components.generation.generator import Generator
@@ -47,7 +49,10 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         torch.nn.init.normal_(weights, std=0.2)
     told = TextConfig(max_length=32)
     card = ModelCard(kind="consistency", dit=sizes, text=told, steps=1, guidance=3.0, images_seen=0)
-    save_model(folder, Model(network, text, card))
+    small = UpsamplerConfig(width=16, depth=1, heads=1, vocabulary=300)
+    brief = small.model_copy(update={"training": small.training.model_copy(update={"images": 64})})
+    upsampler = fit_upsampler([(prompt, f"{prompt}, at length") for prompt in PROMPTS], brief, seed=0)
+    save_model(folder, Model(network, text, card, upsampler))
     return folder
 
 
@@ -130,7 +135,7 @@ def ask(address: str, prompts: list, **params: object) -> tuple[int, dict]:
 
 def test_a_served_model_answers_with_the_generators_images(served, model_folder):
     generator = Generator.load(model_folder)
-    for params in ({"seed": 7}, {"seed": 7, "steps": 2}, {}):
+    for params in ({"seed": 7, "upsample": False}, {"seed": 7}, {"seed": 7, "steps": 2}, {}):
         status, answer = ask(served, PROMPTS, **params)
         assert status == 200, answer
         pngs = [base64.b64decode(row["image"]) for row in answer["predictions"]]
@@ -140,6 +145,7 @@ def test_a_served_model_answers_with_the_generators_images(served, model_folder)
         assert drawn.shape == (2, 16, 16, 3)
         assert np.array_equal(drawn, expected)
     assert not np.array_equal(expected, generator.generate(PROMPTS, seed=7))
+    assert not np.array_equal(expected, generator.generate(PROMPTS, upsample=False))
 
 
 @pytest.mark.parametrize(
