@@ -39,6 +39,7 @@ def generate(
     folder = resolve(model, home)
     every = [prompt for prompt in prompts for _ in range(count)]
     generator = Generator.load(folder)
+    generator.generate([], steps=steps, guidance=guidance)  # what cannot be drawn is told before any work
     captions = generator.captions(every, seed=seed) if upsample else every
     pixels = generator.generate(captions, steps=steps, seed=seed, guidance=guidance, upsample=False)
     images = [Image.fromarray(one) for one in pixels]

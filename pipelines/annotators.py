@@ -228,4 +228,4 @@ def _emptied(folder: Path) -> Path:
     return folder
 
 
-STAGE = Stage(name="annotators", version=1, config_type=AnnotatorsConfig, inputs=("labelled",), run=run)
+STAGE = Stage(name="annotators", version=2, config_type=AnnotatorsConfig, inputs=("labelled",), run=run)

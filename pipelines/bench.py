@@ -55,14 +55,13 @@ class Bench:
     def measure(self, model: str, steps: int, on_images: Callable[[int], object]) -> Measured:
         """Draw every question with one model and ask everything of the images."""
         generator, questions = self._generator(model), self.questions
-        generator.generate([question.text for question in questions[:WARM_UP]], steps=1, upsample=False)
+        generator.generate(self.captions[:WARM_UP], steps=1, upsample=False)
         drawn = draw(
             generator,
-            questions,
+            self.captions,
             steps=steps,
             seed=self.config.seed,
             guidance=self.config.guidance if model == "teacher" else None,
-            upsample=self.config.upsample,
             batch_size=self.config.batch_size,
             on_images=on_images,
         )
@@ -84,6 +83,14 @@ class Bench:
         if len(found) < 2:
             raise StageFailed("evaluate: the held-out records have no two different captions; see recaption")
         return found
+
+    @cached_property
+    def captions(self) -> list[str]:
+        """What every model draws for the questions: said at length, as for any user, or as they are."""
+        texts = [question.text for question in self.questions]
+        if not self.config.upsample:
+            return texts
+        return self._generator("student").captions(texts, seed=self.config.seed)
 
     @property
     def shown(self) -> set[int]:

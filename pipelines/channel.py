@@ -1,7 +1,7 @@
 """What workers say while they work: lines of a file each, which the driver follows.
 
 The files lie under the output, where every node sees them as it sees HOME, so there is no process to start
-for them, and what a killed worker said last is kept. Used by data_parallel.py.
+for them, and what a killed worker said last is kept. Used by data_parallel.py and side_by_side.py.
 """
 
 import json

@@ -130,7 +130,11 @@ def _with_absolute_paths(config: RunConfig) -> RunConfig:
     if labelled is not None and labelled != "toy" and "://" not in labelled:
         labelled = str(Path(labelled).expanduser().absolute())
     annotators = config.annotators.model_copy(update={"labelled": labelled})
-    return config.model_copy(update={"corpus": corpus, "annotators": annotators})
+    upsampler = config.train.upsampler
+    if (folder := Path(upsampler.model).expanduser()).is_dir():
+        upsampler = upsampler.model_copy(update={"model": str(folder.absolute())})
+    train = config.train.model_copy(update={"upsampler": upsampler})
+    return config.model_copy(update={"corpus": corpus, "annotators": annotators, "train": train})
 
 
 def _lay_beneath(values: dict[str, Any], defaults: Mapping[str, Any]) -> None:

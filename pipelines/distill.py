@@ -1,6 +1,6 @@
 """distill: a consistency model from the teacher, its guidance absorbed: one network evaluation an image.
 
-    HOME/distill/<fingerprint>/model/{config.json, model.safetensors, tokenizer.json}, curve.json
+    HOME/distill/<fingerprint>/model/{config.json, model.safetensors, tokenizer.json, upsampler/}, curve.json
 
 The training loop, its data and its checkpoints are those of train (learning.py); only the loss is another.
 """
@@ -59,7 +59,7 @@ def _lesson(folder: Path, config: DistillConfig, shards: Sequence[Path], rank: i
     """What one process trains, from the teacher's folder."""
     from components.generation.model_folder import load_model
 
-    return _lesson_of(load_model(folder), config, shards, rank, world)
+    return _lesson_of(load_model(folder, upsampler=False), config, shards, rank, world)
 
 
 def _lesson_of(

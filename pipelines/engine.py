@@ -81,6 +81,17 @@ class Engine:
             raise StageFailed(last_line(error)) from error
         return [receipts[i] for i in range(len(encoded))]
 
+    def fitting(self, processes: int) -> int:
+        """How many of so many processes run side by side here: one on each GPU where there are any.
+
+        On CPUs, and on a cluster, which may grow, all of them.
+        """
+        self.start()
+        import ray
+
+        gpus = int(ray.cluster_resources().get("GPU", 0))
+        return min(processes, gpus) if self._embedded and gpus else processes
+
     def share_of(self, name: str, processes: int, cpus: int) -> dict[str, float]:
         """What each of so many processes side by side gets: its CPUs, and a GPU where there are any.
 

@@ -110,7 +110,7 @@ def _rows(bench: "Bench", measured: "Measured") -> list[dict[str, Any]]:
         {
             "index": index,
             "prompt": question.text,
-            "caption": measured.captions[index],
+            "caption": bench.captions[index],
             "category": question.category,
             "model": measured.evaluation.model,
             "steps": measured.evaluation.steps,

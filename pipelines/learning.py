@@ -83,22 +83,26 @@ def captions(shards: Sequence[Path]) -> Iterator[str]:
 def make_upsampler(work: Work, shards: Sequence[Path]) -> Upsampler | None:
     """The upsampler that the config names, or one fitted on the captions of the training records.
 
-    Raises ValueError where the named one is none, or no record has both captions.
+    None where the DiT will see no long captions. Raises ValueError where the named one is none, or no record
+    has both captions; StageFailed when the fit diverges.
     """
     config = work.config.upsampler
-    if config.model == NONE:
+    if config.model == NONE or (config.model == FIT and not work.config.blend.long):
         return None
     if config.model != FIT:
         return Upsampler.load(config.model, revision=config.revision)
     pairs = islice(_caption_pairs(shards), VOCABULARY_CAPTIONS)
     with work.progress.task("upsampler", config.training.images, "captions") as advance:
-        return fit_upsampler(
-            list(pairs),
-            config,
-            seed=work.config.seed,
-            checkpoints=checkpoints_at(work.scratch / "upsampler", "upsampler"),
-            on_batch=lambda captions, loss: advance(captions, f"loss {loss:.3f}"),
-        )
+        try:
+            return fit_upsampler(
+                list(pairs),
+                config,
+                seed=work.config.seed,
+                checkpoints=checkpoints_at(work.scratch / "upsampler", "upsampler"),
+                on_batch=lambda captions, loss: advance(captions, f"loss {loss:.3f}"),
+            )
+        except FloatingPointError as error:
+            raise StageFailed(f"train.upsampler: {error}") from error
 
 
 def _caption_pairs(shards: Sequence[Path]) -> Iterator[tuple[str, str]]:
@@ -192,8 +196,9 @@ def train_tracked(work: Work, lesson: Lesson, teach: Teach) -> Trained:
         work.progress.task(work.stage, config.images, "images") as advance,
     ):
         shown = _Shown(run, advance)
-        if config.workers > 1 and store.images_seen() < config.images:
-            train_together(work, config, teach, folder, shown.event)
+        workers = _processes(work)
+        if workers > 1 and store.images_seen() < config.images:
+            train_together(work, config.model_copy(update={"workers": workers}), teach, folder, shown.event)
         trained = train_lesson(
             lesson,
             config,
@@ -209,6 +214,13 @@ def train_tracked(work: Work, lesson: Lesson, teach: Teach) -> Trained:
         work.info["mlflow_run"] = run.id
     work.info["images_per_second"] = shown.speed
     return trained
+
+
+def _processes(work: Work) -> int:
+    """The configured workers, or as many as this machine's GPUs take that share a batch evenly."""
+    config = work.config
+    fitting = work.engine.fitting(config.workers) if config.workers > 1 else 1
+    return max(count for count in range(1, fitting + 1) if config.batch_size % count == 0)
 
 
 class _Shown:

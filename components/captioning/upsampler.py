@@ -17,6 +17,7 @@ from components.randomness import derive_seed
 
 INSTRUCTION = "Describe in one sentence, with its colours, places and background, a picture of: {prompt}"
 MOST_TOKENS = 96  # of an answer
+MOST_ASKED = 256  # tokens of a prompt; what is beyond is cut off
 TEMPERATURE = 0.7
 
 
@@ -24,7 +25,7 @@ class Upsampler:
     """A language model and its tokenizer. The same (prompt, seed, index) gives the same words."""
 
     def __init__(self, model: Any, tokenizer: Any, folder: Path | None = None) -> None:
-        """folder: where both were loaded from."""
+        """folder: whose files `save` copies; None to write them from what is in memory."""
         self.model, self.tokenizer = model.eval().requires_grad_(False), tokenizer
         self.folder = folder
         tokenizer.padding_side = "left"  # generation continues each row's last token
@@ -32,8 +33,14 @@ class Upsampler:
             tokenizer.pad_token = tokenizer.eos_token
 
     @classmethod
-    def load(cls, model: str | Path, *, revision: str | None = None, device: str = "cpu") -> "Upsampler":
-        """Load from a folder or a hub id. Raises ValueError, one line, where there is no such model."""
+    def load(
+        cls, model: str | Path, *, revision: str | None = None, device: str = "cpu", ours: bool = False
+    ) -> "Upsampler":
+        """Load from a folder or a hub id. ours: a folder that `save` wrote, to be saved again as it is.
+
+        Raises ValueError, one line, where there is no such model.
+        """
+        from safetensors import SafetensorError
         from transformers import AutoModelForCausalLM, AutoTokenizer
         from transformers.utils import logging
 
@@ -41,20 +48,20 @@ class Upsampler:
         try:
             tokenizer = AutoTokenizer.from_pretrained(model, revision=revision)
             network: Any = AutoModelForCausalLM.from_pretrained(model, revision=revision)
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise ValueError(
                 f"upsampler '{model}' cannot be loaded ({reason}); give a folder or a hub id of a"
                 " transformers causal language model"
             ) from error
-        return cls(network.to(device), tokenizer, Path(model) if Path(model).is_dir() else None)
+        return cls(network.to(device), tokenizer, Path(model) if ours else None)
 
     def save(self, folder: Path) -> None:
-        """Into a new folder: the files it was loaded from, as they were, or the first that it has."""
+        """Write the model's and the tokenizer's files into a new folder."""
         from transformers.utils import logging
 
         if self.folder is not None:
-            shutil.copytree(self.folder, folder)
+            shutil.copytree(self.folder, folder, copy_function=shutil.copyfile)
             return
         logging.disable_progress_bar()
         self.model.save_pretrained(folder)
@@ -68,7 +75,10 @@ class Upsampler:
         if not asked:
             return list(prompts)
         inputs = self.tokenizer(
-            [self._question(prompts[row]) for row in asked], padding=True, return_tensors="pt"
+            [self._question(prompts[row]) for row in asked],
+            padding=True,
+            return_tensors="pt",
+            add_special_tokens=not self._instructed,  # a chat template writes them itself
         )
         ids, mask = inputs.input_ids.to(self.model.device), inputs.attention_mask.to(self.model.device)
         noise = _GumbelNoise([derive_seed(seed, "upsample", first + row) for row in asked])
@@ -78,6 +88,7 @@ class Upsampler:
                 attention_mask=mask,
                 max_new_tokens=MOST_TOKENS,
                 do_sample=False,
+                num_beams=1,
                 logits_processor=LogitsProcessorList([noise]),
                 pad_token_id=self.tokenizer.pad_token_id,
             )
@@ -87,13 +98,24 @@ class Upsampler:
             captions[row] = (answer.strip().splitlines() or [""])[0].strip() or prompts[row]
         return captions
 
+    @property
+    def _instructed(self) -> bool:
+        """Whether it answers instructions, given in its chat template."""
+        return bool(getattr(self.tokenizer, "chat_template", None))
+
     def _question(self, prompt: str) -> str:
         """The prompt as the model was taught to be asked."""
         plain = " ".join(prompt.split())
-        if not getattr(self.tokenizer, "chat_template", None):
+        ids = self.tokenizer(plain, add_special_tokens=False).input_ids
+        if len(ids) > MOST_ASKED:
+            plain = self.tokenizer.decode(ids[:MOST_ASKED])
+        if not self._instructed:
             return question(plain)
         turn = {"role": "user", "content": INSTRUCTION.format(prompt=plain)}
-        return str(self.tokenizer.apply_chat_template([turn], tokenize=False, add_generation_prompt=True))
+        text = self.tokenizer.apply_chat_template(
+            [turn], tokenize=False, add_generation_prompt=True, enable_thinking=False
+        )
+        return str(text)
 
 
 def question(prompt: str) -> str:

@@ -34,7 +34,10 @@ def fit_upsampler(
     Raises ValueError where there is no pair.
     """
     if not pairs:
-        raise ValueError("no record has both a short and a long caption, so no upsampler can be fitted")
+        raise ValueError(
+            "no record has both a short and a long caption, so no upsampler can be fitted; set"
+            " train.upsampler.model=none"
+        )
     tokenizer = train_tokenizer((text for pair in pairs for text in pair), config.vocabulary)
     rows = [
         (tokenizer(question(short)).input_ids, [*tokenizer(long).input_ids, tokenizer.eos_token_id])
@@ -50,7 +53,7 @@ def fit_upsampler(
         checkpoints=checkpoints,
         on_batch=on_batch,
     )
-    return Upsampler(trained.ema, tokenizer)
+    return Upsampler(trained.ema.cpu(), tokenizer)
 
 
 def answer_loss(model: nn.Module, batch: Batch, generator: torch.Generator) -> Losses:

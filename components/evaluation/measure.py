@@ -27,9 +27,6 @@ Features = npt.NDArray[np.float32]
 class Draws(Protocol):
     """What is measured; components/generation/generator.py is one."""
 
-    def captions(self, prompts: Sequence[str], *, seed: int, first: int) -> list[str]:
-        """What it draws for the prompts."""
-
     def generate(
         self,
         prompts: Sequence[str],
@@ -57,10 +54,9 @@ class Question:
 
 @dataclass(frozen=True)
 class Drawn:
-    """Images of every question, (N, H, W, 3), the captions drawn for them, the seconds that drawing took."""
+    """An image of every caption, (N, H, W, 3), and the seconds that drawing them took."""
 
     images: Pixels
-    captions: tuple[str, ...]
     seconds: float
 
 
@@ -70,7 +66,6 @@ class Measured:
 
     evaluation: Evaluation
     images: Pixels  # (N, H, W, 3)
-    captions: tuple[str, ...]  # what was drawn: the questions as they are, or upsampled
     judge_scores: Features  # (N,)
     follows: tuple[bool | None, ...]  # None where no scorer knows the world
 
@@ -93,32 +88,25 @@ def reference_features(judge: Judge, held_out: Iterable[Sample], size: int) -> F
 
 def draw(
     generator: Draws,
-    questions: Sequence[Question],
+    captions: Sequence[str],
     *,
     steps: int,
     seed: int,
     guidance: float | None,
-    upsample: bool,
     batch_size: int,
     on_images: Callable[[int], object],
 ) -> Drawn:
-    """Draw every question once, in batches of a fixed composition. `on_images` hears of each batch's size.
-
-    upsample: have the prompts said at length first; that is the same for all models and not on the clock.
-    """
-    images, captions, seconds = [], list[str](), 0.0
-    for first in range(0, len(questions), batch_size):
-        texts = [question.text for question in questions[first : first + batch_size]]
-        if upsample:
-            texts = generator.captions(texts, seed=seed, first=first)
-        captions += texts
+    """Draw every caption once, in batches of a fixed composition. `on_images` hears of each batch's size."""
+    images, seconds = [], 0.0
+    for first in range(0, len(captions), batch_size):
+        texts = captions[first : first + batch_size]
         started = time.perf_counter()
         images.append(
             generator.generate(texts, steps=steps, seed=seed, guidance=guidance, first=first, upsample=False)
         )
         seconds += time.perf_counter() - started
         on_images(len(texts))
-    return Drawn(np.concatenate(images), tuple(captions), seconds)
+    return Drawn(np.concatenate(images), seconds)
 
 
 def measure(
@@ -142,7 +130,7 @@ def measure(
         images=len(questions),
         prompt_following=_by_category(questions, verdicts),
     )
-    return Measured(evaluation, drawn.images, drawn.captions, scores, verdicts)
+    return Measured(evaluation, drawn.images, scores, verdicts)
 
 
 def _by_category(questions: Sequence[Question], verdicts: Sequence[bool | None]) -> dict[str, float]:

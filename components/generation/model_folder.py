@@ -52,8 +52,8 @@ def save_model(folder: Path, model: Model) -> None:
     (folder / CARD).write_text(json.dumps(model.card.model_dump(mode="json"), indent=1) + "\n")
 
 
-def load_model(folder: Path, device: str = "cpu") -> Model:
-    """Read a model folder. Raises ValueError, one line, if it is not one."""
+def load_model(folder: Path, device: str = "cpu", *, upsampler: bool = True) -> Model:
+    """Read a model folder, with its upsampler if asked for. Raises ValueError, one line, if it is not one."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -65,9 +65,8 @@ def load_model(folder: Path, device: str = "cpu") -> Model:
         network = DiT(card.dit)
         network.load_state_dict(load_file(folder / WEIGHTS))
         encoder = load_text_encoder(card.text, folder)
-        upsampler = (
-            Upsampler.load(folder / UPSAMPLER, device=device) if (folder / UPSAMPLER).exists() else None
-        )
+        says = folder / UPSAMPLER
+        said = Upsampler.load(says, device=device, ours=True) if upsampler and says.exists() else None
     except FileNotFoundError as error:
         raise ValueError(f"{folder} is not a model folder: {Path(error.filename).name} is missing") from error
     except ValidationError as error:
@@ -78,4 +77,4 @@ def load_model(folder: Path, device: str = "cpu") -> Model:
     except (SafetensorError, RuntimeError) as error:
         line = " ".join(str(error).split())[:MOST_DETAIL]
         raise ValueError(f"{folder} does not load as a model ({WEIGHTS}: {line}); make it again") from error
-    return Model(network.to(device).eval().requires_grad_(False), encoder, card, upsampler)
+    return Model(network.to(device).eval().requires_grad_(False), encoder, card, said)

@@ -230,6 +230,14 @@ def test_the_images_are_the_generators_own_and_start_from_one_seed(bench, done):
         assert difference.max() <= 1, f"{model} at {steps} steps"  # another batch may round otherwise
 
 
+def test_prompts_can_be_drawn_as_they_are(bench, done, tmp_path):
+    _, upsampled = done
+    receipt = bench.run(tmp_path, CONFIG.model_copy(update={"upsample": False}))
+    for model, steps in RUNS:
+        assert all(row["caption"] == row["prompt"] for row in rows_of(tmp_path, receipt, model, steps))
+    assert receipt.info["prompts_digest"] != upsampled.info["prompts_digest"]
+
+
 def test_the_grid_shows_what_was_kept(bench, tmp_path):
     receipt = bench.run(tmp_path, CONFIG.model_copy(update={"shown": 3}))
     kept = [row["index"] for row in rows_of(tmp_path, receipt, "student", 1) if row["image"]]

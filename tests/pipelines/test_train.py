@@ -234,6 +234,12 @@ def test_without_an_upsampler_there_is_none(tmp_path, tracking):
     assert Generator.load(output(tmp_path, receipt) / "model").captions(["all red"]) == ["all red"]
 
 
+def test_a_model_that_sees_no_long_captions_gets_no_upsampler(tmp_path, tracking):
+    blend = {"alt": 0.1, "short": 0.9, "long": 0.0}
+    receipt = run_train(tmp_path, tracking, shards(tmp_path / "shards"), images=8, blend=blend)
+    assert not (output(tmp_path, receipt) / "model" / "upsampler").exists()
+
+
 def test_an_upsampler_that_is_given_travels_with_the_model(whole, tmp_path, tracking):
     home, given, train, _ = whole
     folder = output(home, train) / "model" / "upsampler"

@@ -1,6 +1,7 @@
 """The upsampler: says a prompt at length, in the same words whatever is beside it."""
 
 import itertools
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ import torch.nn.functional as F
 from components.captioning import upsampler as module
 from components.captioning.config import UpsamplerConfig
 from components.captioning.packing import IGNORED
-from components.captioning.upsampler import INSTRUCTION, TEMPERATURE, Upsampler, _GumbelNoise
+from components.captioning.upsampler import INSTRUCTION, MOST_ASKED, TEMPERATURE, Upsampler, _GumbelNoise
 from components.captioning.upsampler_fit import answer_loss, fit_upsampler
 from components.training.checkpoints import Checkpoints
 from components.training.config import OptimizerConfig, TrainingConfig
@@ -53,7 +54,7 @@ def test_the_words_are_a_function_of_prompt_seed_and_index(upsampler):
 
 def test_a_saved_one_says_the_same(upsampler, tmp_path):
     upsampler.save(tmp_path / "one")
-    loaded = Upsampler.load(tmp_path / "one")
+    loaded = Upsampler.load(tmp_path / "one", ours=True)
     prompts = [f"a {thing}" for thing in THINGS]
     assert loaded(prompts, seed=1) == upsampler(prompts, seed=1)
     loaded.save(tmp_path / "other")
@@ -74,7 +75,11 @@ def test_a_fit_that_was_cut_off_goes_on_to_the_same_weights(tmp_path):
     whole = fit_upsampler(PAIRS, BRIEF, seed=0)
     with pytest.raises(CutOffError):
         fit_upsampler(PAIRS, BRIEF, seed=0, checkpoints=Checkpoints(tmp_path), on_batch=stop)
-    again = fit_upsampler(PAIRS, BRIEF, seed=0, checkpoints=Checkpoints(tmp_path))
+    left: list[int] = []
+    again = fit_upsampler(
+        PAIRS, BRIEF, seed=0, checkpoints=Checkpoints(tmp_path), on_batch=lambda n, _: left.append(n)
+    )
+    assert sum(left) == 64 - 32  # from the checkpoint on
     for one, other in zip(whole.model.parameters(), again.model.parameters(), strict=True):
         assert torch.equal(one, other)
 
@@ -119,7 +124,19 @@ def test_a_model_that_follows_instructions_is_instructed(upsampler, tmp_path):
     upsampler.save(tmp_path)
     instructed = Upsampler.load(tmp_path)
     instructed.tokenizer.chat_template = "{{ messages[0]['role'] }}: {{ messages[0]['content'] }}"
-    assert instructed._question("a  red\nstar") == f"user: {INSTRUCTION.format(prompt='a red star')}"
+    asked = []
+    given = {"generate": lambda **words: asked.append(words["input_ids"]) or words["input_ids"]}
+    instructed.model = SimpleNamespace(device="cpu", **given)
+    assert instructed(["a  red\nstar"]) == ["a  red\nstar"]  # it said nothing
+    wanted = f"user: {INSTRUCTION.format(prompt='a red star')}"
+    assert instructed.tokenizer.decode(asked[0][0]) == wanted
+
+
+def test_a_prompt_without_end_is_cut(upsampler):
+    endless = "a red star " * 10_000
+    ids = upsampler.tokenizer(upsampler._question(endless)).input_ids
+    assert len(ids) <= MOST_ASKED + 2
+    assert upsampler([endless, "a red star"])[1] == upsampler(["", "a red star"])[1]
 
 
 def test_an_answer_of_several_lines_is_its_first_and_an_empty_one_the_prompt(upsampler, monkeypatch):
