@@ -32,6 +32,7 @@ COLOURS = {
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 POINTS = 400  # at most this many points of a curve are drawn; a page needs no more than its pixels
 SMOOTHING = 0.04  # width of the running mean, as a share of the curve
+LEAST_RANGE = 0.45  # of the axis of prompt following
 WIDE_RANGE = 12.0  # a loss that falls by more than this factor is drawn on a logarithmic axis
 
 
@@ -103,7 +104,8 @@ def plot_quality(evaluations: Sequence[Evaluation]) -> str:
         axes.margins(x=0.14, y=0.3)
         if followed:  # tenths around the data: a zoomed axis would make a hundredth look like a cliff
             low, high = axes.get_ylim()
-            axes.set_ylim(math.floor(10 * low - 0.5) / 10, min(math.ceil(10 * high + 0.5) / 10, 1.05))
+            top = min(math.ceil(10 * high + 0.5) / 10, 1.05)
+            axes.set_ylim(min(math.floor(10 * low - 0.5) / 10, top - LEAST_RANGE), top)
         return _to_svg(figure, description)
 
 
@@ -140,7 +142,7 @@ def _draw_quality(axes: Axes, model: str, line: Sequence[Evaluation], quality: S
     if model == "teacher":
         _write(axes, name, (calls[-1], quality[-1]), above=True, far=True, side="right", colour=colour)
     else:
-        _write(axes, name, (calls[0], quality[0]), above=False, far=True, side="left", colour=colour)
+        _write(axes, name, (calls[0], min(quality)), above=False, far=True, side="left", colour=colour)
 
 
 def _write(
