@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 FIT = "fit"  # in place of a pretrained model's id or path
 JUDGE, CAPTIONER, SUMMARY = "judge", "captioner", "annotators.json"
+COMMIT = "pinned-commit.txt"  # in the folder of one that was given by its id
 MADE = "made"  # what a fit saves, under its scratch folder
 TAUGHT = "taught_prompts"  # in the receipt's info: what a fitted captioner answers
 
@@ -96,7 +97,7 @@ def _labelled(work: Work) -> "LabelledSet":
 
 
 def _pin(work: Work, name: str) -> None:
-    """Have a pretrained model in the folder `name`, and its commit in a file until the summary is written."""
+    """Have a pretrained model in the folder `name`, with a file that says which commit its id stood for."""
     from pipelines.pretrained import pin_captioner, pin_judge
 
     config: AnnotatorsConfig = work.config
@@ -107,12 +108,8 @@ def _pin(work: Work, name: str) -> None:
             commit = pin_judge(config.judge, config.judge_pretrained, folder)
         else:
             commit = pin_captioner(config.captioner, config.captioner_revision, folder)
-        work.scratch.mkdir(exist_ok=True)
-        _revision_file(work, name).write_text(json.dumps(commit))
-
-
-def _revision_file(work: Work, name: str) -> Path:
-    return work.scratch / f"{name}-revision.json"
+        if commit is not None:
+            (folder / COMMIT).write_text(f"{commit}\n")
 
 
 def _fit_together(work: Work) -> None:
@@ -153,8 +150,8 @@ def _summary(work: Work, records: "LabelledSet") -> dict[str, Any]:
         "captioner_revision": None,
     }
     for name in (JUDGE, CAPTIONER):
-        if (path := _revision_file(work, name)).exists():
-            summary[f"{name}_revision"] = json.loads(path.read_text())
+        if (path := work.out / name / COMMIT).exists():
+            summary[f"{name}_revision"] = path.read_text().strip()
     if config.captioner == FIT:
         summary[TAUGHT] = [config.short_prompt, config.long_prompt]
     if records.held_out and config.captioner == FIT:

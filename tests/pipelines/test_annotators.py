@@ -207,6 +207,12 @@ def test_the_commits_of_hub_ids_are_in_the_summary(tmp_path, alone, monkeypatch)
     assert asked == [("us/judge", "v1"), ("us/captioner", "v2")]
     assert receipt.info["judge_revision"] == "commit-of-v1"
     assert receipt.info["captioner_revision"] == "commit-of-v2"
+    out = tmp_path / "annotators" / receipt.fingerprint
+    (out / JUDGE / "open_clip_model.safetensors").write_bytes(b"damaged")
+    shutil.rmtree(tmp_path / "hub" / "us" / "judge")
+    again = run(tmp_path, Engine(), NO_LABELLED, **ids)
+    assert asked[2:] == [("us/judge", "v1")]  # the captioner was whole
+    assert again.digest == receipt.digest
 
 
 @pytest.mark.parametrize(
