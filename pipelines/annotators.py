@@ -14,21 +14,19 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from components.captioning.config import CaptionerFitConfig
+from components.captioning.config import FIT, CaptionerFitConfig
 from components.captioning.styles import LONG_PROMPT, SHORT_PROMPT
 from components.filtering.judge_config import JudgeFitConfig
 from components.training.config import TrainingConfig
 from pipelines.channel import Event, Speaker
-from pipelines.faults import fault_point
+from pipelines.faults import checkpoints_at
 from pipelines.receipts import Counts, PartReceipt
 from pipelines.side_by_side import Job, run_together
 from pipelines.stage import Stage, StageConfig, Work
 
 if TYPE_CHECKING:
     from components.filtering.labelled import LabelledSet
-    from components.training.checkpoints import Checkpoints
 
-FIT = "fit"  # in place of a pretrained model's id or path
 JUDGE, CAPTIONER, SUMMARY = "judge", "captioner", "annotators.json"
 COMMIT = "pinned-commit.txt"  # in the folder of one that was given by its id
 MADE = "made"  # what a fit saves, under its scratch folder
@@ -189,7 +187,7 @@ def _fit_judge(config: AnnotatorsConfig, labelled: Path, scratch: Path, speaker:
         _emptied(scratch / MADE),
         config.judge_fit,
         seed=config.seed,
-        checkpoints=_checkpoints(scratch),
+        checkpoints=checkpoints_at(scratch / "checkpoints", "annotators"),
         on_batch=lambda images, loss: speaker.say(images=images, loss=loss),
     )
 
@@ -205,16 +203,8 @@ def _fit_captioner(config: AnnotatorsConfig, labelled: Path, scratch: Path, spea
         config.captioner_fit,
         prompts=(config.short_prompt, config.long_prompt),
         seed=config.seed,
-        checkpoints=_checkpoints(scratch),
+        checkpoints=checkpoints_at(scratch / "checkpoints", "annotators"),
         on_batch=lambda images, loss: speaker.say(images=images, loss=loss),
-    )
-
-
-def _checkpoints(scratch: Path) -> "Checkpoints":
-    from components.training.checkpoints import Checkpoints
-
-    return Checkpoints(
-        scratch / "checkpoints", before_rename=lambda: fault_point("annotators.checkpoint.before_rename")
     )
 
 

@@ -125,7 +125,8 @@ def _work(share: _Share) -> None:
         os.environ["ACCELERATE_USE_CPU"] = "true"  # without it Accelerate looks for several GPUs only
     from ray.train import get_context
 
-    from pipelines.learning import checkpoints_at, train_lesson
+    from pipelines.faults import checkpoints_at
+    from pipelines.learning import train_lesson
 
     context = get_context()
     rank, world = context.get_world_rank(), context.get_world_size()

@@ -7,6 +7,11 @@ SIGKILL it. Unset, a fault point costs one dictionary look-up.
 import os
 import signal
 from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from components.training.checkpoints import Checkpoints
 
 FAULT_VARIABLE = "STRAIGHTSHOT_FAULT"
 _passes: Counter[str] = Counter()
@@ -20,3 +25,10 @@ def fault_point(name: str) -> None:
     _passes[name] += 1
     if _passes[name] == int(k or 1):
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def checkpoints_at(folder: Path, name: str) -> "Checkpoints":
+    """A training's checkpoints under `folder`, with the fault point `<name>.checkpoint.before_rename`."""
+    from components.training.checkpoints import Checkpoints
+
+    return Checkpoints(folder, before_rename=lambda: fault_point(f"{name}.checkpoint.before_rename"))

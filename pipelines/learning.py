@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from components.captioning.config import FIT, NONE
 from components.captioning.upsampler import Upsampler
 from components.captioning.upsampler_fit import fit_upsampler
 from components.conditioning.config import LEARNED
@@ -28,7 +29,7 @@ from components.training.loop import Batch, CurvePoint, LossFunction, Trained, t
 from pipelines.channel import Event
 from pipelines.data_parallel import train_together
 from pipelines.errors import StageFailed
-from pipelines.faults import fault_point
+from pipelines.faults import checkpoints_at
 from pipelines.receipts import Counts, PartReceipt
 from pipelines.stage import Work
 from pipelines.tracked_run import TrackedRun
@@ -36,7 +37,6 @@ from pipelines.tracking import Tracker
 from pipelines.train import CURVE, MODEL
 
 VOCABULARY_CAPTIONS = 100_000  # that a vocabulary is fitted on, at most; and pairs, an upsampler
-FIT, NONE = "fit", "none"  # in place of a pretrained upsampler
 
 
 @dataclass(frozen=True)
@@ -135,11 +135,6 @@ def batches(loader: ShardLoader, encoder: TextEncoder, images_seen: int) -> Iter
     for batch in loader.batches(images_seen):
         text = encoder(batch.captions)
         yield {"x_0": from_pixels(batch.images), "text": text.values, "mask": text.mask}
-
-
-def checkpoints_at(folder: Path, stage: str) -> Checkpoints:
-    """The checkpoints under `folder`, with the stage's fault point."""
-    return Checkpoints(folder, before_rename=lambda: fault_point(f"{stage}.checkpoint.before_rename"))
 
 
 def train_lesson(

@@ -4,6 +4,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from components.training.config import OptimizerConfig, TrainingConfig
 
+FIT, NONE = "fit", "none"  # in place of a pretrained model's id or path
+
 
 class CaptionerFitConfig(BaseModel):
     """Sizes of the captioner and how it is trained."""
@@ -28,7 +30,7 @@ class UpsamplerConfig(BaseModel):
     """Where the upsampler of prompts comes from; the sizes and the training of one that is fitted."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    model: str = Field("fit", description="'fit', 'none', or the id or folder of a causal language model")
+    model: str = Field(FIT, description="'fit', 'none', or the id or folder of a causal language model")
     revision: str | None = Field(None, description="of a pretrained one")
     width: int = Field(128, gt=0, description="features of a token")
     depth: int = Field(2, gt=0, description="layers")

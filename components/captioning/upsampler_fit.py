@@ -4,6 +4,7 @@ It reads the short caption of an image and writes the long one. Called by the tr
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -85,12 +86,12 @@ def _collate(rows: Sequence[Row]) -> dict[str, Tensor]:
     return {"tokens": tokens, "labels": labels}
 
 
-def _untrained(tokenizer: object, config: UpsamplerConfig, seed: int) -> nn.Module:
+def _untrained(tokenizer: Any, config: UpsamplerConfig, seed: int) -> nn.Module:
     from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
-    pad, end = (tokenizer.convert_tokens_to_ids(token) for token in (PAD, END))  # type: ignore[attr-defined]
+    pad, end = (tokenizer.convert_tokens_to_ids(token) for token in (PAD, END))
     settings = LlamaConfig(
-        vocab_size=len(tokenizer),  # type: ignore[arg-type]
+        vocab_size=len(tokenizer),
         hidden_size=config.width,
         intermediate_size=3 * config.width,
         num_hidden_layers=config.depth,

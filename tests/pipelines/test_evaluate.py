@@ -21,8 +21,6 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from components.captioning.config import UpsamplerConfig
-from components.captioning.upsampler_fit import fit_upsampler
 from components.conditioning.text import TextConfig, fit_text_encoder
 from components.corpus.world import CATEGORIES, caption_short, draw_scene, render
 from components.diffusion.dit import DiT, DiTConfig
@@ -44,6 +42,7 @@ from pipelines.progress import Progress
 from pipelines.receipts import Receipt
 from pipelines.stage import Input, run_stage
 from pipelines.tracking import Tracker
+from tests.small_upsampler import small_upsampler
 
 SIDE = 16
 CONFIG = EvaluateConfig(
@@ -128,10 +127,8 @@ def write_model(folder: Path, kind: str, seed: int) -> None:
         torch.nn.init.normal_(parameter, std=0.2)
     card = ModelCard(kind=kind, dit=dit, text=text, steps=2, guidance=2.0, images_seen=1)
     folder.mkdir(parents=True)
-    small = UpsamplerConfig(width=16, depth=1, heads=1, vocabulary=300)
-    taught = small.model_copy(update={"training": small.training.model_copy(update={"images": 320})})
     pairs = [("a red circle", "a large red circle"), ("three green stars", "three small green stars")]
-    save_model(folder, Model(network, encoder, card, fit_upsampler(pairs, taught, seed=0)))
+    save_model(folder, Model(network, encoder, card, small_upsampler(pairs, captions=320)))
 
 
 def write_shards(folder: Path, numbers: range) -> None:

@@ -22,8 +22,6 @@ import pytest
 import torch
 from PIL import Image
 
-from components.captioning.config import UpsamplerConfig
-from components.captioning.upsampler_fit import fit_upsampler
 from components.conditioning.text import LearnedText, TextConfig
 from components.diffusion.dit import DiT, DiTConfig
 from components.generation.generator import Generator
@@ -31,6 +29,7 @@ from components.generation.model_folder import Model, ModelCard, save_model
 from pipelines.packaging import COMPONENTS, REQUIRED, SERVED_CODE
 from pipelines.registry import Registry, resolve
 from pipelines.tracking import Tracker
+from tests.small_upsampler import small_upsampler
 
 START_SECONDS = 120  # for a server to come up on a machine that does other things
 PROMPTS = ["a red circle", "a blue square above a green star"]
@@ -49,9 +48,7 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         torch.nn.init.normal_(weights, std=0.2)
     told = TextConfig(max_length=32)
     card = ModelCard(kind="consistency", dit=sizes, text=told, steps=1, guidance=3.0, images_seen=0)
-    small = UpsamplerConfig(width=16, depth=1, heads=1, vocabulary=300)
-    brief = small.model_copy(update={"training": small.training.model_copy(update={"images": 64})})
-    upsampler = fit_upsampler([(prompt, f"{prompt}, at length") for prompt in PROMPTS], brief, seed=0)
+    upsampler = small_upsampler([(prompt, f"{prompt}, at length") for prompt in PROMPTS])
     save_model(folder, Model(network, text, card, upsampler))
     return folder
 

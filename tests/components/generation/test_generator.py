@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from components.captioning.config import UpsamplerConfig
-from components.captioning.upsampler_fit import fit_upsampler
 from components.conditioning.text import LearnedText, TextConfig
 from components.diffusion.dit import DiT, DiTConfig
 from components.generation.generator import BATCH, MOST_STEPS, Generator, from_pixels, to_pixels
 from components.generation.model_folder import Model, ModelCard, save_model
+from tests.small_upsampler import small_upsampler
 
 PROMPTS = ["a red circle", "a blue square and a much longer text beside it, of many words", "", "a star"]
 ENCODER = LearnedText.fit(PROMPTS, 300, 40)
@@ -109,13 +108,7 @@ def test_a_saved_model_draws_the_same(generator, tmp_path):
 
 @pytest.fixture(scope="module")
 def upsampler():
-    config = UpsamplerConfig(width=16, depth=1, heads=1, vocabulary=300)
-    training = config.training.model_copy(update={"images": 64})
-    return fit_upsampler(
-        [("a star", "a red star"), ("a cross", "a blue cross")],
-        config.model_copy(update={"training": training}),
-        seed=0,
-    )
+    return small_upsampler([("a star", "a red star"), ("a cross", "a blue cross")])
 
 
 def test_what_is_drawn_is_what_the_upsampler_says(generator, upsampler, tmp_path):
