@@ -1,4 +1,4 @@
-"""How this process keeps its memory. Called by the training loop and Ray's workers."""
+"""How this process keeps its memory."""
 
 import ctypes
 import sys

@@ -1,4 +1,4 @@
-"""Seeds: all randomness in Straightshot is a function of (seed, purpose, counter). Called everywhere."""
+"""Seeds: all randomness in Straightshot is a function of (seed, purpose, counter)."""
 
 import hashlib
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 import dagster as dg
 
 from dags.checks import check_results, check_specs, refusal
-from dags.resource import StraightshotRun
+from dags.resources import StraightshotRun
 from pipelines.errors import GateRefused
 from pipelines.graph import DATA_STAGES, SOURCES, STAGES
 from pipelines.pipeline import Outcome

@@ -5,7 +5,7 @@
 
 import dagster as dg
 
-from pipelines.receipts import Receipt
+from pipelines.store.receipts import Receipt
 
 COUNTS = "every_record_ended_once"
 GATE = "gate"

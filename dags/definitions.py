@@ -4,7 +4,7 @@ import dagster as dg
 
 from dags.assets import all_assets
 from dags.jobs import JOBS
-from dags.resource import StraightshotRun
+from dags.resources import StraightshotRun
 from dags.schedules import nightly
 from dags.sensors import new_snapshots
 

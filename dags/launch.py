@@ -1,4 +1,4 @@
-"""Runs stages through Dagster in this process, with the history under HOME. Called by `straightshot run`."""
+"""Runs stages through Dagster in this process, with the history under HOME."""
 
 import logging
 import os

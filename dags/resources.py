@@ -8,11 +8,11 @@ import dagster as dg
 from pydantic import Field, PrivateAttr
 
 from pipelines.config import RunConfig, load_config, saved_config
-from pipelines.engine import Engine
-from pipelines.home import open_home
+from pipelines.execution.engine import Engine
+from pipelines.execution.progress import Progress
 from pipelines.pipeline import Pipeline
 from pipelines.presets import DEFAULT_PRESET
-from pipelines.progress import Progress
+from pipelines.store.home import open_home
 
 
 class StraightshotRun(dg.ConfigurableResource):

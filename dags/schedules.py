@@ -7,7 +7,7 @@ import dagster as dg
 
 from dags.assets import snapshots
 from dags.jobs import everything
-from dags.resource import StraightshotRun
+from dags.resources import StraightshotRun
 
 NIGHTLY = "0 2 * * *"  # 02:00 of the machine's clock
 

@@ -13,7 +13,7 @@ import dagster as dg
 
 from dags.assets import snapshots
 from dags.jobs import data
-from pipelines.home import home_path
+from pipelines.store.home import home_path
 
 SNAPSHOTS_VARIABLE = "STRAIGHTSHOT_SNAPSHOTS"
 SETTLED_SECONDS = 60.0  # without a write: an upload is taken to be complete

@@ -2,7 +2,7 @@
 
 `load_config` takes a preset (a YAML file), lays the command's `--set stage.field=value` and flags over it,
 and checks the whole once. Whatever is wrong is one ConfigError that names the file or flag, the field and
-the nearest right name. Called by the command and by the DAG's resource; the stages get their sections.
+the nearest right name.
 """
 
 import difflib
@@ -16,26 +16,26 @@ from typing import Any, Union
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from pipelines.annotators import AnnotatorsConfig
-from pipelines.distill import DistillConfig
 from pipelines.errors import ConfigError
-from pipelines.evaluate import EvaluateConfig
-from pipelines.filter import FilterConfig
 from pipelines.presets import DEFAULT_PRESET, preset_path
-from pipelines.promote import PromoteConfig
-from pipelines.recaption import RecaptionConfig
-from pipelines.shard import ShardConfig
-from pipelines.train import TrainConfig
+from pipelines.stages.annotators import AnnotatorsConfig
+from pipelines.stages.distill import DistillConfig
+from pipelines.stages.evaluate import EvaluateConfig
+from pipelines.stages.filter import FilterConfig
+from pipelines.stages.promote import PromoteConfig
+from pipelines.stages.recaption import RecaptionConfig
+from pipelines.stages.shard import ShardConfig
+from pipelines.stages.train import TrainConfig
 
 SAVED = "run.json"  # HOME/run.json: the config of the last run
 
 # What only holds on the toy web: its truth is in English, a judge fitted on it has this floor, and a scorer
 # reads its scenes from the pixels.
-ON_THE_TOY_WEB = {
-    "filter": {"alt_text": {"languages": ["en"]}, "judge_floor": -0.05},
-    "evaluate": {"world": "toy"},
+TOY_WEB_DEFAULTS = {
+    "filter": {"alt_text": {"languages": ["en"]}, "judge_threshold": -0.05},
+    "evaluate": {"domain": "toy"},
 }
-ON_OTHER_CORPORA = {"evaluate": {"world": "open"}, "promote": {"min_prompt_following": None}}
+OPEN_WEB_DEFAULTS = {"evaluate": {"domain": "open"}, "promote": {"min_prompt_following": None}}
 
 Loc = tuple[str | int, ...]
 
@@ -94,7 +94,7 @@ def load_config(preset: str = DEFAULT_PRESET, overrides: Iterable[str] = (), **f
         if value is not None:
             draft.put((name,), value, f"--{name.replace('_', '-')}")
     draft.put(("preset",), preset, "--preset")
-    draft.suit_the_corpus()
+    draft.apply_corpus_defaults()
     return _with_absolute_paths(draft.build())
 
 
@@ -137,11 +137,11 @@ def _with_absolute_paths(config: RunConfig) -> RunConfig:
     return config.model_copy(update={"corpus": corpus, "annotators": annotators, "train": train})
 
 
-def _lay_beneath(values: dict[str, Any], defaults: Mapping[str, Any]) -> None:
+def merge_defaults(values: dict[str, Any], defaults: Mapping[str, Any]) -> None:
     """Set in `values` what `defaults` has and they have not, section by section."""
     for name, default in defaults.items():
         if isinstance(default, Mapping) and isinstance(values.setdefault(name, {}), dict):
-            _lay_beneath(values[name], default)
+            merge_defaults(values[name], default)
         else:
             values.setdefault(name, default)
 
@@ -181,16 +181,16 @@ class _Draft:
         at[str(loc[-1])] = value
         self.sources[loc] = source
 
-    def suit_the_corpus(self) -> None:
+    def apply_corpus_defaults(self) -> None:
         """Lay what the toy web asks for, or any other corpus, beneath what was given."""
         corpus = str(self.values.get("corpus", RunConfig.model_fields["corpus"].default))
-        _lay_beneath(self.values, ON_THE_TOY_WEB if corpus.startswith("toy:") else ON_OTHER_CORPORA)
+        merge_defaults(self.values, TOY_WEB_DEFAULTS if corpus.startswith("toy:") else OPEN_WEB_DEFAULTS)
 
     def build(self) -> RunConfig:
         """Check everything at once; the first fault is raised as one line."""
         self._spread_seed()
         # A section that is given in part keeps the other values of its own default, not of its class.
-        _lay_beneath(self.values, RunConfig().model_dump())
+        merge_defaults(self.values, RunConfig().model_dump())
         try:
             return RunConfig.model_validate(self.values)
         except ValidationError as error:

@@ -1,7 +1,7 @@
 """What can go wrong for a user, each with its exit status; everything else is a bug of ours.
 
 Raised by the stages and the config, printed as one line by the command. Across processes they go as
-`told_error`: through Ray only the text of a traceback would come.
+`serialize_error`: through Ray only the text of a traceback would come.
 """
 
 import traceback
@@ -34,7 +34,7 @@ class GateRefused(StraightshotError):
     exit_status = 3
 
 
-def told_error(error: Exception) -> dict[str, Any]:
+def serialize_error(error: Exception) -> dict[str, Any]:
     """A worker's error in words, as JSON takes them: its line, whose fault it is, and where it was raised."""
     return {
         "error": " ".join(str(error).split()) or type(error).__name__,
@@ -43,8 +43,8 @@ def told_error(error: Exception) -> dict[str, Any]:
     }
 
 
-def raise_told(told: dict[str, Any]) -> None:
-    """Raise what a worker told by `told_error`, if it told an error; its traceback is a note, for --debug."""
+def raise_serialized(told: dict[str, Any]) -> None:
+    """Raise the error in a worker's event, if it is one; its traceback is a note, for --debug."""
     if "error" in told:
         error = (ConfigError if told["config"] else StageFailed)(told["error"])
         error.add_note(told["traceback"])

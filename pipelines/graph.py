@@ -1,16 +1,14 @@
 """The graph: the eight stages in order, what each reads, and how a selection of them is written.
 
-    annotators -> filter -> recaption -> shard -> train -> distill -> evaluate -> promote
-
-Called by pipeline.py, by the command, and by the DAG, which shows the same graph.
+annotators -> filter -> recaption -> shard -> train -> distill -> evaluate -> promote
 """
 
 import difflib
 from collections.abc import Iterable
 
-from pipelines import annotators, distill, evaluate, filter, promote, recaption, shard, train
 from pipelines.errors import ConfigError
 from pipelines.stage import Stage
+from pipelines.stages import annotators, distill, evaluate, filter, promote, recaption, shard, train
 
 STAGES: tuple[Stage, ...] = (
     annotators.STAGE,

@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.config import RunConfig
-from pipelines.corpus import find_source, make_toy_web
-from pipelines.engine import Engine
 from pipelines.errors import ConfigError
+from pipelines.execution.engine import Engine
+from pipelines.execution.progress import Progress
 from pipelines.graph import DATA_STAGES, EVERY_SNAPSHOT, SOURCES, STAGES, upstream
-from pipelines.locks import lock_owner
-from pipelines.progress import Progress
-from pipelines.receipts import RECEIPT, Receipt
 from pipelines.stage import FAILED, Input, Stage, StageConfig, fingerprint, load_receipt, run_stage
+from pipelines.stages.corpus import find_source, make_toy_web
+from pipelines.store.locks import lock_owner
+from pipelines.store.receipts import RECEIPT, Receipt
 
 
 class State(StrEnum):

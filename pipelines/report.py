@@ -1,6 +1,6 @@
-"""The run's page, HOME/report.html. Called by the command at the end of a run and by `straightshot report`.
+"""The run's page, HOME/report.html.
 
-What it shows is gathered in report_data.py and drawn by components/evaluation/report.py; both are imported
+What it shows is gathered in report_data.py and drawn by components/reporting/report.py; both are imported
 when a page is written, since a run with nothing to do should not wait for its plots.
 """
 
@@ -17,7 +17,7 @@ PAGE = "report.html"
 
 def write_run_report(home: Path, config: "RunConfig", planned: "Sequence[Planned]") -> Path:
     """Write the page from the stages of the plan that are fresh, and return its path."""
-    from components.evaluation.report import write_report
+    from components.reporting.report import write_report
     from pipelines.report_data import collect
 
     return write_report(home / PAGE, collect(home, config, planned))

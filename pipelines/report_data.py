@@ -1,4 +1,4 @@
-"""Gathers what the receipts, parts and metrics of a HOME say into the data of its page. Called by report.py.
+"""Gathers what the receipts, parts and metrics of a HOME say into the data of its page.
 
 Reads only what receipts list; what has not run yet is absent, and the page says so.
 """
@@ -15,8 +15,9 @@ import yaml
 
 from components.corpus.readers import open_corpus, read_fragment
 from components.corpus.schemas import record_key
-from components.evaluation.plots import LossCurve
-from components.evaluation.report_data import (
+from components.evaluation.results import Metrics, read_metrics
+from components.reporting.plots import LossCurve
+from components.reporting.report_data import (
     AltExample,
     CaptionExample,
     GateCheck,
@@ -26,15 +27,14 @@ from components.evaluation.report_data import (
     SampleCell,
     StageRow,
 )
-from components.evaluation.results import Metrics, read_metrics
 from pipelines.config import RunConfig
-from pipelines.corpus import find_source, is_toy
 from pipelines.errors import ConfigError
-from pipelines.evaluate import METRICS, SAMPLES
-from pipelines.filter import FILTERED_FOLDER, REJECTS_FOLDER
 from pipelines.pipeline import Planned
-from pipelines.receipts import Receipt
-from pipelines.train import CURVE
+from pipelines.stages.corpus import find_source, is_toy
+from pipelines.stages.evaluate import METRICS, SAMPLES
+from pipelines.stages.filter import FILTERED_FOLDER, REJECTS_FOLDER
+from pipelines.stages.train import CURVE
+from pipelines.store.receipts import Receipt
 
 KEPT_SHOWN = 12  # records
 REJECTED_SHOWN = 24  # records, over all reasons

@@ -3,7 +3,7 @@
 A stage is a frozen config, an integer version and one function from inputs to an output folder.
 Everything else is here and the same for all: the fingerprint says what the output depends on, the output
 lives in HOME/<stage>/<fingerprint>/ and never changes once its receipt is there. Same fingerprint: nothing
-to do. Called by pipeline.py; the stages' own functions get a `Work`.
+to do.
 """
 
 import hashlib
@@ -24,11 +24,11 @@ from typing import Any
 import psutil
 from pydantic import BaseModel, ConfigDict
 
-from pipelines.engine import Engine
-from pipelines.faults import fault_point
-from pipelines.locks import lock
-from pipelines.progress import Progress
-from pipelines.receipts import (
+from pipelines.execution.engine import Engine
+from pipelines.execution.progress import Progress
+from pipelines.store.faults import fault_point
+from pipelines.store.locks import lock
+from pipelines.store.receipts import (
     PARTS,
     RECEIPT,
     Counts,

@@ -22,7 +22,17 @@ def shared_data() -> Path:
 def micro_run(tmp_path_factory: pytest.TempPathFactory) -> "subprocess.CompletedProcess[str]":
     """`straightshot run --preset micro` in a HOME of its own, once for all tests; they leave it as it is."""
     home = tmp_path_factory.mktemp("micro") / "home"
-    command = [sys.executable, "-m", "dags.cli", "run", "--preset", "micro", "--home", str(home), "--debug"]
+    command = [
+        sys.executable,
+        "-m",
+        "dags.cli.app",
+        "run",
+        "--preset",
+        "micro",
+        "--home",
+        str(home),
+        "--debug",
+    ]
     done = subprocess.run(
         command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False
     )

@@ -16,12 +16,12 @@ def test_the_import_contracts_hold():
 
 
 def test_asking_for_help_imports_no_engine():
-    check = f"import sys, dags.cli; print([m for m in {HEAVY!r} if m in sys.modules])"
+    check = f"import sys, dags.cli.app; print([m for m in {HEAVY!r} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", check], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
 
 def test_planning_imports_no_engine():
-    check = f"import sys, dags.run, dags.cli; print([m for m in {HEAVY!r} if m in sys.modules])"
+    check = f"import sys, dags.cli.run, dags.cli.app; print([m for m in {HEAVY!r} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", check], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

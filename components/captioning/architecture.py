@@ -1,4 +1,4 @@
-"""A small captioner from nothing: its tokenizer, processor and model. Called by fit.py only.
+"""A small captioner from nothing: its tokenizer, processor and model.
 
 Everything is of stock transformers classes (Llava: a CLIP vision tower, a projector, a Llama), so that the
 saved folder loads through `AutoProcessor` and `AutoModelForImageTextToText` exactly as a pretrained one does.

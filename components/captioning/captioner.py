@@ -1,4 +1,4 @@
-"""A captioner: images in, one caption each out. Called by the recaption stage's workers.
+"""A captioner: images in, one caption each out.
 
 Any transformers image-text-to-text model serves, from a folder or by id, pretrained or fitted by fit.py: all
 go through `AutoProcessor` and `AutoModelForImageTextToText`, and the chat template where there is one.

@@ -1,15 +1,14 @@
 """What a captioner said, made into a caption: cleaned, then asked whether it is one.
 
 VLMs introduce their answer, quote it, run into the token limit mid-sentence, or fall into a loop. Cleaning
-undoes what can be undone without inventing a word; `check_caption` refuses the rest, with a reason. Called by
-the recaption stage.
+undoes what can be undone without inventing a word; `check_caption` refuses the rest, with a reason.
 """
 
 import re
 import unicodedata
 
+from components.corpus.rejection import Rejection
 from components.corpus.schemas import Reason
-from components.filtering.rejection import Rejection
 
 LONGEST_PHRASE = 16  # words: a loop longer than this is left to check_caption
 MIN_WORDS_FOR_REPETITION = 10  # a short text repeats itself by chance

@@ -26,7 +26,7 @@ class CaptionerFitConfig(BaseModel):
     )
 
 
-class UpsamplerConfig(BaseModel):
+class PromptUpsamplerConfig(BaseModel):
     """Where the upsampler of prompts comes from; the sizes and the training of one that is fitted."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -1,4 +1,4 @@
-"""Fits a small captioner on a labelled set, where no pretrained one is at hand. Called by annotators.
+"""Fits a small captioner on a labelled set, where no pretrained one is at hand.
 
 It learns to answer the short prompt with the short caption and the long prompt with the long one (DALL·E 3,
 Betker 2023, Section 2.1), and is saved so that it loads as any pretrained image-text-to-text model does.
@@ -16,7 +16,7 @@ from transformers.utils import logging
 from components.captioning.architecture import IMAGE, make_model, make_processor, train_tokenizer
 from components.captioning.config import CaptionerFitConfig
 from components.captioning.packing import IGNORED, Packed, collate, pack
-from components.filtering.labelled import LabelledImage, draw_batches
+from components.corpus.labelled import LabelledImage, draw_batches
 from components.randomness import derive_seed
 from components.training.checkpoints import Checkpoints
 from components.training.loop import Batch, Losses, Trained, train

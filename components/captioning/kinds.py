@@ -1,4 +1,4 @@
-"""Caption styles: what is asked of a captioner. Used by fit.py, by the recaption stage and its presets.
+"""Caption styles: what is asked of a captioner.
 
 DALL·E 3 (Betker 2023) captions every image twice: briefly (the main subject) and at length (everything that
 can be seen). A style is one of these: its name, the instruction, and how long the answer may be.
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class CaptionStyle:
+class CaptionKind:
     """One kind of caption."""
 
     name: str  # "short" or "long": the column it is written to
@@ -22,11 +22,11 @@ class CaptionStyle:
 SHORT_PROMPT = "Describe the image briefly."
 LONG_PROMPT = "Describe the image in detail."
 
-SHORT = CaptionStyle("short", SHORT_PROMPT, 32)
-LONG = CaptionStyle("long", LONG_PROMPT, 96)
+SHORT = CaptionKind("short", SHORT_PROMPT, 32)
+LONG = CaptionKind("long", LONG_PROMPT, 96)
 
 
-def prompt_hash(styles: Iterable[CaptionStyle]) -> str:
+def prompt_hash(styles: Iterable[CaptionKind]) -> str:
     """16 hex digits that change when a prompt, a limit or the order of the styles does."""
     plain = [[style.name, style.prompt, style.max_new_tokens] for style in styles]
     return hashlib.sha256(json.dumps(plain).encode()).hexdigest()[:16]

@@ -1,7 +1,7 @@
 """Text as the DiT sees it: ids of a learned vocabulary, or the features of a frozen pretrained encoder.
 
 The null text (for guidance) is the empty caption; both encoders give it one token, so attention always has
-something to look at. Called by the training batches and the Generator.
+something to look at.
 """
 
 from collections.abc import Iterable, Sequence

@@ -1,4 +1,4 @@
-"""The learned text encoder inside the DiT: word embeddings that have seen their neighbours. Called by dit.py.
+"""The learned text encoder inside the DiT: word embeddings that have seen their neighbours.
 
 A frozen language model hands over words in context; embeddings learned from nothing do not know that "red"
 belongs to "circle". Two local layers tell them, so that attention finds an object, not a bag of words.

@@ -1,4 +1,4 @@
-"""Which files a corpus path names: a file, a folder's files of a kind, or a glob. Called by the readers."""
+"""Which files a corpus path names: a file, a folder's files of a kind, or a glob."""
 
 from upath import UPath
 

@@ -1,7 +1,7 @@
 """Untrusted bytes to an upright RGB image, opened once and safely, or the reason why not.
 
-Called by the filter stage for every record whose alt text passed. The header is judged (format, size, frames)
-before a pixel is decoded; truncated files are refused (Pillow's LOAD_TRUNCATED_IMAGES is never set).
+The header is judged (format, size, frames) before a pixel is decoded; truncated files are refused (Pillow's
+LOAD_TRUNCATED_IMAGES is never set).
 """
 
 import io
@@ -14,8 +14,8 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 from pydantic import BaseModel, ConfigDict, Field
 
+from components.corpus.rejection import Rejection
 from components.corpus.schemas import Reason
-from components.filtering.rejection import Rejection
 
 FORMATS = ("JPEG", "PNG", "WEBP")
 PILLOW_LIMIT = 178_956_970  # pixels; Pillow itself refuses larger images whatever our rule says

@@ -1,6 +1,6 @@
 """The labelled set: images with a true short and a true long caption, from which the annotators are fitted.
 
-Read by the annotators stage; the judge (judge_fit.py) and the captioner (captioning/fit.py) learn from the
+Read by the annotators stage; the judge (judge/fit.py) and the captioner (captioning/fit.py) learn from the
 same records, in the orders drawn here, and are measured on the same few that are kept from both.
 """
 
@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from components.corpus.images import ImageRejected, ImageRules, open_image
 from components.corpus.schemas import LABELLED, Reason, check_schema, record_key
-from components.filtering.images import ImageRejected, ImageRules, open_image
 from components.randomness import derive_seed
 
 # A labelled set was chosen by somebody: only what cannot be opened is refused.

@@ -1,7 +1,4 @@
-"""Folder corpora: image files with a `.txt` beside each, or one CSV or JSONL table of captions in the folder.
-
-Called through readers.py.
-"""
+"""Folder corpora: image files with a `.txt` beside each, or one CSV or JSONL table of captions in it."""
 
 import csv
 import io

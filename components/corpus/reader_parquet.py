@@ -1,5 +1,5 @@
 """Parquet corpora: `image` (bytes, or a struct with bytes, as Hugging Face writes it) or `image_path`;
-`alt_text`; `url` if there is one. Called through readers.py.
+`alt_text`; `url` if there is one.
 """
 
 from collections.abc import Iterator

@@ -1,7 +1,6 @@
 """WebDataset corpora in img2dataset's layout: tars of `key.jpg|png|webp` with `key.txt` and `key.json`.
 
 Read with tarfile rather than through a WebDataset pipeline, which accepts many truncated tars in silence.
-Called through readers.py.
 """
 
 import json

@@ -2,7 +2,7 @@
 
 A corpus is named by `parquet:PATH`, `folder:PATH` or `webdataset:PATH`; PATH may be remote (`s3://…`).
 What is wrong with the corpus as a whole is a ValueError when it is opened; what is wrong with one record
-shows as a field that is None, and is the filter's to reject. Called by the filter stage.
+shows as a field that is None, and is the filter's to reject.
 """
 
 import hashlib
@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from upath import UPath
 
-from components.corpus import reader_folder, reader_parquet, reader_tar
+from components.corpus import reader_folder, reader_parquet
+from components.corpus import reader_webdataset as reader_tar
 from components.corpus.fragments import Fragment, RawRecord
 
 __all__ = ["Corpus", "Fragment", "RawRecord", "open_corpus", "read_fragment"]

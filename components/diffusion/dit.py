@@ -2,8 +2,7 @@
 
 `DiT(x_t, t, text)` predicts x_0 from a noisy image, as large patches need (JiT, Li 2025). Blocks are
 adaLN-zero (Peebles 2023) with QK-norm and the pooled text beside the time (SD3, Esser 2024); places are
-learned, and turn a part of each head's features (rotary, Su 2021). Called by the losses and, through
-`velocity`, by the samplers.
+learned, and turn a part of each head's features (rotary, Su 2021).
 """
 
 import math
@@ -14,11 +13,11 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from components.conditioning.text import TextTokens
-from components.conditioning.words import WordEmbedding
+from components.conditioning.token_mixing import WordEmbedding
 from components.diffusion.config import DiTConfig
 from components.diffusion.process import velocity_of_x_hat
 
-PLACE_SCALE = 0.5  # spread of the learned places beside words and patches of about 1
+POSITION_SCALE = 0.5  # spread of the learned places beside words and patches of about 1
 FEW_TOKENS = 256  # up to which attention is written out on a CPU
 
 
@@ -38,8 +37,8 @@ class DiT(nn.Module):
         )
         self.image_in = nn.Linear(pixels, width)
         places = (config.image_size // config.patch) ** 2
-        self.image_places = nn.Parameter(PLACE_SCALE * torch.randn(places, width))
-        self.text_places = nn.Parameter(PLACE_SCALE * torch.randn(config.text_length, width))
+        self.image_positions = nn.Parameter(POSITION_SCALE * torch.randn(places, width))
+        self.text_positions = nn.Parameter(POSITION_SCALE * torch.randn(config.text_length, width))
         self.pooled_in = nn.Linear(width, width, bias=False)
         self.time_in = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
         self.blocks = nn.ModuleList(Block(config, first=depth == 0) for depth in range(config.depth))
@@ -50,11 +49,11 @@ class DiT(nn.Module):
     def forward(self, x_t: Tensor, t: Tensor, text: TextTokens) -> Tensor:
         patch, side = self.config.patch, x_t.shape[-1] // self.config.patch
         image = self.image_in(rearrange(x_t, "b c (h p) (w q) -> b (h w) (c p q)", p=patch, q=patch))
-        image = image + self.image_places
+        image = image + self.image_positions
         words = self.text_in(text.values, text.mask) if self.config.vocabulary else self.text_in(text.values)
         pooled = self.pooled_in(masked_mean(words, text.mask))
         condition = F.silu(self.time_in(time_features(t, self.config.width)) + pooled)
-        words = words + self.text_places[: words.shape[1]]
+        words = words + self.text_positions[: words.shape[1]]
         shared = self.modulation(condition).unflatten(-1, (8, -1))  # (B, 8, D): 6 for blocks, 2 at the end
         tokens = torch.cat([words, image], dim=1).float()  # (B, L + h w, D)
         bias = attention_bias(text.mask, side * side)

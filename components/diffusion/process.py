@@ -1,8 +1,7 @@
 """The diffusion process: the path from data to noise, and what a network may predict on it.
 
 t = 0 is data and t = 1 is noise. Every path is affine, `x_t = alpha(t) x_0 + sigma(t) eps`, so DDPM and
-rectified flow differ in two functions only, and losses and samplers are written once. Called by the losses
-(components/training, components/distillation) and the samplers.
+rectified flow differ in two functions only, and losses and samplers are written once.
 """
 
 from collections.abc import Callable

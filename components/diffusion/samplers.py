@@ -1,4 +1,4 @@
-"""From noise to images: guided Euler steps of the flow, and consistency sampling. Called by the Generator.
+"""From noise to images: guided Euler steps of the flow, and consistency sampling.
 
 A sampler reads as its equation: get noise, prepare the times, step. All take x as (B, C, H, W) in [-1, 1].
 """

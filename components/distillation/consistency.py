@@ -1,4 +1,4 @@
-"""Consistency distillation of a rectified-flow teacher (Song 2023), guidance absorbed. Called by distill.py.
+"""Consistency distillation of a rectified-flow teacher (Song 2023), guidance absorbed.
 
     f(x_t, t) = x_t - t F(x_t, t)
 

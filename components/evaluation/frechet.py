@@ -1,4 +1,4 @@
-"""Distances between sets of images, in the features of a judge. Called by pipelines/evaluate.py.
+"""Distances between sets of images, in the features of a judge.
 
 Prompt following is measured beside this file, in prompt_following.py; the results' names are in results.py.
 """

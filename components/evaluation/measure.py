@@ -1,7 +1,4 @@
-"""Measures a model on held-out prompts: draws them, then asks the pixels, the judge and the Fréchet distance.
-
-Called by pipelines/evaluate.py, once for each model and number of steps.
-"""
+"""Measures a model on held-out prompts: prompt following, the judge's score and the Fréchet distance."""
 
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -12,13 +9,13 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from components.corpus.world import CATEGORIES, Prompt, make_prompts
-from components.evaluation.metrics import frechet_distance
-from components.evaluation.prompt_following import follows
+from components.evaluation.frechet import frechet_distance
 from components.evaluation.results import Evaluation
-from components.filtering.judge import Judge
+from components.judge.judge import Judge
 from components.shards.decode import decode_square
 from components.shards.writer import Sample
+from components.toyworld.prompts import CATEGORIES, Prompt, make_prompts
+from components.toyworld.scorer import follows
 
 Pixels = npt.NDArray[np.uint8]
 Features = npt.NDArray[np.float32]
@@ -41,7 +38,7 @@ class Draws(Protocol):
 
 
 @dataclass(frozen=True)
-class Question:
+class EvalPrompt:
     """A held-out prompt; `prompt` knows what must be seen where a scorer knows the corpus's world."""
 
     text: str
@@ -70,15 +67,15 @@ class Measured:
     follows: tuple[bool | None, ...]  # None where no scorer knows the world
 
 
-def toy_questions(per_category: int, seed: int) -> list[Question]:
+def toy_prompts(per_category: int, seed: int) -> list[EvalPrompt]:
     """GenEval's six categories asked of the toy world's held-out combinations."""
-    return [Question(prompt.text, prompt) for prompt in make_prompts(per_category, seed)]
+    return [EvalPrompt(prompt.text, prompt) for prompt in make_prompts(per_category, seed)]
 
 
-def caption_questions(held_out: Iterable[Sample], most: int) -> list[Question]:
+def caption_prompts(held_out: Iterable[Sample], most: int) -> list[EvalPrompt]:
     """The short captions of held-out records, each text once, at most `most` of them."""
     texts = dict.fromkeys(str(sample.meta["caption_short"]) for sample in held_out)
-    return [Question(text) for text in list(texts)[:most] if text.strip()]
+    return [EvalPrompt(text) for text in list(texts)[:most] if text.strip()]
 
 
 def reference_features(judge: Judge, held_out: Iterable[Sample], size: int) -> Features:
@@ -110,7 +107,13 @@ def draw(
 
 
 def measure(
-    drawn: Drawn, questions: Sequence[Question], *, model: str, steps: int, judge: Judge, reference: Features
+    drawn: Drawn,
+    questions: Sequence[EvalPrompt],
+    *,
+    model: str,
+    steps: int,
+    judge: Judge,
+    reference: Features,
 ) -> Measured:
     """Ask everything of the drawn images. reference: features of held-out images, from the same judge."""
     pictures = [Image.fromarray(image) for image in drawn.images]
@@ -133,7 +136,7 @@ def measure(
     return Measured(evaluation, drawn.images, scores, verdicts)
 
 
-def _by_category(questions: Sequence[Question], verdicts: Sequence[bool | None]) -> dict[str, float]:
+def _by_category(questions: Sequence[EvalPrompt], verdicts: Sequence[bool | None]) -> dict[str, float]:
     """The share of each category's prompts that were followed, in the order of CATEGORIES."""
     found: dict[str, list[bool]] = {}
     for question, verdict in zip(questions, verdicts, strict=True):

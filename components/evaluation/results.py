@@ -1,4 +1,6 @@
-"""What an evaluation found, and its JSON. Written by pipelines/evaluate.py, read by promote and the report.
+"""What an evaluation found, and its JSON.
+
+Written by pipelines/stages/evaluate.py, read by promote and the report.
 
 `metrics.json` is a fixed interface: {"teacher": {"50": {...}}, "student": {"1": {...}}, "scorer": {...}}.
 """

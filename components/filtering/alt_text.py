@@ -1,7 +1,7 @@
-"""Alt text: cleaned, then asked whether it describes a picture. A rule says nothing, or a reason.
+"""Alt text: cleaned, then asked whether it describes a picture.
 
-Called by the filter stage for every record before its image is opened. The rules that look at the form of
-the string live in `alt_form.py`, those that know words in `alt_words.py`, the language in `language.py`.
+A rule says nothing, or a reason. The rules that look at the form of the string live in
+`alt_text_patterns.py`, those that know words in `alt_text_lexicon.py`, the language in `language.py`.
 """
 
 import re
@@ -11,10 +11,11 @@ from collections.abc import Callable
 import ftfy
 from pydantic import BaseModel, ConfigDict, Field
 
+from components.corpus.rejection import Rejection
 from components.corpus.schemas import Reason
-from components.filtering import alt_form, alt_words
+from components.filtering import alt_text_lexicon as alt_words
+from components.filtering import alt_text_patterns as alt_form
 from components.filtering.language import UNDETERMINED, language_of
-from components.filtering.rejection import Rejection
 
 INVISIBLE = re.compile(r"[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff\ufffc]")
 MAX_ROUNDS = 6  # of cleaning: what one round undid may show more (entities of entities, quotes in quotes)

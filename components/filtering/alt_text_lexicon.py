@@ -1,13 +1,13 @@
 """Alt-text rules that know words: placeholders, bare names, shop and search-engine text.
 
-Called by `alt_text.check_alt_text`. Each function takes a cleaned text and returns what it found (one short
-line), or None. The lists are in `words.yaml`.
+Each function takes a cleaned text and returns what it found (one short line), or None. The lists are in
+`lexicon.yaml`.
 """
 
 import re
 from collections.abc import Iterator
 
-from components.filtering.words import UNSPACED, vocabulary, words_of
+from components.filtering.lexicon import UNSPACED, vocabulary, words_of
 
 ARABIC_ARTICLE = re.compile(r"^(?:و?ال)(?=..)")
 MAX_UNSPACED_REST = 0.4  # share of a Chinese, Japanese or Korean text that may stand beside placeholders

@@ -1,7 +1,7 @@
 """One raw record, alone: its alt text asked, its bytes opened once and measured, or the reason why not.
 
-Called by the filter stage for every record of a fragment. What needs other records (duplicates) or a model
-(the judge's score) comes after; see `selection.py` and `judge.py`.
+What needs other records (duplicates) or a model (the judge's score) comes after; see `selection.py` and
+`judge.py`.
 """
 
 import hashlib
@@ -10,16 +10,16 @@ from dataclasses import dataclass
 from PIL import Image
 
 from components.corpus.fragments import RawRecord
+from components.corpus.images import ImageRejected, ImageRules, open_image
+from components.corpus.rejection import Rejection
 from components.corpus.schemas import Reason
 from components.filtering.alt_text import AltTextRules, check_alt_text, clean_alt_text
 from components.filtering.duplicates import perceptual_hash
-from components.filtering.images import ImageRejected, ImageRules, open_image
 from components.filtering.language import language_of
-from components.filtering.rejection import Rejection
 
 
 @dataclass(frozen=True)
-class Survivor:
+class Kept:
     """A record that went through, with what was measured. width, height: pixels, upright."""
 
     key: str
@@ -35,7 +35,7 @@ class Survivor:
 
 
 @dataclass(frozen=True)
-class Refused:
+class Rejected:
     """A record that did not go on, with its texts as they came."""
 
     key: str
@@ -46,7 +46,7 @@ class Refused:
 
 def examine(
     record: RawRecord, key: str, alt_text_rules: AltTextRules, image_rules: ImageRules
-) -> Survivor | Refused:
+) -> Kept | Rejected:
     """Ask the alt text first (it is cheap), then the image. What goes wrong on the way is a reason, too."""
     try:
         rejection = check_alt_text(record.alt_text, alt_text_rules)
@@ -55,7 +55,7 @@ def examine(
             assert record.image is not None
             assert record.alt_text is not None
             alt_text = clean_alt_text(record.alt_text)
-            return Survivor(
+            return Kept(
                 key=key,
                 picture=picture,
                 image=record.image,
@@ -71,4 +71,4 @@ def examine(
         rejection = refused.rejection
     except Exception as error:  # noqa: BLE001 (the per-record boundary: one bad record never stops a stage)
         rejection = Rejection(Reason.ERRORED, f"{type(error).__name__}: {' '.join(str(error).split())}"[:200])
-    return Refused(key, rejection, record.alt_text, record.url)
+    return Rejected(key, rejection, record.alt_text, record.url)

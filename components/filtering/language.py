@@ -1,14 +1,14 @@
 """The language of an alt text: by its script where that decides, by known words, else by py3langid.
 
-Called by the language rule of `alt_text.py` and by the filter stage for the `language` column. Alt texts are
-short ("police car"), and a statistical identifier guesses wildly on two words; so it may say "und".
+Alt texts are short ("police car"), and a statistical identifier guesses wildly on two words; so it may say
+"und".
 """
 
 import re
 from functools import cache
 from typing import Any
 
-from components.filtering.words import vocabulary
+from components.filtering.lexicon import vocabulary
 
 UNDETERMINED = "und"  # ISO 639-2: undetermined
 

@@ -1,6 +1,6 @@
-"""The vocabulary of the alt-text rules, read once per process from `words.yaml` beside this file.
+"""The vocabulary of the alt-text rules, read once per process from `lexicon.yaml` beside this file.
 
-`alt_words.py` asks for placeholders, shop phrases and names, `language.py` for the English words.
+`alt_text_lexicon.py` asks for placeholders, shop phrases and names, `language.py` for the English words.
 """
 
 import re
@@ -17,7 +17,7 @@ UNSPACED = re.compile(r"[\u3041-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7a3]")
 
 @dataclass(frozen=True)
 class Words:
-    """The lists of `words.yaml`, all languages together, ready to be asked."""
+    """The lists of `lexicon.yaml`, all languages together, ready to be asked."""
 
     placeholder: frozenset[str]
     placeholder_parts: re.Pattern[str]
@@ -33,7 +33,7 @@ class Words:
 @cache
 def vocabulary() -> Words:
     """The lists; reading them takes some 20 ms."""
-    text = files(__package__).joinpath("words.yaml").read_text(encoding="utf-8")
+    text = files(__package__).joinpath("lexicon.yaml").read_text(encoding="utf-8")
     lists: dict[str, dict[str, str]] = yaml.safe_load(text)
 
     def words(name: str) -> frozenset[str]:

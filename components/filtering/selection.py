@@ -1,6 +1,4 @@
-"""What only the whole corpus can decide: the judge's floor, duplicates, and the best share by score.
-
-Called once by the filter stage, between measuring the fragments and writing them, on a few short columns. The
+"""What only the whole corpus can decide: the judge's floor, duplicates, and the best share by score. The
 answer depends on the planned order of the corpus only, never on the order in which fragments were done.
 """
 
@@ -8,9 +6,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from components.corpus.rejection import Rejection
 from components.corpus.schemas import Reason
 from components.filtering.duplicates import DuplicateRules, Hashed, find_duplicates
-from components.filtering.rejection import Rejection
 
 
 @dataclass(frozen=True)
@@ -26,7 +24,7 @@ class Measured:
 def select(
     rows: Sequence[Measured],
     duplicates: DuplicateRules,
-    judge_floor: float | None,
+    judge_threshold: float | None,
     judge_keep_fraction: float | None,
 ) -> dict[int, Rejection]:
     """The rows that do not go on, by index. Each rule sees only what those before it left.
@@ -35,10 +33,10 @@ def select(
     there in a later copy; the share comes last, so that copies do not count in it.
     """
     rejected: dict[int, Rejection] = {}
-    if judge_floor is not None:
+    if judge_threshold is not None:
         for index, row in enumerate(rows):
-            if not row.score >= judge_floor:  # so that a NaN fails, too
-                rejected[index] = _scored(row, f"the floor {judge_floor:g}")
+            if not row.score >= judge_threshold:  # so that a NaN fails, too
+                rejected[index] = _scored(row, f"the floor {judge_threshold:g}")
     left = [index for index in range(len(rows)) if index not in rejected]
     hashes = [Hashed(rows[index].sha256, rows[index].phash) for index in left]
     for position, duplicate in find_duplicates(hashes, duplicates).items():

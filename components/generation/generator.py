@@ -1,4 +1,4 @@
-"""The Generator: prompts to images, from any model folder. Called by the command, evaluate and the server."""
+"""The Generator: prompts to images, from any model folder."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -10,9 +10,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from components.captioning.upsampler import Upsampler
 from components.conditioning.text import TextConfig, TextEncoder, load_text_encoder
 from components.diffusion.dit import DiT, DiTConfig
+from components.generation.prompt_upsampler import PromptUpsampler
 
 CARD, WEIGHTS, UPSAMPLER = "config.json", "model.safetensors", "upsampler"
 MOST_DETAIL = 200  # characters of a library's error that are shown
@@ -37,7 +37,7 @@ class Model:
     network: DiT
     encoder: TextEncoder
     card: ModelCard
-    upsampler: Upsampler | None = None
+    upsampler: PromptUpsampler | None = None
 
 
 def save_model(folder: Path, model: Model) -> None:
@@ -66,7 +66,7 @@ def load_model(folder: Path, device: str = "cpu", *, upsampler: bool = True) -> 
         network.load_state_dict(load_file(folder / WEIGHTS))
         encoder = load_text_encoder(card.text, folder)
         says = folder / UPSAMPLER
-        said = Upsampler.load(says, device=device, ours=True) if upsampler and says.exists() else None
+        said = PromptUpsampler.load(says, device=device, ours=True) if upsampler and says.exists() else None
     except FileNotFoundError as error:
         raise ValueError(f"{folder} is not a model folder: {Path(error.filename).name} is missing") from error
     except ValidationError as error:

@@ -2,7 +2,7 @@
 
 A model that learned from long captions draws best from them, so prompts are upsampled before they are drawn
 (DALL·E 3, Betker 2023). Any transformers causal language model serves: a pretrained one that follows
-instructions, or a small one that upsampler_fit.py made. Called by the Generator.
+instructions, or a small one that prompt_upsampler_fit.py made.
 """
 
 import shutil
@@ -21,7 +21,7 @@ MOST_ASKED = 256  # tokens of a prompt; what is beyond is cut off
 TEMPERATURE = 0.7
 
 
-class Upsampler:
+class PromptUpsampler:
     """A language model and its tokenizer. The same (prompt, seed, index) gives the same words."""
 
     def __init__(self, model: Any, tokenizer: Any, folder: Path | None = None) -> None:
@@ -35,7 +35,7 @@ class Upsampler:
     @classmethod
     def load(
         cls, model: str | Path, *, revision: str | None = None, device: str = "cpu", ours: bool = False
-    ) -> "Upsampler":
+    ) -> "PromptUpsampler":
         """Load from a folder or a hub id. ours: a folder that `save` wrote, to be saved again as it is.
 
         Raises ValueError, one line, where there is no such model.
@@ -119,7 +119,7 @@ class Upsampler:
 
 
 def question(prompt: str) -> str:
-    """How a model without a chat template is asked; upsampler_fit.py teaches the answer."""
+    """How a model without a chat template is asked; prompt_upsampler_fit.py teaches the answer."""
     return f"{prompt}\n"
 
 

@@ -1,6 +1,6 @@
 """Fits a small upsampler on pairs of captions, where no pretrained language model is at hand.
 
-It reads the short caption of an image and writes the long one. Called by the train stage.
+It reads the short caption of an image and writes the long one.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from components.captioning.architecture import END, PAD, train_tokenizer
-from components.captioning.config import UpsamplerConfig
+from components.captioning.config import PromptUpsamplerConfig
 from components.captioning.packing import IGNORED
-from components.captioning.upsampler import Upsampler, question
-from components.filtering.labelled import draw_batches
+from components.corpus.labelled import draw_batches
+from components.generation.prompt_upsampler import PromptUpsampler, question
 from components.randomness import derive_seed
 from components.training.checkpoints import Checkpoints
 from components.training.loop import Batch, Losses, train
@@ -22,14 +22,14 @@ from components.training.loop import Batch, Losses, train
 Row = tuple[list[int], list[int]]  # the question's tokens, the answer's
 
 
-def fit_upsampler(
+def fit_prompt_upsampler(
     pairs: Sequence[tuple[str, str]],
-    config: UpsamplerConfig,
+    config: PromptUpsamplerConfig,
     *,
     seed: int,
     checkpoints: Checkpoints | None = None,
     on_batch: Callable[[int, float], None] | None = None,
-) -> Upsampler:
+) -> PromptUpsampler:
     """Train on (short, long) captions. The result depends on the arguments alone.
 
     Raises ValueError where there is no pair.
@@ -54,7 +54,7 @@ def fit_upsampler(
         checkpoints=checkpoints,
         on_batch=on_batch,
     )
-    return Upsampler(trained.ema.cpu(), tokenizer)
+    return PromptUpsampler(trained.ema.cpu(), tokenizer)
 
 
 def answer_loss(model: nn.Module, batch: Batch, generator: torch.Generator) -> Losses:
@@ -66,7 +66,9 @@ def answer_loss(model: nn.Module, batch: Batch, generator: torch.Generator) -> L
     return Losses(F.cross_entropy(logits[learned].float(), labels[learned]))
 
 
-def _batches(rows: Sequence[Row], config: UpsamplerConfig, images_seen: int, seed: int) -> Iterator[Batch]:
+def _batches(
+    rows: Sequence[Row], config: PromptUpsamplerConfig, images_seen: int, seed: int
+) -> Iterator[Batch]:
     lengths = [len(asked) + len(answer) for asked, answer in rows]
     for chosen in draw_batches(
         len(rows), config.training.batch_size, images_seen, seed=seed, lengths=lengths
@@ -86,7 +88,7 @@ def _collate(rows: Sequence[Row]) -> dict[str, Tensor]:
     return {"tokens": tokens, "labels": labels}
 
 
-def _untrained(tokenizer: Any, config: UpsamplerConfig, seed: int) -> nn.Module:
+def _untrained(tokenizer: Any, config: PromptUpsamplerConfig, seed: int) -> nn.Module:
     from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
     pad, end = (tokenizer.convert_tokens_to_ids(token) for token in (PAD, END))

@@ -1,4 +1,4 @@
-"""Fits a small open_clip judge on a labelled set, where no pretrained one is at hand. Called by annotators.
+"""Fits a small open_clip judge on a labelled set, where no pretrained one is at hand.
 
 Contrastive (CLIP, Radford 2021), with every text that is true of a picture counted as its match, and some
 captions cut to an excerpt, since alt texts tell less than captions do. Saved as open_clip's
@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from components.filtering.judge_config import JudgeFitConfig
-from components.filtering.labelled import LabelledImage, draw_batches
+from components.corpus.labelled import LabelledImage, draw_batches
+from components.judge.config import JudgeFitConfig
 from components.randomness import derive_seed
 from components.training.checkpoints import Checkpoints
 from components.training.loop import Batch, Losses, Trained, train

@@ -1,8 +1,7 @@
 """The judge: an open_clip model that says how well a text fits a picture.
 
-Called by the filter stage for alt texts, by the recaption stage for captions, and by the evaluation for
-drawings (whose Fréchet distance is taken in its image features). Any open_clip model will do: one that
-`judge_fit.py` fitted, or a pretrained one by name, by hub id or by folder.
+Any open_clip model will do: one that `judge/fit.py` fitted, or a pretrained one by name, by hub id or by
+folder.
 """
 
 from collections.abc import Callable, Iterator, Sequence

@@ -1,4 +1,4 @@
-"""Plots as SVG text that follows the page's colours. Called by report.py and pipelines/evaluate.py.
+"""Plots as SVG text that follows the page's colours.
 
 Matplotlib draws them; each colour is then written as `var(--name, #hex)`, so that a page with a dark theme
 recolours them and a viewer without one (MLflow, a README) sees the colour named here. Same data, same bytes.

@@ -1,4 +1,4 @@
-"""The reject reasons in plain words, by family, for the report's funnel. Called by report.py."""
+"""The reject reasons in plain words, by family, for the report's funnel."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

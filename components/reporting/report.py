@@ -1,6 +1,6 @@
 """Draws the report page: one HTML file with everything in it, readable without a network or a script.
 
-Called by pipelines/report.py with a ReportData. The layout is report.jinja, its looks report.css.
+The layout is report.jinja, its looks report.css.
 """
 
 import math
@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.evaluation.pictures import picture
-from components.evaluation.plots import plot_losses, plot_quality
-from components.evaluation.reasons import ReasonCount, count_reasons, reason_words
-from components.evaluation.report_data import ReportData, StageRow
 from components.evaluation.results import Evaluation, Metrics
+from components.reporting.plots import plot_losses, plot_quality
+from components.reporting.reasons import ReasonCount, count_reasons, reason_words
+from components.reporting.report_data import ReportData, StageRow
+from components.reporting.thumbnails import picture
 
 DATA_STAGES = ("filter", "recaption", "shard")  # the funnel, in order
 TEXT_SHOWN = 400  # characters of an alt text or caption; crawled ones can be pages long

@@ -6,8 +6,8 @@ Everything but the title may be absent: the page then says which stage has not r
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from components.evaluation.plots import LossCurve
 from components.evaluation.results import Metrics
+from components.reporting.plots import LossCurve
 
 
 @dataclass(frozen=True)

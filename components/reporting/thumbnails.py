@@ -1,4 +1,4 @@
-"""Images of a corpus made fit to stand in a page: small, safe, honest when broken. Called by report.py."""
+"""Images of a corpus made fit to stand in a page: small, safe, honest when broken."""
 
 import base64
 import io

@@ -1,4 +1,4 @@
-"""The blend: which caption of a record a training step sees. Called by the shard loader, once per sample.
+"""The blend: which caption of a record a training step sees.
 
 Captions are all stored and drawn at sampling time (Betker 2023, section 4.1), so a run can change its blend
 without a new corpus. The draw is a pure function of (seed, key, epoch): a resumed run sees the same text.

@@ -1,4 +1,4 @@
-"""Encoded bytes to a square of pixels, as training sees them. Called by the loader and the evaluation.
+"""Encoded bytes to a square of pixels, as training sees them.
 
 The bytes come from verified tars whose images the filter has opened; here they are decoded again, by the
 same rules of what an image looks like (upright, transparent parts on white), but at training's size.
@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from components.filtering.images import DECODE_ERRORS, FORMATS, upright_rgb
+from components.corpus.images import DECODE_ERRORS, FORMATS, upright_rgb
 
 
 def decode_square(data: bytes, size: int) -> npt.NDArray[np.uint8]:

@@ -1,4 +1,4 @@
-"""The exact-resume loader: batches of images and drawn captions from verified tars. Called by training.
+"""The exact-resume loader: batches of images and drawn captions from verified tars.
 
 Time is `images_seen`, counted over all ranks: `batches(n)` gives exactly what an uninterrupted run gives
 after n images. The order is order.py's; which caption is seen is drawn from (seed, key, epoch). Within each
@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from components.captioning.blend import Blend, draw_caption
 from components.randomness import derive_seed
+from components.shards.blend import Blend, draw_caption
 from components.shards.decode import decode_square
 from components.shards.index import TRAIN, Location, PlacedShard, Split, find_shards
 from components.shards.order import SampleOrder, permutation
@@ -50,10 +50,10 @@ class ShardLoader:
     """Serves one split of the tars that the indexes list, for ever.
 
     batch_size: samples per batch, over all ranks. image_size: side of the square images, pixels.
-    lanes: see order.py; a divisor of batch_size and a multiple of world, by default LANES where that fits.
+    lanes: see order.py; a divisor of batch_size and a multiple of world_size; by default LANES if that fits.
     window: batches per group of similar caption lengths; 1 groups nothing. cache_mb: if all images, decoded
     and resized, take less than this, they are kept in memory and decoded once; else tars stream, with about
-    lanes / world of them in memory. workers: threads that read and decode ahead; 0 works in the caller.
+    lanes / world_size of them in memory. workers: threads that read and decode ahead; 0 works in the caller.
     Raises ValueError for settings that do not fit each other and for tars that cannot be those listed.
     """
 
@@ -67,17 +67,17 @@ class ShardLoader:
         blend: Blend,
         split: Split = TRAIN,
         rank: int = 0,
-        world: int = 1,
+        world_size: int = 1,
         lanes: int | None = None,
         window: int = WINDOW,
         cache_mb: int = 1024,
         workers: int = 0,
     ) -> None:
         self.batch_size, self.image_size, self.seed, self.blend = batch_size, image_size, seed, blend
-        self.rank, self.world, self.window, self.workers = rank, world, window, workers
-        self.lanes = _fitting_lanes(lanes, batch_size, world)
-        if not 0 <= rank < world:
-            raise ValueError(f"rank {rank} of {world} ranks: it must be 0..{world - 1}")
+        self.rank, self.world_size, self.window, self.workers = rank, world_size, window, workers
+        self.lanes = _fitting_lanes(lanes, batch_size, world_size)
+        if not 0 <= rank < world_size:
+            raise ValueError(f"rank {rank} of {world_size} ranks: it must be 0..{world_size - 1}")
         self.shards = find_shards(index_paths, split)
         if not self.shards:
             raise ValueError(
@@ -117,7 +117,7 @@ class ShardLoader:
     def _window(self, number: int, opened: dict[int, "_OpenShard"]) -> list[list["_Pick"]]:
         """What this rank's batches of one window hold: a pure function of (seed, number)."""
         per_lane = self.window * self.batch_size // self.lanes
-        lanes = np.arange(self.rank, self.lanes, self.world)[:, None]
+        lanes = np.arange(self.rank, self.lanes, self.world_size)[:, None]
         positions = (number * per_lane + np.arange(per_lane)) * self.lanes + lanes
         located = [self.order.locate(lane) for lane in positions]
         self._open(opened, {int(shard) for lane in located for shard in np.unique(lane.shards)})
@@ -207,16 +207,16 @@ def _captions(sample: Sample) -> dict[str, Any]:
     return {kind: sample.meta.get(column) for kind, column in CAPTION_COLUMNS.items()}
 
 
-def _fitting_lanes(lanes: int | None, batch_size: int, world: int) -> int:
+def _fitting_lanes(lanes: int | None, batch_size: int, world_size: int) -> int:
     """The number of lanes; ValueError if batch, lanes and ranks do not divide each other."""
     if lanes is None:
         lanes = math.gcd(batch_size, LANES)
-        if lanes % world:
-            lanes = world
+        if lanes % world_size:
+            lanes = world_size
     if batch_size % lanes:
         raise ValueError(
-            f"batch_size {batch_size} must be a multiple of the {lanes} lanes (of {world} ranks)"
+            f"batch_size {batch_size} must be a multiple of the {lanes} lanes (of {world_size} ranks)"
         )
-    if lanes % world:
-        raise ValueError(f"{lanes} lanes must be a multiple of the {world} ranks")
+    if lanes % world_size:
+        raise ValueError(f"{lanes} lanes must be a multiple of the {world_size} ranks")
     return lanes

@@ -5,7 +5,7 @@ random order and the samples of each tar in a random order. That line, closed to
 favoured by its length, is cut at a random place into `lanes` equal stretches, and successive positions take
 one sample from each stretch in turn. So a batch mixes as many tars as there are lanes, one reader keeps only
 `lanes` tars open, and ranks that share the lanes share no sample (the canonical nodes of mosaicml/streaming).
-Nothing is stored: any position is found directly. Called by loader.py.
+Nothing is stored: any position is found directly.
 """
 
 from collections.abc import Sequence

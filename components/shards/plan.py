@@ -1,4 +1,4 @@
-"""Which record goes to which tar, settled before any work starts. Called by the shard stage.
+"""Which record goes to which tar, settled before any work starts.
 
 The tars are planned from the number of rows of each part alone. The parts are shuffled and dealt into groups;
 each group's training records are dealt by key among a few tars, so that a tar holds records of many parts

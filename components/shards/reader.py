@@ -1,7 +1,6 @@
 """Verified reading: a tar's samples, after its bytes were found to be exactly those of the index.
 
-The bytes that are hashed are the bytes that are parsed, so nothing can change in between. Called by the
-loader (training) and by the evaluation (`read_split`, the held-out images).
+The bytes that are hashed are the bytes that are parsed, so nothing can change in between.
 """
 
 import hashlib

@@ -1,7 +1,7 @@
 """Deterministic WebDataset tars: the same samples give the same bytes, everywhere and at any time.
 
 A sample is two members, `{key}.{jpg,png,webp}` (the image's own bytes) and `{key}.json` (everything known
-about it). Called by the shard stage; reader.py is its inverse, and plain `webdataset` reads the tars too.
+about it).
 """
 
 import io

@@ -2,15 +2,14 @@
 
 The grammar is small and closed, so that a caption of any origin can be parsed and held against the truth:
 `a red circle`, `three red circles`, `a red circle to the left of a blue square`, `a red circle, a blue square
-and a green star`; the long ones add sizes, places and the background. Called by the toy web, by the prompts
-and wherever captioners are measured.
+and a green star`; the long ones add sizes, places and the background.
 """
 
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from components.corpus.world_scene import (
+from components.toyworld.scene import (
     BACKGROUNDS,
     CELL_EDGES,
     COLOURS,

@@ -1,15 +1,15 @@
 """The held-out prompts: GenEval's six categories asked of the toy world (Ghosh 2023, Table 1).
 
-Prompts with two things use only pairs that no scene of the web or of the labelled set contains. Called by the
-evaluate stage; `scene_for` gives true scenes on which the scorer itself is verified.
+Prompts with two things use only pairs that no scene of the web or of the labelled set contains.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from components.corpus.world_captions import RELATION_WORDS, listed, phrase
-from components.corpus.world_scene import (
+from components.randomness import derive_seed
+from components.toyworld.captions import RELATION_WORDS, listed, phrase
+from components.toyworld.scene import (
     BACKGROUNDS,
     COLOURS,
     RELATIONS,
@@ -21,7 +21,6 @@ from components.corpus.world_scene import (
     place_pair,
     place_single,
 )
-from components.randomness import derive_seed
 
 CATEGORIES: tuple[str, ...] = (
     "single_object",

@@ -1,9 +1,9 @@
-"""Draws a scene of the toy world. Called by the toy web, by the tests and where the scorer is verified."""
+"""Draws a scene of the toy world."""
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from components.corpus.world_scene import BACKGROUNDS, COLOURS, Scene, outline
+from components.toyworld.scene import BACKGROUNDS, COLOURS, Scene, outline
 
 OVERSAMPLING = 4  # drawn at four times the side and averaged down: antialiased edges
 

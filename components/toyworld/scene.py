@@ -1,8 +1,7 @@
 """The toy world's scenes: one to four coloured shapes on a plain background.
 
 Everything a caption may say about a scene is visible in it: `draw_scene` keeps clear of every threshold
-(small or large, which cell, left or above) by a margin that survives 32 pixels. Called by the toy web, by the
-prompts and, for its vocabulary and outlines, by the scorer.
+(small or large, which cell, left or above) by a margin that survives 32 pixels.
 """
 
 import math

@@ -2,7 +2,7 @@
 
 Colours by unmixing each pixel against the background, things by connected components, shapes by overlap with
 templates. No model is involved, so a score cannot drift; `score_true_renders` verifies it on pictures whose
-truth is known. Called by the evaluate stage and by whoever tunes a model.
+truth is known.
 """
 
 from collections.abc import Sequence
@@ -13,20 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from components.corpus.world import (
-    BACKGROUNDS,
-    CATEGORIES,
-    COLOURS,
-    SHAPES,
-    Prompt,
-    Scene,
-    Thing,
-    make_prompts,
-    render,
-    scene_for,
-)
-from components.corpus.world_captions import holds
 from components.randomness import derive_seed
+from components.toyworld.captions import holds
+from components.toyworld.prompts import CATEGORIES, Prompt, make_prompts, scene_for
+from components.toyworld.render import render
+from components.toyworld.scene import BACKGROUNDS, COLOURS, SHAPES, Scene, Thing
 
 Floats = NDArray[np.float32]
 

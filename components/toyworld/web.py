@@ -15,11 +15,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from components.corpus import toyweb_images as images
-from components.corpus import toyweb_texts as texts
 from components.corpus.schemas import CORPUS, LABELLED
-from components.corpus.world import Scene, caption_long, caption_short, draw_scene
 from components.randomness import derive_seed
+from components.toyworld import web_images as images
+from components.toyworld import web_texts as texts
+from components.toyworld.captions import caption_long, caption_short
+from components.toyworld.scene import Scene, draw_scene
 
 ROWS_PER_FILE = 500
 

@@ -1,6 +1,6 @@
 """The image files of the toy web: a scene as JPEG, PNG, WebP, and what else a crawl finds in their place.
 
-Called by toyweb.py. Bytes are a pure function of the scene, the generator and Pillow's version.
+Bytes are a pure function of the scene, the generator and Pillow's version.
 """
 
 import io
@@ -8,7 +8,8 @@ import io
 import numpy as np
 from PIL import Image
 
-from components.corpus.world import BACKGROUNDS, Scene, render
+from components.toyworld.render import render
+from components.toyworld.scene import BACKGROUNDS, Scene
 
 # Formats and their shares. Palette and alpha are PNGs; greyscale ones are asked for by name.
 FORMATS: dict[str, float] = {"jpeg": 0.47, "webp": 0.20, "png": 0.14, "alpha": 0.12, "palette": 0.07}

@@ -1,6 +1,6 @@
 """The alt texts of the toy web: what people write about a scene, and what pages have instead.
 
-Every function is a pure function of the scene and the generator. Called by toyweb.py.
+Every function is a pure function of the scene and the generator.
 """
 
 from collections import Counter
@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from components.corpus.world import Scene, caption_long, caption_short
-from components.corpus.world_captions import in_caption_order, listed, phrase, plural
+from components.toyworld.captions import caption_long, caption_short, in_caption_order, listed, phrase, plural
+from components.toyworld.scene import Scene
 
 _COLOUR_WORDS = {
     "de": ("Rot", "Orange", "Gelb", "Grün", "Türkis", "Blau", "Lila", "Rosa"),

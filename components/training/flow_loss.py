@@ -1,4 +1,4 @@
-"""The rectified-flow loss of the teacher, as the training loop takes it. Called by pipelines/train.py."""
+"""The rectified-flow loss of the teacher, as the training loop takes it."""
 
 import torch
 from torch import nn

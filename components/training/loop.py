@@ -16,7 +16,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from components.memory import keep_freed_memory
+from components.malloc import keep_freed_memory
 from components.randomness import derive_seed
 from components.training.checkpoints import Checkpoints
 from components.training.config import TrainingConfig

@@ -1,7 +1,7 @@
 """What the processes of one training do together: they average their gradients and deal out Muon's work.
 
 One process is the common case and costs nothing here. Several see a share of each batch each, and hold the
-same weights to the bit: what they compute twice, they compute from the same averages. Called by the loop.
+same weights to the bit: what they compute twice, they compute from the same averages.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,11 +19,11 @@ class Processes:
 
     def __init__(self, accelerator: Accelerator) -> None:
         self.accelerator = accelerator
-        self.rank, self.world = accelerator.process_index, accelerator.num_processes
+        self.rank, self.world_size = accelerator.process_index, accelerator.num_processes
 
     def agree_on(self, images_seen: int) -> None:
         """Raise RuntimeError unless all go on from the same place."""
-        if self.world > 1:
+        if self.world_size > 1:
             here = torch.tensor([images_seen], device=self.accelerator.device)
             found: Tensor = self.accelerator.gather(here)
             if len(places := set(found.tolist())) > 1:
@@ -41,12 +41,12 @@ class Processes:
         have reached the same parameters.
         """
         values = torch.stack([scalar.detach().float() for scalar in scalars.values()])
-        if self.world > 1:
+        if self.world_size > 1:
             gradients = [p.grad for p in parameters if p.grad is not None]
             given = [*gradients, values]
             flat = torch.cat([each.flatten() for each in given])
             torch.distributed.all_reduce(flat)
-            torch._foreach_copy_(given, _like(flat.div_(self.world), given))
+            torch._foreach_copy_(given, _like(flat.div_(self.world_size), given))
         return dict(zip(scalars, values.tolist(), strict=True))
 
     def step(self, optimizer: torch.optim.Optimizer) -> None:
@@ -55,7 +55,7 @@ class Processes:
         Its Newton-Schulz iterations take as long for a small share of a batch as for a large one: a third of
         the step of two processes with 16 images each (measured, the demo's network).
         """
-        if self.world == 1 or not isinstance(optimizer, torch.optim.Muon):
+        if self.world_size == 1 or not isinstance(optimizer, torch.optim.Muon):
             optimizer.step()
             return
         shares = self._shares([p for p in _parameters(optimizer) if p.grad is not None])
@@ -68,7 +68,7 @@ class Processes:
 
     def gather_state(self, optimizer: torch.optim.Optimizer) -> None:
         """Have here what each process keeps of the matrices dealt to it; for a checkpoint."""
-        if self.world == 1 or not isinstance(optimizer, torch.optim.Muon):
+        if self.world_size == 1 or not isinstance(optimizer, torch.optim.Muon):
             return
         for matrix in _parameters(optimizer):
             optimizer.state[matrix].setdefault(MOMENTUM, torch.zeros_like(matrix))
@@ -76,7 +76,7 @@ class Processes:
 
     def _shares(self, matrices: Sequence[Tensor]) -> list[list[Tensor]]:
         """Whose is which: the largest first, each to whom has least."""
-        shares: list[list[Tensor]] = [[] for _ in range(self.world)]
+        shares: list[list[Tensor]] = [[] for _ in range(self.world_size)]
         for matrix in sorted(matrices, key=Tensor.numel, reverse=True):
             min(shares, key=_size).append(matrix)
         return shares

@@ -69,7 +69,7 @@ def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would run, and do nothing.")] = False,
 ) -> None:
     """Run the DAG: what is fresh is kept, the rest is made. The same command again resumes."""
-    from dags.run import RunRequest, dry_run_of, run_pipeline
+    from dags.cli.run import RunRequest, dry_run_of, run_pipeline
 
     request = RunRequest(
         preset=preset,
@@ -93,9 +93,9 @@ def status(
     json: Annotated[bool, typer.Option("--json", help="A list of objects, one per stage.")] = False,
 ) -> None:
     """Show each stage: fresh, stale (and why), missing, running or failed; its counts and seconds."""
-    from dags.terminal import print_status
-    from pipelines.home import home_path
+    from dags.cli.tables import print_status
     from pipelines.status import status_json, status_of
+    from pipelines.store.home import home_path
 
     planned = status_of(home_path(home))
     if json:
@@ -121,8 +121,8 @@ def generate(
     home: Home = None,
 ) -> None:
     """Draw pictures with the promoted one-step model, or with another."""
-    from dags.generate import generate as draw
-    from pipelines.home import home_path
+    from dags.cli.generate import generate as draw
+    from pipelines.store.home import home_path
 
     for path in draw(
         home_path(home),
@@ -145,8 +145,8 @@ def promote(
     home: Home = None,
 ) -> None:
     """Make a registered model champion, if the gate says yes."""
-    from pipelines.home import home_path
-    from pipelines.promote import promote as move
+    from pipelines.stages.promote import promote as move
+    from pipelines.store.home import home_path
 
     promotion = move(home_path(home), version, force=force)
     was = f"; it was version {promotion.replaced}" if promotion.moved and promotion.replaced else ""
@@ -156,10 +156,10 @@ def promote(
 @app.command()
 def rollback(home: Home = None) -> None:
     """Make the champion before this one champion again."""
-    from pipelines.home import home_path
-    from pipelines.promote import rollback as step_back
+    from pipelines.stages.promote import rollback as rollback_champion
+    from pipelines.store.home import home_path
 
-    promotion = step_back(home_path(home))
+    promotion = rollback_champion(home_path(home))
     print(f"champion is version {promotion.version} again; it was version {promotion.replaced}")
 
 
@@ -169,10 +169,10 @@ def models(
     history: Annotated[bool, typer.Option("--history", help="Also every promotion and refusal.")] = False,
 ) -> None:
     """Show the registered models, their aliases and what they scored."""
-    from dags.terminal import print_history, print_models
-    from pipelines.home import home_path
-    from pipelines.promote import history as moves
-    from pipelines.registry import models as registered
+    from dags.cli.tables import print_history, print_models
+    from pipelines.registry.model_registry import models as registered
+    from pipelines.stages.promote import history as moves
+    from pipelines.store.home import home_path
 
     print_models(registered(home_path(home)))
     if history:
@@ -185,8 +185,8 @@ def report(
     show: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
 ) -> None:
     """Write the run's page, report.html, and say where it lies."""
-    from dags.run import write_page
-    from pipelines.home import open_home
+    from dags.cli.run import write_page
+    from pipelines.store.home import open_home
 
     path = write_page(open_home(home))
     print(path)
@@ -201,8 +201,8 @@ def ui(
     mlflow_port: Annotated[int, typer.Option(help="MLflow's port; 0: the first free one.")] = 0,
 ) -> None:
     """Serve Dagster's and MLflow's pages on loopback until Ctrl-C."""
-    from dags.ui import serve
-    from pipelines.home import open_home
+    from dags.cli.ui import serve
+    from pipelines.store.home import open_home
 
     serve(open_home(home), dagster_port, mlflow_port, lambda text: print(text, flush=True))
 
@@ -210,8 +210,8 @@ def ui(
 @app.command()
 def doctor(home: Home = None) -> None:
     """Show versions, devices, disk, Ray and MLflow: what works here."""
-    from dags.doctor import examine
-    from pipelines.home import home_path
+    from dags.cli.doctor import examine
+    from pipelines.store.home import home_path
 
     if not examine(home_path(home)):
         raise typer.Exit(FAILED)

@@ -11,7 +11,7 @@ from io import StringIO
 from pathlib import Path
 
 from pipelines.errors import StraightshotError
-from pipelines.home import FREE_BYTES, open_home
+from pipelines.store.home import FREE_BYTES, open_home
 
 PACKAGES = (
     *("torch", "torchvision", "accelerate", "transformers", "open-clip-torch", "ray", "dagster", "mlflow"),
@@ -93,7 +93,7 @@ def _torch() -> str:
 
 def _ray() -> str:
     """A task through a Ray as the stages start it."""
-    from pipelines.engine import Engine
+    from pipelines.execution.engine import Engine
 
     engine = Engine(workers=1)
     try:
@@ -103,7 +103,7 @@ def _ray() -> str:
 
 
 def _mlflow(home: Path) -> str:
-    from pipelines.tracking import Tracker
+    from pipelines.registry.mlflow_store import Tracker
 
     tracker = Tracker(home)
     if tracker.empty:

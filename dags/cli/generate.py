@@ -1,11 +1,11 @@
-"""`straightshot generate`: pictures from prompts, as files. Called by the command."""
+"""`straightshot generate`: pictures from prompts, as files."""
 
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipelines.registry import resolve
+from pipelines.registry.model_registry import resolve
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -11,15 +11,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from dags.terminal import print_nothing_to_do, print_plan, print_summary
+from dags.cli.tables import print_nothing_to_do, print_plan, print_summary
 from pipelines.config import RunConfig, load_config, save_config, saved_config
-from pipelines.engine import Engine
 from pipelines.errors import ConfigError, StageBusy
+from pipelines.execution.engine import Engine
+from pipelines.execution.progress import Progress
 from pipelines.graph import select, stage_named, upstream
-from pipelines.home import home_path, open_home
 from pipelines.pipeline import Pipeline, Planned, State
-from pipelines.progress import Progress
 from pipelines.report import write_run_report
+from pipelines.store.home import home_path, open_home
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from pipelines.home import home_path
 from pipelines.pipeline import Planned
+from pipelines.store.home import home_path
 
 if TYPE_CHECKING:
-    from pipelines.registry import ModelVersion
+    from pipelines.registry.model_registry import ModelVersion
 
 STYLES = {"fresh": "green", "ran": "bold green", "stale": "yellow", "missing": "yellow", "running": "cyan"}
 LOG_COLUMNS = 120  # the width of what goes to a file or a pipe

@@ -19,8 +19,8 @@ from pathlib import Path
 
 from dags.instance import write_settings
 from pipelines.errors import StraightshotError
-from pipelines.home import HOME_VARIABLE
-from pipelines.tracking import ARTIFACTS, Tracker
+from pipelines.registry.mlflow_store import ARTIFACTS, Tracker
+from pipelines.store.home import HOME_VARIABLE
 
 LOOPBACK = "127.0.0.1"
 START_SECONDS = 180.0  # a cold start of both takes about 15 s on two cores with nothing else to do

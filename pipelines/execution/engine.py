@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-from components.memory import keep_freed_memory
-from pipelines.errors import ConfigError, StageFailed, StraightshotError, raise_told, told_error
-from pipelines.receipts import PartReceipt
+from components.malloc import keep_freed_memory
+from pipelines.errors import ConfigError, StageFailed, StraightshotError, raise_serialized, serialize_error
+from pipelines.store.receipts import PartReceipt
 
 OBJECT_STORE_BYTES = 256 * 2**20  # fragments travel by name, so the store holds receipts only
 NO_PROGRESS_SECONDS = 600  # a pool that stands still for so long is an error, not a wait
@@ -74,7 +74,7 @@ class Engine:
         try:
             for row in results.iter_rows():
                 done = json.loads(row["result"])
-                raise_told(done)
+                raise_serialized(done)
                 receipts[done["index"]] = PartReceipt.model_validate(done["receipt"])
                 on_done(receipts[done["index"]])
         except ray.exceptions.RayError as error:
@@ -197,7 +197,7 @@ def _restarts() -> dict[str, int]:
 class _Caller:
     """Adapts a Worker to Ray Data: one row in (a task), one row out (its receipt, or what was wrong).
 
-    What a worker raises for the user comes back as a row (errors.told_error).
+    What a worker raises for the user comes back as a row (errors.serialize_error).
     """
 
     def __init__(self, worker: type[Worker], setup: dict[str, Any]) -> None:
@@ -207,7 +207,7 @@ class _Caller:
         try:
             self.worker = worker(**setup)
         except RAISED as error:
-            self.broken = json.dumps(told_error(error))
+            self.broken = json.dumps(serialize_error(error))
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
         return {"result": [self._one(json.loads(str(encoded))) for encoded in batch["task"]]}
@@ -218,7 +218,7 @@ class _Caller:
         try:
             receipt = self.worker(given["task"])
         except RAISED as error:
-            return json.dumps(told_error(error))
+            return json.dumps(serialize_error(error))
         return json.dumps(
             {"index": given["index"], "receipt": receipt.model_dump(mode="json", by_alias=True)}
         )

@@ -1,4 +1,4 @@
-"""A few long jobs at the same time, a Ray worker each. Called by annotators.py for its two fits.
+"""A few long jobs at the same time, a Ray worker each.
 
 A job that does not fit beside the others waits for them. A killed one is started again a few times; what it
 had reached is its own business (checkpoints).
@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipelines.channel import Event, Listener, Speaker
-from pipelines.engine import WORKER_RESTARTS, Engine, last_line
 from pipelines.errors import StageFailed
+from pipelines.execution.engine import WORKER_RESTARTS, Engine, last_line
+from pipelines.execution.worker_events import Event, EventReader, EventWriter
 
 LISTEN_SECONDS = 0.2
 
@@ -24,7 +24,7 @@ class Job:
     """
 
     name: str
-    work: Callable[[Speaker], None]
+    work: Callable[[EventWriter], None]
     cpus: int
 
 
@@ -54,11 +54,11 @@ def run_together(
             max_retries=WORKER_RESTARTS,
         )
         running[task.remote(job, channel)] = job.name
-    listener = Listener(channel)
+    events = EventReader(channel)
     try:
         while running:
             ended, _ = ray.wait(list(running), num_returns=1, timeout=LISTEN_SECONDS)
-            for who, event in listener.heard():
+            for who, event in events.poll():
                 on_event(who, event)
             for one in ended:
                 ray.get(one)
@@ -72,7 +72,7 @@ def run_together(
 
 def _do(job: Job, channel: Path) -> None:
     """One job, in a Ray worker."""
-    speaker = Speaker(channel, job.name)
-    speaker.say(start=True)
-    with speaker.telling_errors():
-        job.work(speaker)
+    events = EventWriter(channel, job.name)
+    events.write(start=True)
+    with events.reporting_errors():
+        job.work(events)

@@ -1,7 +1,7 @@
 """One training in several processes that share each batch: Ray Train outside, Accelerate inside.
 
 Ray Train places the processes and has them find each other; what they reach lies in our own checkpoints, so
-a killed one costs the way from the last of them. Its own storage is not used. Called by learning.py.
+a killed one costs the way from the last of them. Its own storage is not used.
 """
 
 import os
@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.channel import Event, Listener, Speaker
-from pipelines.engine import WORKER_RESTARTS, last_line
 from pipelines.errors import StageFailed, StraightshotError
+from pipelines.execution.engine import WORKER_RESTARTS, last_line
+from pipelines.execution.worker_events import Event, EventReader, EventWriter
 from pipelines.stage import Work
 
 if TYPE_CHECKING:
-    from pipelines.learning import Teach
+    from pipelines.stages.training_run import MakeTask
 
 LISTEN_SECONDS, CLEAN_UP_SECONDS = 0.2, 30
 SETTINGS = {  # Ray Train's, unless the user set them; the driver's environment is where it reads them
@@ -35,18 +35,18 @@ class _Share:
 
     stage: str
     config: Any
-    teach: "Teach"
+    make_task: "MakeTask"
     checkpoints: Path
     channel: Path
     on_gpu: bool
 
 
 def train_together(
-    work: Work, config: Any, teach: "Teach", checkpoints: Path, on_event: Callable[[Event], None]
+    work: Work, config: Any, make_task: "MakeTask", checkpoints: Path, on_event: Callable[[Event], None]
 ) -> None:
     """Train in `config.workers` processes until the last checkpoint is under `checkpoints`.
 
-    teach(rank, world) makes a process's network, loss and data. on_event gets what the first process says:
+    make_task(rank, world_size) makes a process's network, loss and data. on_event gets the first's events:
     {"start": images}, {"images": n, "loss": mean} after every step, {"point": ...} at every point of the
     curve. A worker that dies starts the whole again from the last checkpoint, a few times.
     Raises ConfigError where the workers can never fit, StageFailed with a worker's own words, or when its
@@ -55,7 +55,7 @@ def train_together(
     each = work.engine.share_of(f"{work.stage}.workers", config.workers, config.cpu_threads)
     for attempt in range(WORKER_RESTARTS + 1):
         channel = work.scratch / f"said-{work.run_id}-{attempt}"
-        share = _Share(work.stage, config, teach, checkpoints, channel, on_gpu="GPU" in each)
+        share = _Share(work.stage, config, make_task, checkpoints, channel, on_gpu="GPU" in each)
         failure = _attempt(share, each, work.scratch / "ray", on_event)
         if failure is None:
             return
@@ -101,20 +101,20 @@ def _attempt(
     thread = threading.Thread(target=fit, name="ray-train", daemon=True)
     thread.start()
     try:
-        _follow(thread, Listener(share.channel), on_event)
+        _follow(thread, EventReader(share.channel), on_event)
     except StraightshotError:
         thread.join(CLEAN_UP_SECONDS)  # the other workers are being stopped
         raise
     return failures[0] if failures else None
 
 
-def _follow(thread: threading.Thread, listener: Listener, on_event: Callable[[Event], None]) -> None:
+def _follow(thread: threading.Thread, events: EventReader, on_event: Callable[[Event], None]) -> None:
     """Pass on what the first worker says until the training is over. Raises what any of them told."""
     running = True
     while running:
         thread.join(LISTEN_SECONDS)
         running = thread.is_alive()  # asked first: what is said last is heard, too
-        for who, event in listener.heard():
+        for who, event in events.poll():
             if who == "0":
                 on_event(event)
 
@@ -125,21 +125,21 @@ def _work(share: _Share) -> None:
         os.environ["ACCELERATE_USE_CPU"] = "true"  # without it Accelerate looks for several GPUs only
     from ray.train import get_context
 
-    from pipelines.faults import checkpoints_at
-    from pipelines.learning import train_lesson
+    from pipelines.stages.training_run import run_task
+    from pipelines.store.faults import checkpoints_at
 
     context = get_context()
-    rank, world = context.get_world_rank(), context.get_world_size()
-    speaker = Speaker(share.channel, str(rank))
-    with speaker.telling_errors():
-        train_lesson(
-            share.teach(rank, world),
+    rank, world_size = context.get_world_rank(), context.get_world_size()
+    events = EventWriter(share.channel, str(rank))
+    with events.reporting_errors():
+        run_task(
+            share.make_task(rank, world_size),
             share.config,
             purpose=share.stage,
             checkpoints=checkpoints_at(share.checkpoints, share.stage),
-            on_start=lambda images: speaker.say(start=images),
-            on_batch=lambda images, loss: speaker.say(images=images, loss=loss),
-            on_point=lambda point: speaker.say(
+            on_start=lambda images: events.write(start=images),
+            on_batch=lambda images, loss: events.write(images=images, loss=loss),
+            on_point=lambda point: events.write(
                 point=point.images_seen, values=point.values, rate=point.images_per_second
             ),
         )

@@ -1,7 +1,7 @@
-"""The gate: whether a model may become champion. Pure: numbers in, checks with a verdict out.
+"""The gate: whether a model may become champion.
 
-Called by promote.py with what evaluate measured. A number that was not measured (a corpus whose world no
-scorer knows has no prompt following) makes its check `skipped`, never passed or failed.
+Pure: numbers in, checks with a verdict out. A number that was not measured (a corpus whose world no scorer
+knows has no prompt following) makes its check `skipped`, never passed or failed.
 """
 
 import hashlib
@@ -14,8 +14,8 @@ from pydantic import Field
 
 from components.evaluation.results import Metrics
 from pipelines.errors import ConfigError
-from pipelines.receipts import Receipt, canonical_json
 from pipelines.stage import StageConfig
+from pipelines.store.receipts import Receipt, canonical_json
 
 MODELS = ("train", "distill")  # inputs of evaluate that are measured; the others do the measuring
 
@@ -33,7 +33,7 @@ class GateConfig(StageConfig):
 
 @dataclass(frozen=True)
 class Quality:
-    """What was measured of one model at one number of steps, and by which yardsticks.
+    """What was measured of one model at one number of steps, and by which protocol.
 
     prompts: digest of the prompts and how they are scored. reference: of that, the judge and the images
     that Fréchet is measured against. Numbers compare only where the digest is the same.

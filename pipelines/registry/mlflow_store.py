@@ -1,14 +1,8 @@
 """MLflow runs: parameters, curves, artifacts and dataset digests of the stages that learn or measure.
 
-One MLflow run per (stage, fingerprint): a stage that was killed and runs again goes on in the same run, and
-a point that is already there is not logged twice. Called by train.py, distill.py, evaluate.py and
-promote.py as
-
-    with Tracker(work.home, work.tracking_uri).run("train", work.fingerprint, params=...) as run:
-        run.log_metrics({"loss": 0.3}, step=images_seen)
-
-The embedded store is HOME/mlflow.db with artifacts in HOME/mlflow-artifacts; MLFLOW_TRACKING_URI names a
-server instead. MLflow takes seconds to import, so it is imported when a tracker first needs it.
+One MLflow run per (stage, fingerprint): a stage that was killed and runs again goes on in the same run, and a
+point that is already there is not logged twice. MLflow takes seconds to import, so it is imported when a
+tracker first needs it.
 """
 
 import logging
@@ -23,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 from pipelines.errors import ConfigError, StageFailed
-from pipelines.tracked_run import TrackedRun
+from pipelines.registry.mlflow_run import TrackedRun
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from pipelines.errors import ConfigError, StageBusy
-from pipelines.faults import fault_point
-from pipelines.gate import GateConfig, Quality
-from pipelines.packaging import log_served_model, model_folder, unpacked, weights_of
-from pipelines.tracked_run import TrackedRun
-from pipelines.tracking import Tracker
+from pipelines.registry.gate import GateConfig, Quality
+from pipelines.registry.mlflow_run import TrackedRun
+from pipelines.registry.mlflow_store import Tracker
+from pipelines.registry.packaging import log_served_model, model_folder, unpacked, weights_of
+from pipelines.store.faults import fault_point
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion as MlflowVersion
@@ -188,7 +188,7 @@ class Registry:
         if succession[-1:] != [version]:
             self._set_succession([*succession, version])
 
-    def step_back(self) -> tuple[str, str]:
+    def rollback_champion(self) -> tuple[str, str]:
         """Make `previous` champion again; returns (the version that was, the version that is).
 
         Raises ConfigError if there is none to go back to.

@@ -17,15 +17,15 @@ from urllib.request import url2pathname
 import yaml
 
 from pipelines.errors import ConfigError
-from pipelines.receipts import sha256_file
-from pipelines.tracked_run import TrackedRun
-from pipelines.tracking import Tracker
+from pipelines.registry.mlflow_run import TrackedRun
+from pipelines.registry.mlflow_store import Tracker
+from pipelines.store.receipts import sha256_file
 
 if TYPE_CHECKING:
     from mlflow.models import ModelSignature
 
 SERVED_CODE = Path(__file__).with_name("served_model.py")
-COMPONENTS = Path(__file__).parents[1] / "components"
+COMPONENTS = Path(__file__).parents[2] / "components"
 PACKAGED_NAME = "student"
 # What served_model.py and the components it reaches import; tests/pipelines/test_serving.py compares.
 REQUIRED = (

@@ -15,22 +15,22 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from components.captioning.config import FIT, CaptionerFitConfig
-from components.captioning.styles import LONG_PROMPT, SHORT_PROMPT
-from components.filtering.judge_config import JudgeFitConfig
+from components.captioning.kinds import LONG_PROMPT, SHORT_PROMPT
+from components.judge.config import JudgeFitConfig
 from components.training.config import TrainingConfig
-from pipelines.channel import Event, Speaker
-from pipelines.faults import checkpoints_at
-from pipelines.receipts import Counts, PartReceipt
-from pipelines.side_by_side import Job, run_together
+from pipelines.execution.parallel_jobs import Job, run_together
+from pipelines.execution.worker_events import Event, EventWriter
 from pipelines.stage import Stage, StageConfig, Work
+from pipelines.store.faults import checkpoints_at
+from pipelines.store.receipts import Counts, PartReceipt
 
 if TYPE_CHECKING:
-    from components.filtering.labelled import LabelledSet
+    from components.corpus.labelled import LabelledSet
 
 JUDGE, CAPTIONER, SUMMARY = "judge", "captioner", "annotators.json"
 COMMIT = "pinned-commit.txt"  # in the folder of one that was given by its id
 MADE = "made"  # what a fit saves, under its scratch folder
-TAUGHT = "taught_prompts"  # in the receipt's info: what a fitted captioner answers
+FITTED_PROMPTS = "taught_prompts"  # in the receipt's info: what a fitted captioner answers
 
 
 class AnnotatorsConfig(StageConfig):
@@ -86,7 +86,7 @@ def run(work: Work) -> list[PartReceipt]:
 
 
 def _labelled(work: Work) -> "LabelledSet":
-    from components.filtering.labelled import LabelledSet, read_labelled
+    from components.corpus.labelled import LabelledSet, read_labelled
 
     config: AnnotatorsConfig = work.config
     if not config.fitted:
@@ -96,7 +96,7 @@ def _labelled(work: Work) -> "LabelledSet":
 
 def _pin(work: Work, name: str) -> None:
     """Have a pretrained model in the folder `name`, with a file that says which commit its id stood for."""
-    from pipelines.pretrained import pin_captioner, pin_judge
+    from pipelines.stages.pretrained import pin_captioner, pin_judge
 
     config: AnnotatorsConfig = work.config
     if (work.out / name).exists():
@@ -151,7 +151,7 @@ def _summary(work: Work, records: "LabelledSet") -> dict[str, Any]:
         if (path := work.out / name / COMMIT).exists():
             summary[f"{name}_revision"] = path.read_text().strip()
     if config.captioner == FIT:
-        summary[TAUGHT] = [config.short_prompt, config.long_prompt]
+        summary[FITTED_PROMPTS] = [config.short_prompt, config.long_prompt]
     if records.held_out and config.captioner == FIT:
         captioner = Captioner.load(str(work.out / CAPTIONER))
         pictures = [record.open() for record in records.held_out]
@@ -177,10 +177,10 @@ class _Bar:
         self.advance(images, f"loss {event['loss']:.3f}" if "loss" in event else "")
 
 
-def _fit_judge(config: AnnotatorsConfig, labelled: Path, scratch: Path, speaker: Speaker) -> None:
+def _fit_judge(config: AnnotatorsConfig, labelled: Path, scratch: Path, events: EventWriter) -> None:
     """In a worker: fit the judge into the scratch folder."""
-    from components.filtering.judge_fit import fit_judge
-    from components.filtering.labelled import read_labelled
+    from components.corpus.labelled import read_labelled
+    from components.judge.fit import fit_judge
 
     fit_judge(
         read_labelled(labelled, config.holdout_fraction).train,
@@ -188,14 +188,14 @@ def _fit_judge(config: AnnotatorsConfig, labelled: Path, scratch: Path, speaker:
         config.judge_fit,
         seed=config.seed,
         checkpoints=checkpoints_at(scratch / "checkpoints", "annotators"),
-        on_batch=lambda images, loss: speaker.say(images=images, loss=loss),
+        on_batch=lambda images, loss: events.write(images=images, loss=loss),
     )
 
 
-def _fit_captioner(config: AnnotatorsConfig, labelled: Path, scratch: Path, speaker: Speaker) -> None:
+def _fit_captioner(config: AnnotatorsConfig, labelled: Path, scratch: Path, events: EventWriter) -> None:
     """In a worker: fit the captioner into the scratch folder."""
     from components.captioning.fit import fit_captioner
-    from components.filtering.labelled import read_labelled
+    from components.corpus.labelled import read_labelled
 
     fit_captioner(
         read_labelled(labelled, config.holdout_fraction).train,
@@ -204,7 +204,7 @@ def _fit_captioner(config: AnnotatorsConfig, labelled: Path, scratch: Path, spea
         prompts=(config.short_prompt, config.long_prompt),
         seed=config.seed,
         checkpoints=checkpoints_at(scratch / "checkpoints", "annotators"),
-        on_batch=lambda images, loss: speaker.say(images=images, loss=loss),
+        on_batch=lambda images, loss: events.write(images=images, loss=loss),
     )
 
 

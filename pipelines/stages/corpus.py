@@ -1,7 +1,7 @@
 """What a run starts from: the raw corpus and the labelled set, each found and hashed.
 
 `toy:N` is written once under HOME/corpus/ by the same machinery as a stage's output (it is not one of the
-eight stages: nobody re-runs a crawl); every other URI is read where it lies. Called by pipeline.py.
+eight stages: nobody re-runs a crawl); every other URI is read where it lies.
 """
 
 import hashlib
@@ -13,11 +13,11 @@ from pathlib import Path
 from pydantic import Field
 
 from pipelines.config import RunConfig
-from pipelines.engine import Engine
 from pipelines.errors import ConfigError
-from pipelines.progress import Progress
-from pipelines.receipts import PartReceipt, Receipt, content_digest, sha256_file
+from pipelines.execution.engine import Engine
+from pipelines.execution.progress import Progress
 from pipelines.stage import Input, Stage, StageConfig, Work, fingerprint, load_receipt, run_stage
+from pipelines.store.receipts import PartReceipt, Receipt, content_digest, sha256_file
 
 TOY = "toy"
 NOT_READ = "none"  # in place of a digest: of the labelled set when both annotators are pretrained
@@ -64,7 +64,7 @@ def is_toy(uri: str) -> bool:
 
 
 def _write(work: Work) -> Iterator[PartReceipt]:
-    from components.corpus.toyweb import write_toy_web
+    from components.toyworld.web import write_toy_web
 
     settings: ToyWebConfig = work.config
     with (

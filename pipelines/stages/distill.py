@@ -14,13 +14,13 @@ from pydantic import Field
 
 from components.distillation.config import ConsistencyConfig
 from components.training.config import OptimizerConfig
-from pipelines.receipts import PartReceipt
 from pipelines.stage import Stage, Work
-from pipelines.train import MODEL, LearningConfig
+from pipelines.stages.train import MODEL, LearningConfig
+from pipelines.store.receipts import PartReceipt
 
 if TYPE_CHECKING:
     from components.generation.model_folder import Model
-    from pipelines.learning import Lesson
+    from pipelines.stages.training_run import TrainingTask
 
 
 class DistillConfig(LearningConfig):
@@ -35,13 +35,13 @@ def run(work: Work) -> list[PartReceipt]:
     """Start from the teacher's averaged weights, distill, save the student's averaged weights."""
     from components.diffusion.dit import DiT
     from components.generation.model_folder import Model, ModelCard, load_model
-    from pipelines.learning import indexes, save_trained, train_tracked
+    from pipelines.stages.training_run import indexes, save_trained, train_tracked
 
     config: DistillConfig = work.config
     folder, shards = work.input("train").path / MODEL, indexes(work)
     teacher = load_model(folder)
-    lesson = _lesson_of(teacher, config, shards, 0, 1)
-    trained = train_tracked(work, lesson, partial(_lesson, folder, config, shards))
+    task = _task_of(teacher, config, shards, 0, 1)
+    trained = train_tracked(work, task, partial(_make_task, folder, config, shards))
     assert isinstance(trained.ema, DiT)
     card = ModelCard(
         kind="consistency",
@@ -52,27 +52,29 @@ def run(work: Work) -> list[PartReceipt]:
         images_seen=trained.curve[-1].images_seen,
     )
     model = Model(trained.ema, teacher.encoder, card, teacher.upsampler)
-    return save_trained(work, model, trained, lesson.records)
+    return save_trained(work, model, trained, task.records)
 
 
-def _lesson(folder: Path, config: DistillConfig, shards: Sequence[Path], rank: int, world: int) -> "Lesson":
+def _make_task(
+    folder: Path, config: DistillConfig, shards: Sequence[Path], rank: int, world_size: int
+) -> "TrainingTask":
     """What one process trains, from the teacher's folder."""
     from components.generation.model_folder import load_model
 
-    return _lesson_of(load_model(folder, upsampler=False), config, shards, rank, world)
+    return _task_of(load_model(folder, upsampler=False), config, shards, rank, world_size)
 
 
-def _lesson_of(
-    teacher: "Model", config: DistillConfig, shards: Sequence[Path], rank: int, world: int
-) -> "Lesson":
+def _task_of(
+    teacher: "Model", config: DistillConfig, shards: Sequence[Path], rank: int, world_size: int
+) -> "TrainingTask":
     import copy
 
     from components.distillation.consistency import consistency_loss
-    from pipelines.learning import Lesson, batches, caption_loader
+    from pipelines.stages.training_run import TrainingTask, batches, caption_loader
 
     encoder = teacher.encoder
-    loader = caption_loader(shards, config, teacher.card.dit.image_size, rank, world)
-    return Lesson(
+    loader = caption_loader(shards, config, teacher.card.dit.image_size, rank, world_size)
+    return TrainingTask(
         network=copy.deepcopy(teacher.network).requires_grad_(True),
         loss=consistency_loss(config.consistency, teacher.network, encoder([""])),
         data=lambda images_seen: batches(loader, encoder, images_seen),

@@ -18,15 +18,15 @@ import pyarrow.parquet as pq
 from pydantic import Field
 
 from components.evaluation.results import Evaluation, Metrics
-from pipelines.receipts import Counts, PartReceipt
+from pipelines.registry.mlflow_store import Tracker
 from pipelines.stage import Stage, StageConfig, Work
-from pipelines.tracking import Tracker
+from pipelines.store.receipts import Counts, PartReceipt
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from components.evaluation.measure import Measured
-    from pipelines.bench import Bench
+    from pipelines.stages.evaluation_inputs import EvaluationInputs
 
 METRICS, GRID, CURVE = "metrics.json", "samples.png", "quality.svg"
 SAMPLES = "samples/"
@@ -51,7 +51,7 @@ class EvaluateConfig(StageConfig):
     """What is asked, and of whom."""
 
     seed: int = Field(0, ge=0, description="of the prompts and of the noise")
-    world: Literal["toy", "open"] = Field(
+    domain: Literal["toy", "open"] = Field(
         "toy", description="toy: GenEval's categories, read from the pixels; open: held-out captions"
     )
     prompts_per_category: int = Field(50, ge=1, description="prompts of each category (toy)")
@@ -67,11 +67,11 @@ class EvaluateConfig(StageConfig):
 
 def run(work: Work) -> Iterator[PartReceipt]:
     """Measure every model at every number of steps, then write and log what was found."""
-    from pipelines.bench import Bench
+    from pipelines.stages.evaluation_inputs import EvaluationInputs
 
     config: EvaluateConfig = work.config
-    bench = Bench(work, config)
-    work.info.update(bench.yardsticks)
+    bench = EvaluationInputs(work, config)
+    work.info.update(bench.protocol)
     runs = [("teacher", steps) for steps in config.teacher_steps]
     runs += [("student", steps) for steps in config.student_steps]
     with work.progress.task(work.stage, len(runs) * len(bench.questions), "images") as advance:
@@ -87,7 +87,9 @@ def run(work: Work) -> Iterator[PartReceipt]:
     yield from [*parts, summary]
 
 
-def _measured_part(work: Work, bench: "Bench", model: str, steps: int, advance: Any) -> PartReceipt:
+def _measured_part(
+    work: Work, bench: "EvaluationInputs", model: str, steps: int, advance: Any
+) -> PartReceipt:
     """One model at one number of steps: found finished, or drawn and measured."""
     name = f"{model}-{steps}"
     if (finished := work.parts.finished(name)) is not None:
@@ -103,7 +105,7 @@ def _measured_part(work: Work, bench: "Bench", model: str, steps: int, advance: 
     )
 
 
-def _rows(bench: "Bench", measured: "Measured") -> list[dict[str, Any]]:
+def _rows(bench: "EvaluationInputs", measured: "Measured") -> list[dict[str, Any]]:
     """The table of one part: a row for each prompt."""
     shown = bench.shown
     return [
@@ -125,7 +127,7 @@ def _rows(bench: "Bench", measured: "Measured") -> list[dict[str, Any]]:
 
 def _summary_part(work: Work, metrics: Metrics, tables: Sequence[Path]) -> PartReceipt:
     """metrics.json, the sample grid and the curve."""
-    from components.evaluation.plots import plot_quality
+    from components.reporting.plots import plot_quality
 
     grid, curve = _grid(tables), plot_quality(metrics.evaluations)
     return work.parts.write(
@@ -143,7 +145,7 @@ def _grid(tables: Iterable[Path]) -> "Image.Image":
     import numpy as np
     from PIL import Image
 
-    from components.evaluation.grid import GridColumn, draw_grid
+    from components.reporting.grid import GridColumn, draw_grid
 
     prompts: list[str] = []
     columns = []

@@ -1,7 +1,6 @@
 """What evaluate measures with: the questions, the models, the judge, the held-out images.
 
-Called by evaluate.py only, which imports it when it runs: it brings torch along. Each thing is made when it
-is first needed, so for a part that is finished no model is loaded.
+Each thing is made when it is first needed, so for a part that is finished no model is loaded.
 """
 
 import hashlib
@@ -14,29 +13,29 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from components.evaluation.measure import (
+    EvalPrompt,
     Features,
     Measured,
-    Question,
-    caption_questions,
+    caption_prompts,
     draw,
     measure,
     reference_features,
-    toy_questions,
+    toy_prompts,
 )
-from components.evaluation.prompt_following import score_true_renders
-from components.filtering.judge import Judge
 from components.generation.generator import Generator
+from components.judge.judge import Judge
 from components.randomness import derive_seed
 from components.shards.index import HOLDOUT, INDEX_NAME
 from components.shards.reader import read_split
 from components.shards.writer import Sample
+from components.toyworld.scorer import score_true_renders
 from pipelines.errors import StageFailed
-from pipelines.filter import judge_of
-from pipelines.receipts import canonical_json
 from pipelines.stage import Input, Work
+from pipelines.stages.filter import judge_of
+from pipelines.store.receipts import canonical_json
 
 if TYPE_CHECKING:
-    from pipelines.evaluate import EvaluateConfig
+    from pipelines.stages.evaluate import EvaluateConfig
 
 MAKERS = {"teacher": "train", "student": "distill"}  # model -> the stage that made it
 MODEL = "model"  # the folder of it in that stage's output
@@ -45,7 +44,7 @@ WARM_UP = 4  # images drawn before the clock starts: first calls allocate
 
 
 @dataclass
-class Bench:
+class EvaluationInputs:
     """What every model is measured with."""
 
     work: Work
@@ -69,17 +68,17 @@ class Bench:
 
     def scorer_accuracy(self) -> dict[str, float]:
         """The scorer's own accuracy on true renders; empty where it does not know the world."""
-        if self.config.world != "toy":
+        if self.config.domain != "toy":
             return {}
         seed = derive_seed(self.config.seed, "scorer")
         return score_true_renders(self.config.prompts_per_category, self.side, seed)
 
     @cached_property
-    def questions(self) -> list[Question]:
+    def questions(self) -> list[EvalPrompt]:
         """The held-out prompts. Raises StageFailed where the held-out records say nothing."""
-        if self.config.world == "toy":
-            return toy_questions(self.config.prompts_per_category, self.config.seed)
-        found = caption_questions(self.held_out, self.config.prompts)
+        if self.config.domain == "toy":
+            return toy_prompts(self.config.prompts_per_category, self.config.seed)
+        found = caption_prompts(self.held_out, self.config.prompts)
         if len(found) < 2:
             raise StageFailed("evaluate: the held-out records have no two different captions; see recaption")
         return found
@@ -99,7 +98,7 @@ class Bench:
         return {round(i) for i in np.linspace(0, len(self.questions) - 1, count).tolist()}
 
     @property
-    def yardsticks(self) -> dict[str, str]:
+    def protocol(self) -> dict[str, str]:
         """Digests of what is asked, and of all that measures: what two evaluations must share to compare."""
         asked = _digest(
             [[question.text, question.category] for question in self.questions],

@@ -18,16 +18,16 @@ import pyarrow.parquet as pq
 from pydantic import Field
 
 from components.corpus.fragments import Fragment, RawRecord
+from components.corpus.images import ImageRules
+from components.corpus.rejection import Rejection
 from components.corpus.schemas import FILTERED, REJECTS, Reason, record_key
 from components.filtering.alt_text import AltTextRules
 from components.filtering.duplicates import DuplicateRules
-from components.filtering.examine import Refused, Survivor, examine
-from components.filtering.images import ImageRules
-from components.filtering.rejection import Rejection
+from components.filtering.examine import Kept, Rejected, examine
 from components.filtering.selection import Measured, select
 from pipelines.errors import StageFailed
-from pipelines.receipts import Counts, PartReceipt, Parts
 from pipelines.stage import SCRATCH, Input, Stage, StageConfig, Work
+from pipelines.store.receipts import Counts, PartReceipt, Parts
 
 if TYPE_CHECKING:
     import torch
@@ -45,7 +45,7 @@ class FilterConfig(StageConfig):
     alt_text: AltTextRules = AltTextRules()
     image: ImageRules = ImageRules()
     duplicates: DuplicateRules = DuplicateRules()
-    judge_floor: float | None = Field(
+    judge_threshold: float | None = Field(
         default=None, ge=-1, le=1, description="least cosine of image and alt text; it depends on the judge"
     )
     judge_keep_fraction: float | None = Field(
@@ -102,7 +102,7 @@ class MeasureWorker:
     def __init__(self, parts: Parts, config: FilterConfig, snapshot: str, judge: str) -> None:
         import torch
 
-        from components.filtering.judge import Judge
+        from components.judge.judge import Judge
 
         torch.set_num_threads(1)  # a score's last bits depend on it; workers share the cores anyway
         self.parts, self.config, self.snapshot = parts, config, snapshot
@@ -120,10 +120,10 @@ class MeasureWorker:
         for record in read_fragment(Fragment.from_dict(task["fragment"])):
             key = key_of(record, self.snapshot)
             found = examine(record, key, self.config.alt_text, self.config.image)
-            if isinstance(found, Refused):
+            if isinstance(found, Rejected):
                 refused.append(_reject_row(found.key, found.rejection, found.alt_text, found.url))
             else:
-                survivors.append(_survivor_row(found))
+                survivors.append(_kept_row(found))
                 pictures.append(self.judge.prepare(found.picture))
         scores = self.judge.score(pictures, [row["alt_text"] for row in survivors])
         for row, score in zip(survivors, scores.tolist(), strict=True):
@@ -171,7 +171,7 @@ def _decide(paths: Sequence[Path], config: FilterConfig) -> list[dict[int, Rejec
         rows += map(Measured, *(table[name].to_pylist() for name in MEASURED_COLUMNS))
     rejected: list[dict[int, Rejection]] = [{} for _ in paths]
     part = 0
-    found = select(rows, config.duplicates, config.judge_floor, config.judge_keep_fraction)
+    found = select(rows, config.duplicates, config.judge_threshold, config.judge_keep_fraction)
     for row in sorted(found):
         while part + 1 < len(starts) and starts[part + 1] <= row:
             part += 1
@@ -183,7 +183,7 @@ def _task(fragment: Fragment) -> dict[str, Any]:
     return {"name": f"part-{fragment.index:05d}", "fragment": fragment.to_dict()}
 
 
-def _survivor_row(survivor: Survivor) -> dict[str, Any]:
+def _kept_row(survivor: Kept) -> dict[str, Any]:
     """A row of FILTERED, but for the judge's score."""
     return {name: getattr(survivor, name) for name in FILTERED.names if name != "judge_score"}
 

@@ -1,6 +1,6 @@
 """Pretrained annotators, pinned: their files are copied into the output, an id is resolved to its commit.
 
-Called by annotators.py. What is no captioner or no judge fails here, in one line, not in a worker later.
+What is no captioner or no judge fails here, in one line, not in a worker later.
 """
 
 import json
@@ -31,7 +31,7 @@ def pin_judge(model: str, pretrained: str | None, folder: Path) -> str | None:
 
     Raises ValueError where there is none.
     """
-    from components.filtering.judge import Judge
+    from components.judge.judge import Judge
 
     source, commit = Path(model.removeprefix(LOCAL)), None
     if source.is_dir():
@@ -68,7 +68,7 @@ def _save_named(model: str, pretrained: str | None, folder: Path) -> None:
     import open_clip
     from safetensors.torch import save_file
 
-    from components.filtering.judge import Judge
+    from components.judge.judge import Judge
 
     judge = Judge.load(model, pretrained)
     weights = {name: tensor.contiguous().clone() for name, tensor in judge.model.state_dict().items()}

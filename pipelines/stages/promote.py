@@ -19,11 +19,9 @@ from pydantic import Field
 
 from components.evaluation.results import read_metrics
 from pipelines.errors import GateRefused, StageFailed
-from pipelines.faults import fault_point
-from pipelines.gate import Decision, GateConfig, decide, quality_of
-from pipelines.packaging import MODEL_FILES
-from pipelines.receipts import Counts, FileEntry, PartReceipt, canonical_json, commit_file, content_digest
-from pipelines.registry import (
+from pipelines.registry.gate import Decision, GateConfig, decide, quality_of
+from pipelines.registry.mlflow_store import Tracker
+from pipelines.registry.model_registry import (
     CHALLENGER,
     CHAMPION,
     GATE_TAG,
@@ -34,8 +32,17 @@ from pipelines.registry import (
     Registry,
     registry_of,
 )
+from pipelines.registry.packaging import MODEL_FILES
 from pipelines.stage import Input, Stage, Work
-from pipelines.tracking import Tracker
+from pipelines.store.faults import fault_point
+from pipelines.store.receipts import (
+    Counts,
+    FileEntry,
+    PartReceipt,
+    canonical_json,
+    commit_file,
+    content_digest,
+)
 
 HISTORY = "promotions.jsonl"
 MODEL_FOLDER = "model/"  # in distill's output
@@ -129,7 +136,7 @@ def rollback(home: Path, uri: str | None = None, *, name: str = REGISTERED_NAME)
     """Make `previous` champion again. Raises ConfigError when there is none."""
     registry = registry_of(home, uri, name)
     with registry.locked():
-        was, now = registry.step_back()
+        was, now = registry.rollback_champion()
         promotion = Promotion(version=now, replaced=was)
         _log(registry, "rollback", was, now)
         return promotion

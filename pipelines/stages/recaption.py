@@ -18,13 +18,13 @@ from PIL import Image
 from pydantic import Field
 
 from components.captioning.cleaning import check_caption, clean_caption
-from components.captioning.styles import LONG, LONG_PROMPT, SHORT, SHORT_PROMPT, CaptionStyle, prompt_hash
+from components.captioning.kinds import LONG, LONG_PROMPT, SHORT, SHORT_PROMPT, CaptionKind, prompt_hash
+from components.corpus.rejection import Rejection
 from components.corpus.schemas import CAPTIONED, FILTERED, REJECTS, Reason, check_schema
-from components.filtering.rejection import Rejection
-from pipelines.annotators import TAUGHT
 from pipelines.errors import StageFailed
-from pipelines.receipts import Counts, PartReceipt, Parts
 from pipelines.stage import Input, Stage, StageConfig, Work
+from pipelines.stages.annotators import FITTED_PROMPTS
+from pipelines.store.receipts import Counts, PartReceipt, Parts
 
 CAPTIONED_FOLDER, REJECTS_FOLDER, FILTERED_FOLDER = "captioned", "rejects", "filtered"
 LARGEST_SIDE = 1536  # pixels; a larger picture is shrunk to it, so that a batch fits into memory
@@ -41,15 +41,15 @@ class RecaptionConfig(StageConfig):
     )
     long_tokens: int = Field(LONG.max_new_tokens, ge=1, description="where a long caption is cut, in tokens")
     batch_size: int = Field(128, ge=1, description="images captioned together")
-    caption_floor: float | None = Field(
+    caption_threshold: float | None = Field(
         None, ge=-1, le=1, description="least cosine of image and each caption; it depends on the judge"
     )
 
     @property
-    def styles(self) -> tuple[CaptionStyle, CaptionStyle]:
+    def styles(self) -> tuple[CaptionKind, CaptionKind]:
         return (
-            CaptionStyle(SHORT.name, self.short_prompt, self.short_tokens),
-            CaptionStyle(LONG.name, self.long_prompt, self.long_tokens),
+            CaptionKind(SHORT.name, self.short_prompt, self.short_tokens),
+            CaptionKind(LONG.name, self.long_prompt, self.long_tokens),
         )
 
 
@@ -81,7 +81,7 @@ def run(work: Work) -> list[PartReceipt]:
 def _warn_of_untaught_prompts(work: Work, annotators: Input) -> None:
     """A captioner that was fitted on two prompts answers others badly, and nothing else would say so."""
     assert annotators.receipt is not None
-    taught = annotators.receipt.info.get(TAUGHT)
+    taught = annotators.receipt.info.get(FITTED_PROMPTS)
     for style in work.config.styles:
         if taught and style.prompt not in taught:
             work.progress.say(
@@ -92,7 +92,7 @@ def _warn_of_untaught_prompts(work: Work, annotators: Input) -> None:
 
 def captioner_name(annotators: Input) -> str:
     """What is written into the column `captioner`: the digest of its files' hashes, short."""
-    from pipelines.receipts import content_digest
+    from pipelines.store.receipts import content_digest
 
     assert annotators.receipt is not None
     files = [entry for entry in annotators.receipt.files if entry.path.startswith("captioner/")]
@@ -106,7 +106,7 @@ class CaptionWorker:
         import torch
 
         from components.captioning.captioner import Captioner
-        from components.filtering.judge import Judge
+        from components.judge.judge import Judge
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
         if device == "cpu":
@@ -168,7 +168,7 @@ class CaptionWorker:
         for caption in captions:
             if (why := check_caption(caption)) is not None:
                 return why
-        floor = self.config.caption_floor
+        floor = self.config.caption_threshold
         if floor is not None and min(scores) < floor:
             return Rejection(Reason.CAPTION_SCORE, f"cosine {min(scores):.3f}, the floor is {floor:g}")
         return None
@@ -176,8 +176,8 @@ class CaptionWorker:
 
 def _open(data: bytes | None) -> Image.Image | Rejection:
     """The picture, no larger than a captioner looks at, or why there is none."""
-    from components.filtering.images import ImageRejected, open_image
-    from components.filtering.labelled import RULES
+    from components.corpus.images import ImageRejected, open_image
+    from components.corpus.labelled import RULES
 
     try:
         picture = open_image(data, RULES)

@@ -20,8 +20,8 @@ from components.shards.index import HOLDOUT, INDEX_NAME, TRAIN, Shard, ShardInde
 from components.shards.plan import PlannedTar, bucket_of, is_held_out, plan_tars
 from components.shards.writer import Sample, image_extension, write_tar
 from pipelines.errors import StageFailed
-from pipelines.receipts import Counts, PartReceipt, Parts
 from pipelines.stage import Stage, StageConfig, Work
+from pipelines.store.receipts import Counts, PartReceipt, Parts
 
 READ_ROWS = 256  # rows of a part that are in memory at a time
 

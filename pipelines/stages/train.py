@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import Field, model_validator
 
-from components.captioning.blend import Blend
-from components.captioning.config import UpsamplerConfig
+from components.captioning.config import PromptUpsamplerConfig
 from components.conditioning.config import LEARNED, TextConfig
 from components.diffusion.config import DiTConfig
+from components.shards.blend import Blend
 from components.training.config import FlowLossConfig, TrainingConfig
-from pipelines.receipts import PartReceipt
 from pipelines.stage import Stage, StageConfig, Work
+from pipelines.store.receipts import PartReceipt
 
 if TYPE_CHECKING:
-    from pipelines.learning import Lesson
+    from pipelines.stages.training_run import TrainingTask
 
 CURVE, MODEL = "curve.json", "model"  # what the output holds; distill's too
 
@@ -50,7 +50,7 @@ class TrainConfig(LearningConfig):
     images: int = Field(100_000, gt=0, description="images to see in all")
     network: DiTConfig = DiTConfig()
     text: TextConfig = TextConfig()
-    upsampler: UpsamplerConfig = UpsamplerConfig()
+    upsampler: PromptUpsamplerConfig = PromptUpsamplerConfig()
     flow: FlowLossConfig = FlowLossConfig()
     steps: int = Field(50, gt=0, description="Euler steps that the model is sampled with by default")
     guidance: float = Field(3.0, ge=1, description="guidance scale that it is sampled with by default")
@@ -61,36 +61,38 @@ def run(work: Work) -> list[PartReceipt]:
     from components.conditioning.text import fit_text_encoder
     from components.diffusion.dit import DiT
     from components.generation.model_folder import Model, ModelCard
-    from pipelines.learning import captions, indexes, make_upsampler, save_trained, train_tracked
+    from pipelines.stages.training_run import captions, indexes, make_upsampler, save_trained, train_tracked
 
     config: TrainConfig = work.config
     shards = indexes(work)
     encoder = fit_text_encoder(config.text, captions(shards))
     learned = encoder if config.text.model == LEARNED else None
     upsampler = make_upsampler(work, shards)
-    lesson = _lesson(config, shards, encoder, 0, 1)
-    trained = train_tracked(work, lesson, partial(_lesson, config, shards, learned))
+    task = _make_task(config, shards, encoder, 0, 1)
+    trained = train_tracked(work, task, partial(_make_task, config, shards, learned))
     assert isinstance(trained.ema, DiT)
     card = ModelCard(
         kind="flow",
-        dit=lesson.network.config,
+        dit=task.network.config,
         text=config.text,
         steps=config.steps,
         guidance=config.guidance,
         images_seen=trained.curve[-1].images_seen,
     )
-    return save_trained(work, Model(trained.ema, encoder, card, upsampler), trained, lesson.records)
+    return save_trained(work, Model(trained.ema, encoder, card, upsampler), trained, task.records)
 
 
-def _lesson(config: TrainConfig, shards: Sequence[Path], encoder: Any, rank: int, world: int) -> "Lesson":
+def _make_task(
+    config: TrainConfig, shards: Sequence[Path], encoder: Any, rank: int, world_size: int
+) -> "TrainingTask":
     """What one process trains. encoder: None to load the pretrained one that the config names."""
     from components.conditioning.text import fit_text_encoder
     from components.training.flow_loss import flow_loss
-    from pipelines.learning import Lesson, batches, build_network, caption_loader
+    from pipelines.stages.training_run import TrainingTask, batches, build_network, caption_loader
 
     encoder = encoder or fit_text_encoder(config.text, ())
-    loader = caption_loader(shards, config, config.network.image_size, rank, world)
-    return Lesson(
+    loader = caption_loader(shards, config, config.network.image_size, rank, world_size)
+    return TrainingTask(
         network=build_network(config, encoder),
         loss=flow_loss(config.flow, encoder([""])),
         data=lambda images_seen: batches(loader, encoder, images_seen),

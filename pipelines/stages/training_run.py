@@ -13,34 +13,34 @@ from typing import Any
 import torch
 
 from components.captioning.config import FIT, NONE
-from components.captioning.upsampler import Upsampler
-from components.captioning.upsampler_fit import fit_upsampler
 from components.conditioning.config import LEARNED
 from components.conditioning.text import TextEncoder
 from components.diffusion.dit import DiT
 from components.generation.generator import from_pixels
 from components.generation.model_folder import Model, save_model
+from components.generation.prompt_upsampler import PromptUpsampler
+from components.generation.prompt_upsampler_fit import fit_prompt_upsampler
 from components.randomness import derive_seed
 from components.shards.index import INDEX_NAME, TRAIN
 from components.shards.loader import CAPTION_COLUMNS, ShardLoader
 from components.shards.reader import read_split
 from components.training.checkpoints import Checkpoints
 from components.training.loop import Batch, CurvePoint, LossFunction, Trained, train
-from pipelines.channel import Event
-from pipelines.data_parallel import train_together
 from pipelines.errors import StageFailed
-from pipelines.faults import checkpoints_at
-from pipelines.receipts import Counts, PartReceipt
+from pipelines.execution.training_workers import train_together
+from pipelines.execution.worker_events import Event
+from pipelines.registry.mlflow_run import TrackedRun
+from pipelines.registry.mlflow_store import Tracker
 from pipelines.stage import Work
-from pipelines.tracked_run import TrackedRun
-from pipelines.tracking import Tracker
-from pipelines.train import CURVE, MODEL
+from pipelines.stages.train import CURVE, MODEL
+from pipelines.store.faults import checkpoints_at
+from pipelines.store.receipts import Counts, PartReceipt
 
 VOCABULARY_CAPTIONS = 100_000  # that a vocabulary is fitted on, at most; and pairs, an upsampler
 
 
 @dataclass(frozen=True)
-class Lesson:
+class TrainingTask:
     """What one process trains, and on what. records: in the shards of all processes together."""
 
     network: DiT
@@ -49,7 +49,9 @@ class Lesson:
     records: int
 
 
-Teach = Callable[[int, int], Lesson]  # (rank, world) -> that process's lesson; goes to Ray's workers
+MakeTask = Callable[
+    [int, int], TrainingTask
+]  # (rank, world_size) -> that process's task; goes to Ray's workers
 
 
 def indexes(work: Work) -> list[Path]:
@@ -80,7 +82,7 @@ def captions(shards: Sequence[Path]) -> Iterator[str]:
                 return
 
 
-def make_upsampler(work: Work, shards: Sequence[Path]) -> Upsampler | None:
+def make_upsampler(work: Work, shards: Sequence[Path]) -> PromptUpsampler | None:
     """The upsampler that the config names, or one fitted on the captions of the training records.
 
     None where the DiT will see no long captions. Raises ValueError where the named one is none, or no record
@@ -90,11 +92,11 @@ def make_upsampler(work: Work, shards: Sequence[Path]) -> Upsampler | None:
     if config.model == NONE or (config.model == FIT and not work.config.blend.long):
         return None
     if config.model != FIT:
-        return Upsampler.load(config.model, revision=config.revision)
+        return PromptUpsampler.load(config.model, revision=config.revision)
     pairs = islice(_caption_pairs(shards), VOCABULARY_CAPTIONS)
     with work.progress.task("upsampler", config.training.images, "captions") as advance:
         try:
-            return fit_upsampler(
+            return fit_prompt_upsampler(
                 list(pairs),
                 config,
                 seed=work.config.seed,
@@ -115,7 +117,7 @@ def _caption_pairs(shards: Sequence[Path]) -> Iterator[tuple[str, str]]:
 
 
 def caption_loader(
-    shards: Sequence[Path], config: Any, image_size: int, rank: int, world: int
+    shards: Sequence[Path], config: Any, image_size: int, rank: int, world_size: int
 ) -> ShardLoader:
     """The exact-resume loader of one process over the shards of every snapshot."""
     return ShardLoader(
@@ -125,7 +127,7 @@ def caption_loader(
         seed=config.seed,
         blend=config.blend,
         rank=rank,
-        world=world,
+        world_size=world_size,
         cache_mb=config.cache_mb,
     )
 
@@ -137,8 +139,8 @@ def batches(loader: ShardLoader, encoder: TextEncoder, images_seen: int) -> Iter
         yield {"x_0": from_pixels(batch.images), "text": text.values, "mask": text.mask}
 
 
-def train_lesson(
-    lesson: Lesson,
+def run_task(
+    task: TrainingTask,
     config: Any,
     *,
     purpose: str,
@@ -147,19 +149,19 @@ def train_lesson(
     on_batch: Callable[[int, float], None],
     on_point: Callable[[CurvePoint], None],
 ) -> Trained:
-    """The training loop on this process's lesson. on_start(images_seen): where it begins or goes on.
+    """The training loop on this process's task. on_start(images_seen): where it begins or goes on.
 
     Raises StageFailed when it diverges.
     """
 
     def data(images_seen: int) -> Iterator[Batch]:
         on_start(images_seen)
-        return lesson.data(images_seen)
+        return task.data(images_seen)
 
     try:
         return train(
-            lesson.network,
-            lesson.loss,
+            task.network,
+            task.loss,
             data,
             config,
             seed=config.seed,
@@ -172,11 +174,11 @@ def train_lesson(
         raise StageFailed(f"{purpose}: {error}") from error
 
 
-def train_tracked(work: Work, lesson: Lesson, teach: Teach) -> Trained:
+def train_tracked(work: Work, task: TrainingTask, make_task: MakeTask) -> Trained:
     """Train with checkpoints under the output, progress on the terminal and curves in MLflow.
 
-    lesson: what this process trains; with several workers it trains nothing, and reads the result from the
-    last checkpoint of theirs. teach: makes each worker's lesson.
+    task: what this process trains; with several workers it trains nothing, and reads the result from the
+    last checkpoint of theirs. make_task: makes each worker's task.
     """
     config, folder = work.config, work.scratch / "checkpoints"
     store = checkpoints_at(folder, work.stage)
@@ -193,9 +195,11 @@ def train_tracked(work: Work, lesson: Lesson, teach: Teach) -> Trained:
         shown = _Shown(run, advance)
         workers = _processes(work)
         if workers > 1 and store.images_seen() < config.images:
-            train_together(work, config.model_copy(update={"workers": workers}), teach, folder, shown.event)
-        trained = train_lesson(
-            lesson,
+            train_together(
+                work, config.model_copy(update={"workers": workers}), make_task, folder, shown.event
+            )
+        trained = run_task(
+            task,
             config,
             purpose=work.stage,
             checkpoints=store,

@@ -2,7 +2,7 @@
 
 A file is written as `x.tmp-<run>`, flushed, hashed, renamed, and its folder flushed; the part's receipt
 comes next, the stage's receipt last. Readers take file names only from receipts, so a file that no
-receipt names does not exist for them. Used by stage.py and by the workers of every stage.
+receipt names does not exist for them.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipelines.faults import fault_point
+from pipelines.store.faults import fault_point
 
 RECEIPT = "receipt.json"
 PARTS = "parts"

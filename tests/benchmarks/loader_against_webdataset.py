@@ -23,7 +23,7 @@ import numpy as np
 import webdataset
 from PIL import Image
 
-from components.captioning.blend import Blend
+from components.shards.blend import Blend
 from components.shards.index import Shard, ShardIndex
 from components.shards.loader import ShardLoader
 from components.shards.writer import Sample, write_tar

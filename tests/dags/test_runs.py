@@ -5,7 +5,7 @@ import pytest
 
 from dags.assets import snapshots
 from dags.definitions import defs
-from dags.resource import StraightshotRun
+from dags.resources import StraightshotRun
 from pipelines.config import load_config, save_config, saved_config
 from pipelines.graph import STAGES
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import pytest
 
-from dags.cli import main
+from dags.cli.app import main
 
 
 class Said(NamedTuple):

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from pipelines.graph import STAGES
-from pipelines.locks import lock
+from pipelines.store.locks import lock
 
 NAMES = [stage.name for stage in STAGES]
 CATEGORIES = {"single_object", "two_object", "counting", "colors", "position", "color_attr"}

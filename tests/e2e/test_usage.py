@@ -7,9 +7,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dags.cli import _spread, _told
+from dags.cli.app import _spread, _told
 from pipelines.errors import ConfigError
-from pipelines.home import open_home
+from pipelines.store.home import open_home
 
 
 def rows(path, **columns):

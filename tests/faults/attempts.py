@@ -18,9 +18,9 @@ RAY_STAGES = ("filter", "recaption", "shard")
 def attempt(home: Path, stage: str) -> None:
     """The stage as the command would run it."""
     from pipelines.config import saved_config
-    from pipelines.engine import Engine
+    from pipelines.execution.engine import Engine
+    from pipelines.execution.progress import Progress
     from pipelines.pipeline import Pipeline
-    from pipelines.progress import Progress
 
     config = saved_config(home)
     assert config is not None

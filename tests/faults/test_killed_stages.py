@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from pipelines.graph import upstream
-from pipelines.receipts import Receipt
 from pipelines.stage import load_receipt
+from pipelines.store.receipts import Receipt
 
 KILLED, FAILED = -9, 1
 PART = ("part.before_rename", "part.before_receipt", "part_receipt.before_rename")

@@ -4,8 +4,8 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from pipelines.engine import Engine
-from pipelines.receipts import PartReceipt
+from pipelines.execution.engine import Engine
+from pipelines.store.receipts import PartReceipt
 
 
 class OneByOne(Engine):

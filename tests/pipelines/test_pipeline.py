@@ -11,9 +11,9 @@ import pytest
 from pipelines.config import load_config
 from pipelines.errors import ConfigError
 from pipelines.graph import STAGES, downstream, select, upstream
-from pipelines.locks import lock
 from pipelines.pipeline import Pipeline, State
 from pipelines.stage import Work
+from pipelines.store.locks import lock
 
 NAMES = [stage.name for stage in STAGES]
 ORDER = ["annotators", "filter", "recaption", "shard", "train", "distill", "evaluate", "promote"]
@@ -188,7 +188,7 @@ def test_a_changed_corpus_file_makes_what_reads_it_stale(tmp_path):
     os.utime(mine, (0, 0))  # touched, not changed
     assert states(own())["filter"] == "fresh"
 
-    from components.corpus.toyweb import write_toy_web
+    from components.toyworld.web import write_toy_web
 
     shutil.copy(write_toy_web(tmp_path / "other", 20, 99, 1).web / "part-00000.parquet", mine)
     found = states(own())

@@ -15,20 +15,20 @@ from safetensors.torch import save_file
 
 from components.corpus.readers import open_corpus, read_fragment
 from components.corpus.schemas import CAPTIONED, CORPUS
-from components.corpus.toyweb import write_toy_web
 from components.evaluation.results import Evaluation, Metrics
 from components.filtering.alt_text import AltTextRules
-from pipelines import filter as filter_stage
+from components.toyworld.web import write_toy_web
 from pipelines.config import RunConfig
-from pipelines.engine import Engine
-from pipelines.evaluate import SAMPLE_ROWS
+from pipelines.execution.engine import Engine
+from pipelines.execution.progress import Progress
 from pipelines.graph import stage_named
 from pipelines.pipeline import Planned, State
-from pipelines.progress import Progress
-from pipelines.receipts import Counts, FileEntry, Receipt
 from pipelines.report import PAGE, write_run_report
 from pipelines.report_data import REJECTED_SHOWN, collect
 from pipelines.stage import Input, run_stage
+from pipelines.stages import filter as filter_stage
+from pipelines.stages.evaluate import SAMPLE_ROWS
+from pipelines.store.receipts import Counts, FileEntry, Receipt
 
 ROWS = 240
 CLIP = {

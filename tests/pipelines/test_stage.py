@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.engine import Engine
 from pipelines.errors import StageBusy
-from pipelines.progress import Progress
-from pipelines.receipts import Counts, PartReceipt
+from pipelines.execution.engine import Engine
+from pipelines.execution.progress import Progress
 from pipelines.stage import Input, Stage, StageConfig, Work, fingerprint, load_receipt, run_stage
+from pipelines.store.receipts import Counts, PartReceipt
 
 KILLED = -9
 

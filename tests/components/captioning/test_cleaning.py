@@ -5,7 +5,8 @@ import pytest
 
 from components.captioning.cleaning import check_caption, clean_caption, repetition
 from components.corpus.schemas import Reason
-from components.corpus.world import caption_long, caption_short, draw_scene
+from components.toyworld.captions import caption_long, caption_short
+from components.toyworld.scene import draw_scene
 
 CASES = [
     # preambles

@@ -12,8 +12,8 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, GenerationM
 from components.captioning.captioner import Captioner
 from components.captioning.config import CaptionerFitConfig
 from components.captioning.fit import fit_captioner
-from components.captioning.styles import LONG_PROMPT, SHORT_PROMPT
-from components.filtering.labelled import LabelledImage
+from components.captioning.kinds import LONG_PROMPT, SHORT_PROMPT
+from components.corpus.labelled import LabelledImage
 from components.training.config import OptimizerConfig, TrainingConfig
 
 PROMPTS = (SHORT_PROMPT, LONG_PROMPT)

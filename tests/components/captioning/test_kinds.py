@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from components.captioning.styles import LONG, SHORT, prompt_hash
+from components.captioning.kinds import LONG, SHORT, prompt_hash
 
 
 def test_the_hash_changes_with_every_field_and_with_the_order():

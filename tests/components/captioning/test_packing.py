@@ -8,7 +8,7 @@ from components.captioning.architecture import IMAGE, make_processor, train_toke
 from components.captioning.config import CaptionerFitConfig
 from components.captioning.fit import _pack, _untrained, caption_loss
 from components.captioning.packing import IGNORED, collate, pack
-from components.filtering.labelled import LabelledImage
+from components.corpus.labelled import LabelledImage
 
 CONFIG = CaptionerFitConfig(width=32, text_depth=2, heads=2)
 PROMPTS = ("Say little.", "Say more, please.")

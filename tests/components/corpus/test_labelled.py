@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from components.corpus.labelled import draw_batches, read_labelled
 from components.corpus.schemas import LABELLED
-from components.filtering.labelled import draw_batches, read_labelled
 
 
 def png(colour: int, mode: str = "RGB") -> bytes:

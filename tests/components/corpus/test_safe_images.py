@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from components.corpus.images import ImageRejected, ImageRules, measure, open_image
 from components.corpus.schemas import Reason
-from components.filtering.images import ImageRejected, ImageRules, measure, open_image
 
 RULES = ImageRules()
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from components.evaluation.metrics import frechet_distance
+from components.evaluation.frechet import frechet_distance
 from components.evaluation.results import Evaluation, Metrics, read_metrics
 
 

@@ -8,19 +8,20 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from components.corpus.world import CATEGORIES, render, scene_for
 from components.evaluation.measure import (
     Drawn,
-    Question,
-    caption_questions,
+    EvalPrompt,
+    caption_prompts,
     draw,
     measure,
     reference_features,
-    toy_questions,
+    toy_prompts,
 )
-from components.filtering.judge import Judge
+from components.judge.judge import Judge
 from components.randomness import derive_seed
 from components.shards.writer import Sample
+from components.toyworld.prompts import CATEGORIES, scene_for
+from components.toyworld.render import render
 
 SIDE = 32
 
@@ -28,7 +29,7 @@ SIDE = 32
 class Painter:
     """Draws the true scene of each question; `shift` makes it answer the question that many places on."""
 
-    def __init__(self, questions: Sequence[Question], shift: int = 0) -> None:
+    def __init__(self, questions: Sequence[EvalPrompt], shift: int = 0) -> None:
         self.questions, self.shift = list(questions), shift
         self.asked: list[tuple[int, int, int]] = []
 
@@ -63,7 +64,7 @@ def plain_judge() -> Judge:
     )
 
 
-def painted(questions: Sequence[Question], shift: int = 0) -> Drawn:
+def painted(questions: Sequence[EvalPrompt], shift: int = 0) -> Drawn:
     return draw(
         Painter(questions, shift),
         [question.text for question in questions],
@@ -76,7 +77,7 @@ def painted(questions: Sequence[Question], shift: int = 0) -> Drawn:
 
 
 def test_drawing_covers_every_question_once_in_fixed_batches():
-    questions = toy_questions(4, seed=0)
+    questions = toy_prompts(4, seed=0)
     painter, heard = Painter(questions), []
     drawn = draw(
         painter,
@@ -93,7 +94,7 @@ def test_drawing_covers_every_question_once_in_fixed_batches():
 
 
 def test_a_painter_of_the_truth_follows_every_prompt_and_one_that_mixes_them_up_does_not():
-    questions, judge = toy_questions(10, seed=1), plain_judge()
+    questions, judge = toy_prompts(10, seed=1), plain_judge()
     truth = painted(questions)
     reference = judge.image_features([Image.fromarray(image) for image in truth.images])
     right = measure(truth, questions, model="teacher", steps=50, judge=judge, reference=reference)
@@ -111,7 +112,7 @@ def test_a_painter_of_the_truth_follows_every_prompt_and_one_that_mixes_them_up_
 
 
 def test_verdicts_and_scores_add_up_to_the_evaluation():
-    questions, judge = toy_questions(5, seed=2), plain_judge()
+    questions, judge = toy_prompts(5, seed=2), plain_judge()
     found = measure(
         painted(questions, shift=3),
         questions,
@@ -129,7 +130,7 @@ def test_verdicts_and_scores_add_up_to_the_evaluation():
 
 
 def test_a_world_that_no_scorer_knows_is_left_to_the_judge():
-    questions = [Question("a cat"), Question("two dogs")]
+    questions = [EvalPrompt("a cat"), EvalPrompt("two dogs")]
     pixels = np.zeros((2, SIDE, SIDE, 3), np.uint8)
     found = measure(
         Drawn(pixels, 1.0),
@@ -146,8 +147,8 @@ def test_a_world_that_no_scorer_knows_is_left_to_the_judge():
 def test_held_out_captions_become_questions_once_each():
     captions = ["a cat", "a dog", "a cat", " ", "a bird", "a fish"]
     held_out = [Sample(f"{i:032x}", b"", "png", {"caption_short": text}) for i, text in enumerate(captions)]
-    assert [q.text for q in caption_questions(held_out, 4)] == ["a cat", "a dog", "a bird"]
-    assert [q.category for q in caption_questions(held_out, 1)] == [None]
+    assert [q.text for q in caption_prompts(held_out, 4)] == ["a cat", "a dog", "a bird"]
+    assert [q.category for q in caption_prompts(held_out, 1)] == [None]
 
 
 def test_the_reference_is_seen_as_training_sees_it():

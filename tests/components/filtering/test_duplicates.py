@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image, ImageDraw
 
+from components.corpus.images import ImageRejected, ImageRules, open_image
 from components.filtering.duplicates import (
     HASH_DIGITS,
     Duplicate,
@@ -18,7 +19,6 @@ from components.filtering.duplicates import (
     find_duplicates,
     perceptual_hash,
 )
-from components.filtering.images import ImageRejected, ImageRules, open_image
 
 RULES = DuplicateRules()
 

@@ -6,11 +6,11 @@ import numpy as np
 from PIL import Image
 
 from components.corpus.fragments import RawRecord
+from components.corpus.images import ImageRules
 from components.corpus.schemas import Reason
 from components.filtering.alt_text import AltTextRules
 from components.filtering.duplicates import DuplicateRules, perceptual_hash
-from components.filtering.examine import Refused, Survivor, examine
-from components.filtering.images import ImageRules
+from components.filtering.examine import Kept, Rejected, examine
 from components.filtering.selection import Measured, select
 
 
@@ -52,7 +52,7 @@ def test_equal_scores_are_told_apart_by_key_and_nan_never_passes():
 def test_a_good_record_survives_with_its_measures():
     record = RawRecord(png(picture(1)), " A red &amp; blue square\n", "https://toy.example/1")
     found = examine(record, "k", AltTextRules(), ImageRules())
-    assert isinstance(found, Survivor)
+    assert isinstance(found, Kept)
     assert (found.key, found.alt_text, found.language) == ("k", "A red & blue square", "en")
     assert (found.width, found.height, found.image) == (64, 48, record.image)
     assert found.phash == perceptual_hash(picture(1))
@@ -60,13 +60,13 @@ def test_a_good_record_survives_with_its_measures():
 
 def test_a_bad_text_is_refused_though_its_picture_is_fine_and_keeps_its_text_as_it_came():
     found = examine(RawRecord(png(picture(1)), " IMG_1.JPG ", None), "k", AltTextRules(), ImageRules())
-    assert isinstance(found, Refused)
+    assert isinstance(found, Rejected)
     assert (found.rejection.reason, found.alt_text) == (Reason.ALT_FILENAME, " IMG_1.JPG ")
 
 
 def test_what_nobody_foresaw_is_errored_and_stops_nothing():
     record = RawRecord(png(picture(1)), 12345678, None)  # a text that is none
     found = examine(record, "k", AltTextRules(), ImageRules())
-    assert isinstance(found, Refused)
+    assert isinstance(found, Rejected)
     assert found.rejection.reason == Reason.ERRORED
     assert found.rejection.detail.startswith("TypeError: ")

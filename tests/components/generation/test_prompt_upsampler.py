@@ -7,11 +7,17 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from components.captioning import upsampler as module
-from components.captioning.config import UpsamplerConfig
+from components.captioning.config import PromptUpsamplerConfig
 from components.captioning.packing import IGNORED
-from components.captioning.upsampler import INSTRUCTION, MOST_ASKED, TEMPERATURE, Upsampler, _GumbelNoise
-from components.captioning.upsampler_fit import answer_loss, fit_upsampler
+from components.generation import prompt_upsampler as module
+from components.generation.prompt_upsampler import (
+    INSTRUCTION,
+    MOST_ASKED,
+    TEMPERATURE,
+    PromptUpsampler,
+    _GumbelNoise,
+)
+from components.generation.prompt_upsampler_fit import answer_loss, fit_prompt_upsampler
 from components.training.checkpoints import Checkpoints
 from components.training.config import OptimizerConfig, TrainingConfig
 
@@ -25,15 +31,15 @@ TRAINING = TrainingConfig(
     ema_halflife_images=160,
     checkpoint_images=2_048,
 )
-CONFIG = UpsamplerConfig(width=32, depth=2, heads=2, vocabulary=300, training=TRAINING)
+CONFIG = PromptUpsamplerConfig(width=32, depth=2, heads=2, vocabulary=300, training=TRAINING)
 BRIEF = CONFIG.model_copy(
     update={"training": TRAINING.model_copy(update={"images": 64, "checkpoint_images": 32})}
 )
 
 
 @pytest.fixture(scope="module")
-def upsampler() -> Upsampler:
-    return fit_upsampler(PAIRS, CONFIG, seed=0)
+def upsampler() -> PromptUpsampler:
+    return fit_prompt_upsampler(PAIRS, CONFIG, seed=0)
 
 
 def test_it_adds_what_a_long_caption_says_and_keeps_what_was_asked(upsampler):
@@ -54,7 +60,7 @@ def test_the_words_are_a_function_of_prompt_seed_and_index(upsampler):
 
 def test_a_saved_one_says_the_same(upsampler, tmp_path):
     upsampler.save(tmp_path / "one")
-    loaded = Upsampler.load(tmp_path / "one", ours=True)
+    loaded = PromptUpsampler.load(tmp_path / "one", ours=True)
     prompts = [f"a {thing}" for thing in THINGS]
     assert loaded(prompts, seed=1) == upsampler(prompts, seed=1)
     loaded.save(tmp_path / "other")
@@ -72,11 +78,11 @@ def test_a_fit_that_was_cut_off_goes_on_to_the_same_weights(tmp_path):
             raise CutOffError
 
     seen: list[int] = []
-    whole = fit_upsampler(PAIRS, BRIEF, seed=0)
+    whole = fit_prompt_upsampler(PAIRS, BRIEF, seed=0)
     with pytest.raises(CutOffError):
-        fit_upsampler(PAIRS, BRIEF, seed=0, checkpoints=Checkpoints(tmp_path), on_batch=stop)
+        fit_prompt_upsampler(PAIRS, BRIEF, seed=0, checkpoints=Checkpoints(tmp_path), on_batch=stop)
     left: list[int] = []
-    again = fit_upsampler(
+    again = fit_prompt_upsampler(
         PAIRS, BRIEF, seed=0, checkpoints=Checkpoints(tmp_path), on_batch=lambda n, _: left.append(n)
     )
     assert sum(left) == 64 - 32  # from the checkpoint on
@@ -86,12 +92,12 @@ def test_a_fit_that_was_cut_off_goes_on_to_the_same_weights(tmp_path):
 
 def test_without_pairs_there_is_nothing_to_fit():
     with pytest.raises(ValueError, match="no record has both a short and a long caption"):
-        fit_upsampler([], BRIEF, seed=0)
+        fit_prompt_upsampler([], BRIEF, seed=0)
 
 
 def test_what_is_no_language_model_is_told_in_one_line(tmp_path):
     with pytest.raises(ValueError, match=r"^upsampler '.*' cannot be loaded \(.*\); give a folder") as caught:
-        Upsampler.load(tmp_path)
+        PromptUpsampler.load(tmp_path)
     assert "\n" not in str(caught.value)
 
 
@@ -122,7 +128,7 @@ def test_the_noise_draws_from_the_softmax_at_the_temperature():
 
 def test_a_model_that_follows_instructions_is_instructed(upsampler, tmp_path):
     upsampler.save(tmp_path)
-    instructed = Upsampler.load(tmp_path)
+    instructed = PromptUpsampler.load(tmp_path)
     instructed.tokenizer.chat_template = "{{ messages[0]['role'] }}: {{ messages[0]['content'] }}"
     asked = []
     given = {"generate": lambda **words: asked.append(words["input_ids"]) or words["input_ids"]}

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from components.filtering.judge import BATCH, Judge
+from components.judge.judge import BATCH, Judge
 
 CONFIG = {
     "embed_dim": 16,

@@ -9,10 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
-from components.filtering.judge import Judge
-from components.filtering.judge_config import JudgeFitConfig
-from components.filtering.judge_fit import contrastive_loss, excerpt, fit_judge
-from components.filtering.labelled import LabelledImage
+from components.corpus.labelled import LabelledImage
+from components.judge.config import JudgeFitConfig
+from components.judge.fit import contrastive_loss, excerpt, fit_judge
+from components.judge.judge import Judge
 from components.training.config import OptimizerConfig, TrainingConfig
 
 COLOURS = {

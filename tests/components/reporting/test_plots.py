@@ -7,9 +7,9 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from components.evaluation.grid import GAP, LINE, PROMPT_WIDTH, GridColumn, draw_grid
-from components.evaluation.plots import COLOURS, POINTS, LossCurve, plot_losses, plot_quality
 from components.evaluation.results import Evaluation
+from components.reporting.grid import GAP, LINE, PROMPT_WIDTH, GridColumn, draw_grid
+from components.reporting.plots import COLOURS, POINTS, LossCurve, plot_losses, plot_quality
 
 SVG = "{http://www.w3.org/2000/svg}"
 

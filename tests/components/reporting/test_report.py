@@ -12,11 +12,11 @@ import pytest
 from PIL import Image
 
 from components.corpus.schemas import Reason
-from components.evaluation.pictures import EMBED_SIDE, picture
-from components.evaluation.plots import LossCurve
-from components.evaluation.reasons import FAMILIES, count_reasons, reason_words
-from components.evaluation.report import TEXT_SHOWN, render_report, write_report
-from components.evaluation.report_data import (
+from components.evaluation.results import Evaluation, Metrics
+from components.reporting.plots import LossCurve
+from components.reporting.reasons import FAMILIES, count_reasons, reason_words
+from components.reporting.report import TEXT_SHOWN, render_report, write_report
+from components.reporting.report_data import (
     AltExample,
     CaptionExample,
     GateCheck,
@@ -26,7 +26,7 @@ from components.evaluation.report_data import (
     SampleCell,
     StageRow,
 )
-from components.evaluation.results import Evaluation, Metrics
+from components.reporting.thumbnails import EMBED_SIDE, picture
 
 VOID = {"meta", "link", "img", "br", "input", "hr"}
 BARE = ReportData(corpus="toy:40", preset="micro", snapshot="default", home="runs", finished="2026-11-21")

@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from components.captioning.blend import Blend, DrawnCaption, draw_caption
+from components.shards.blend import Blend, DrawnCaption, draw_caption
 
 ALL = {"alt": "an alt text", "short": "a red circle", "long": "a large red circle on a black background"}
 DRAWS = 20_000

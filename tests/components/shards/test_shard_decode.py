@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from components.filtering.images import ImageRules, open_image
+from components.corpus.images import ImageRules, open_image
 from components.shards.decode import decode_square
 
 ORIENTATION = 0x0112  # the EXIF tag

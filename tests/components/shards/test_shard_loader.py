@@ -6,7 +6,7 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from components.captioning.blend import Blend
+from components.shards.blend import Blend
 from components.shards.decode import decode_square
 from components.shards.loader import ShardLoader
 from components.shards.reader import read_split
@@ -77,14 +77,14 @@ def test_within_an_epoch_no_sample_comes_twice(make_shards):
         assert len(set(keys)) == 64
 
 
-@pytest.mark.parametrize("world", [1, 2, 4, 8])
-def test_ranks_share_every_batch_and_overlap_nowhere(make_shards, world):
+@pytest.mark.parametrize("world_size", [1, 2, 4, 8])
+def test_ranks_share_every_batch_and_overlap_nowhere(make_shards, world_size):
     index = make_shards([17, 4, 9, 1, 12])
     settings = {"batch_size": 16, "window": 3}
     alone = take(loader_of(index, **settings), 30)
-    ranks = [take(loader_of(index, **settings, rank=r, world=world), 30) for r in range(world)]
+    ranks = [take(loader_of(index, **settings, rank=r, world_size=world_size), 30) for r in range(world_size)]
     for together, *shares in zip(alone, *ranks, strict=True):
-        assert all(len(share[3]) == 16 // world for share in shares)
+        assert all(len(share[3]) == 16 // world_size for share in shares)
         assert {share[4] for share in shares} == {together[4]}
         served = sorted(
             zip([k for s in shares for k in s[3]], [c for s in shares for c in s[1]], strict=True)
@@ -96,7 +96,7 @@ def test_fewer_tars_than_ranks_and_workers_do_not_hang(make_shards):
     index = make_shards([3])
     started = time.monotonic()
     for rank in range(8):
-        loader = loader_of(index, batch_size=8, rank=rank, world=8, workers=4, cache_mb=0)
+        loader = loader_of(index, batch_size=8, rank=rank, world_size=8, workers=4, cache_mb=0)
         assert len(take(loader, 20)) == 20
     assert time.monotonic() - started < 60
 
@@ -212,8 +212,8 @@ def test_a_bad_index_is_one_line_that_names_it(tmp_path, text, message):
     ("settings", "message"),
     [
         ({"batch_size": 6, "lanes": 4}, "batch_size 6 must be a multiple of the 4 lanes"),
-        ({"batch_size": 6, "world": 4, "rank": 0}, "batch_size 6 must be a multiple of the 4 lanes"),
-        ({"lanes": 2, "world": 4, "rank": 0}, "2 lanes must be a multiple of the 4 ranks"),
+        ({"batch_size": 6, "world_size": 4, "rank": 0}, "batch_size 6 must be a multiple of the 4 lanes"),
+        ({"lanes": 2, "world_size": 4, "rank": 0}, "2 lanes must be a multiple of the 4 ranks"),
         ({"rank": 1}, r"rank 1 of 1 ranks: it must be 0\.\.0"),
     ],
 )

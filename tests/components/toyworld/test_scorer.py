@@ -4,17 +4,10 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from components.corpus.world import (
-    CATEGORIES,
-    COLOURS,
-    Scene,
-    Thing,
-    draw_scene,
-    make_prompts,
-    render,
-    scene_for,
-)
-from components.evaluation.prompt_following import follows, score_prompts, score_true_renders, see
+from components.toyworld.prompts import CATEGORIES, make_prompts, scene_for
+from components.toyworld.render import render
+from components.toyworld.scene import COLOURS, Scene, Thing, draw_scene
+from components.toyworld.scorer import follows, score_prompts, score_true_renders, see
 
 
 def spoiled(image, rng, noise: float, blur: float) -> np.ndarray:

@@ -5,27 +5,27 @@ import itertools
 import numpy as np
 import pytest
 
-from components.corpus.world import (
+from components.toyworld.captions import (
+    caption_long,
+    caption_short,
+    cell,
+    is_complete,
+    is_true,
+    size_word,
+    statements,
+)
+from components.toyworld.prompts import CATEGORIES, held_out_pairs, make_prompts, scene_for
+from components.toyworld.render import render
+from components.toyworld.scene import (
     BACKGROUNDS,
-    CATEGORIES,
     COLOURS,
     KINDS,
     SHAPES,
     Scene,
     Thing,
-    caption_long,
-    caption_short,
     draw_scene,
-    held_out_pairs,
-    is_complete,
     is_held_out,
-    is_true,
-    make_prompts,
-    render,
-    scene_for,
-    statements,
 )
-from components.corpus.world_captions import cell, size_word
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,11 @@ import pytest
 from PIL import Image
 
 from components.corpus.schemas import CORPUS, LABELLED
-from components.corpus.toyweb import GOOD_KINDS, JUNK_KINDS, TRUTH, draw_labelled, write_toy_web
-from components.corpus.world import Scene, is_complete, is_held_out, is_true, render, statements
-from components.evaluation.prompt_following import see
+from components.toyworld.captions import is_complete, is_true, statements
+from components.toyworld.render import render
+from components.toyworld.scene import Scene, is_held_out
+from components.toyworld.scorer import see
+from components.toyworld.web import GOOD_KINDS, JUNK_KINDS, TRUTH, draw_labelled, write_toy_web
 
 
 @pytest.fixture(scope="module")

@@ -43,11 +43,11 @@ class Net(nn.Module):
         return self.out(x)
 
 
-def batches(images_seen: int, rank: int = 0, world: int = 1):
+def batches(images_seen: int, rank: int = 0, world_size: int = 1):
     """This rank's rows of every batch."""
     for number in count(images_seen // BATCH):
         x = torch.randn(BATCH, 4, generator=torch.Generator().manual_seed(number))
-        yield {"x": x[rank::world], "y": x[rank::world].flip(1)[:, :3]}
+        yield {"x": x[rank::world_size], "y": x[rank::world_size].flip(1)[:, :3]}
 
 
 def loss(model: nn.Module, batch: dict, generator: torch.Generator) -> Losses:
@@ -56,12 +56,14 @@ def loss(model: nn.Module, batch: dict, generator: torch.Generator) -> Losses:
     return Losses(error, {"first": batch["x"][0, 0]})
 
 
-def fit(rank: int, world: int, checkpoints: Path | None = None, steps: int | None = None, **more) -> Trained:
+def fit(
+    rank: int, world_size: int, checkpoints: Path | None = None, steps: int | None = None, **more
+) -> Trained:
     torch.manual_seed(0)
     return train(
         Net(),
         more.pop("loss", loss),
-        lambda seen: islice(batches(seen, rank, world), steps),
+        lambda seen: islice(batches(seen, rank, world_size), steps),
         CONFIG,
         seed=3,
         purpose="test",

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.engine import WORKER_RESTARTS, Engine
 from pipelines.errors import ConfigError, StageFailed
-from pipelines.receipts import Counts, PartReceipt
+from pipelines.execution.engine import WORKER_RESTARTS, Engine
+from pipelines.store.receipts import Counts, PartReceipt
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import io
 import re
 import time
 
-from pipelines.progress import Progress
+from pipelines.execution.progress import Progress
 
 
 class Terminal(io.StringIO):

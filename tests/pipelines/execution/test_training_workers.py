@@ -15,16 +15,16 @@ import pytest
 import torch
 
 from components.conditioning.text import fit_text_encoder
-from pipelines.engine import Engine
 from pipelines.errors import ConfigError, StageFailed
-from pipelines.faults import FAULT_VARIABLE
-from pipelines.learning import captions
-from pipelines.progress import Progress
-from pipelines.receipts import Receipt
+from pipelines.execution.engine import Engine
+from pipelines.execution.progress import Progress
+from pipelines.registry.mlflow_store import Tracker
 from pipelines.stage import run_stage
-from pipelines.tracking import Tracker
-from pipelines.train import STAGE, TrainConfig, _lesson
-from tests.pipelines.test_train import TEXT, contents, output, shards
+from pipelines.stages.train import STAGE, TrainConfig, _make_task
+from pipelines.stages.training_run import captions
+from pipelines.store.faults import FAULT_VARIABLE
+from pipelines.store.receipts import Receipt
+from tests.pipelines.stages.test_train import TEXT, contents, output, shards
 
 BATCH, STEPS = 8, 48
 TRAINING = {
@@ -91,7 +91,7 @@ def folder(tmp_path_factory) -> Path:
     script = "import sys; from tests.pipelines import test_data_parallel as t; t.drive(*sys.argv[1:])"
     command = [sys.executable, "-c", script, str(folder), f"sqlite:///{folder}/mlflow.db"]
     told = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    driver = subprocess.Popen(command, cwd=Path(__file__).parents[2], **told)
+    driver = subprocess.Popen(command, cwd=Path(__file__).parents[3], **told)
     while driver.poll() is None and not checkpoints(folder / "killed"):
         time.sleep(0.01)
     assert driver.poll() is None, driver.communicate()[0][-3000:]
@@ -158,7 +158,7 @@ def test_the_workers_share_the_batches_of_one_process(tmp_path):
     given = shards(tmp_path)
     config, indexes = TrainConfig(**TRAINING), [given.path / "index.json"]
     encoder = fit_text_encoder(config.text, captions(indexes))
-    taught = partial(_lesson, config, indexes, encoder)
+    taught = partial(_make_task, config, indexes, encoder)
     alone, *ranks = (islice(taught(*who).data(0), 20) for who in ((0, 1), (0, 2), (1, 2)))
     for whole, first, second in zip(alone, *ranks, strict=True):
         halves = [rows(first), rows(second)]

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from pipelines.errors import ConfigError, StageFailed
-from pipelines.tracked_run import KEY_LENGTH, VALUE_LENGTH, finite, flat_params, tracking_key
-from pipelines.tracking import Tracker
+from pipelines.registry.mlflow_run import KEY_LENGTH, VALUE_LENGTH, finite, flat_params, tracking_key
+from pipelines.registry.mlflow_store import Tracker
 
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["mlflow"])  # imported once, for all of them
@@ -155,7 +155,7 @@ def test_the_address_of_homes_own_database_is_recognised_when_the_environment_na
 
 
 def test_a_store_that_is_away_for_a_while_ends_no_training(tracker, monkeypatch):
-    monkeypatch.setattr("pipelines.tracked_run.FLUSH_SECONDS", 0.0)
+    monkeypatch.setattr("pipelines.registry.mlflow_run.FLUSH_SECONDS", 0.0)
     with tracker.run("train", "f5") as run:
         run.log_metrics({"loss": 3.0}, step=1)
         tracker.client.delete_run(run.id)  # MLflow refuses points of a deleted run

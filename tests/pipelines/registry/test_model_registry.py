@@ -9,10 +9,10 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from pipelines.errors import ConfigError
-from pipelines.promote import rollback
-from pipelines.receipts import sha256_file
-from pipelines.registry import QUALITY_TAG, Registry, models, resolve
-from pipelines.tracking import Tracker
+from pipelines.registry.mlflow_store import Tracker
+from pipelines.registry.model_registry import QUALITY_TAG, Registry, models, resolve
+from pipelines.stages.promote import rollback
+from pipelines.store.receipts import sha256_file
 
 
 @dataclass(frozen=True)

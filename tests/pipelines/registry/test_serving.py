@@ -26,9 +26,9 @@ from components.conditioning.text import LearnedText, TextConfig
 from components.diffusion.dit import DiT, DiTConfig
 from components.generation.generator import Generator
 from components.generation.model_folder import Model, ModelCard, save_model
-from pipelines.packaging import COMPONENTS, REQUIRED, SERVED_CODE
-from pipelines.registry import Registry, resolve
-from pipelines.tracking import Tracker
+from pipelines.registry.mlflow_store import Tracker
+from pipelines.registry.model_registry import Registry, resolve
+from pipelines.registry.packaging import COMPONENTS, REQUIRED, SERVED_CODE
 from tests.small_upsampler import small_upsampler
 
 START_SECONDS = 120  # for a server to come up on a machine that does other things

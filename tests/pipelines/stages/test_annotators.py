@@ -16,19 +16,19 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from components.captioning.fit import fit_captioner
-from components.captioning.styles import LONG_PROMPT, SHORT_PROMPT
+from components.captioning.kinds import LONG_PROMPT, SHORT_PROMPT
+from components.corpus.labelled import read_labelled
 from components.corpus.schemas import LABELLED
-from components.filtering.judge import Judge
-from components.filtering.judge_fit import fit_judge
-from components.filtering.labelled import read_labelled
-from pipelines.annotators import CAPTIONER, JUDGE, STAGE, SUMMARY, AnnotatorsConfig
+from components.judge.fit import fit_judge
+from components.judge.judge import Judge
 from pipelines.config import RunConfig
-from pipelines.corpus import find_source
-from pipelines.engine import Engine
 from pipelines.errors import ConfigError, StageFailed
-from pipelines.progress import Progress
-from pipelines.receipts import Receipt, sha256_file
+from pipelines.execution.engine import Engine
+from pipelines.execution.progress import Progress
 from pipelines.stage import Input, run_stage
+from pipelines.stages.annotators import CAPTIONER, JUDGE, STAGE, SUMMARY, AnnotatorsConfig
+from pipelines.stages.corpus import find_source
+from pipelines.store.receipts import Receipt, sha256_file
 
 RECORDS, BAD = 24, 2
 TRAINING = {"images": 64, "batch_size": 16, "ema_halflife_images": 0}

@@ -22,26 +22,29 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from components.conditioning.text import TextConfig, fit_text_encoder
-from components.corpus.world import CATEGORIES, caption_short, draw_scene, render
 from components.diffusion.dit import DiT, DiTConfig
-from components.evaluation.metrics import frechet_distance
+from components.evaluation.frechet import frechet_distance
 from components.evaluation.results import read_metrics
-from components.filtering.judge import Judge
 from components.generation.generator import Generator
 from components.generation.model_folder import Model, ModelCard, save_model
+from components.judge.judge import Judge
 from components.randomness import derive_seed
 from components.shards.decode import decode_square
 from components.shards.index import HOLDOUT, INDEX_NAME, Shard, ShardIndex
 from components.shards.reader import read_split
 from components.shards.writer import Sample, write_tar
-from pipelines.engine import Engine
+from components.toyworld.captions import caption_short
+from components.toyworld.prompts import CATEGORIES
+from components.toyworld.render import render
+from components.toyworld.scene import draw_scene
 from pipelines.errors import StageFailed
-from pipelines.evaluate import SAMPLE_ROWS, STAGE, EvaluateConfig
-from pipelines.faults import FAULT_VARIABLE
-from pipelines.progress import Progress
-from pipelines.receipts import Receipt
+from pipelines.execution.engine import Engine
+from pipelines.execution.progress import Progress
+from pipelines.registry.mlflow_store import Tracker
 from pipelines.stage import Input, run_stage
-from pipelines.tracking import Tracker
+from pipelines.stages.evaluate import SAMPLE_ROWS, STAGE, EvaluateConfig
+from pipelines.store.faults import FAULT_VARIABLE
+from pipelines.store.receipts import Receipt
 from tests.small_upsampler import small_upsampler
 
 SIDE = 16
@@ -62,7 +65,7 @@ CLIP = {
 
 
 @dataclass(frozen=True)
-class Bench:
+class EvaluationInputs:
     """Outputs of the stages before: a judge and two models that were never taught, and held-out records."""
 
     root: Path
@@ -96,7 +99,7 @@ class Bench:
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory) -> Bench:
+def bench(tmp_path_factory) -> EvaluationInputs:
     root = tmp_path_factory.mktemp("inputs")
     write_judge(root / "annotators" / "judge")
     write_model(root / "train" / "model", "flow", seed=1)
@@ -104,7 +107,7 @@ def bench(tmp_path_factory) -> Bench:
     write_shards(root / "shard", range(40))
     write_shards(root / "more", range(40, 50))
     write_shards(root / "few", range(1))
-    return Bench(root, f"sqlite:///{root}/mlflow.db")
+    return EvaluationInputs(root, f"sqlite:///{root}/mlflow.db")
 
 
 def write_judge(folder: Path) -> None:
@@ -152,7 +155,7 @@ def write_shards(folder: Path, numbers: range) -> None:
 
 
 @pytest.fixture(scope="module")
-def done(bench: Bench, tmp_path_factory) -> tuple[Path, Receipt]:
+def done(bench: EvaluationInputs, tmp_path_factory) -> tuple[Path, Receipt]:
     home = tmp_path_factory.mktemp("home")
     return home, bench.run(home)
 
@@ -257,13 +260,13 @@ def test_the_same_evaluation_again_is_the_same_bytes(bench, done, tmp_path):
 KILLED = """
 import sys
 from pathlib import Path
-from tests.pipelines.test_evaluate import Bench
-Bench(Path(sys.argv[1]), "").run(Path(sys.argv[2]))
+from tests.pipelines.stages.test_evaluate import EvaluationInputs
+EvaluationInputs(Path(sys.argv[1]), "").run(Path(sys.argv[2]))
 """
 
 
 def test_a_killed_evaluation_goes_on_where_it_was(bench, done, tmp_path):
-    root = Path(__file__).resolve().parents[2]
+    root = Path(__file__).resolve().parents[3]
     environment = {
         **os.environ,
         FAULT_VARIABLE: "evaluate.part.before_receipt:2",
@@ -302,7 +305,7 @@ def test_everything_is_found_in_mlflow(bench, done):
 
 
 def test_a_corpus_whose_world_no_scorer_knows_is_asked_its_own_held_out_captions(bench, tmp_path):
-    receipt = bench.run(tmp_path, CONFIG.model_copy(update={"world": "open", "prompts": 7}))
+    receipt = bench.run(tmp_path, CONFIG.model_copy(update={"domain": "open", "prompts": 7}))
     rows = rows_of(tmp_path, receipt, "student", 1)
     held_out = [s.meta["caption_short"] for s in read_split(bench.root / "shard" / INDEX_NAME, HOLDOUT)]
     assert [row["prompt"] for row in rows] == list(dict.fromkeys(held_out))[:7]
@@ -333,7 +336,7 @@ def test_too_few_held_out_records_are_named_with_what_to_do(bench, tmp_path):
 
 def test_importing_the_stage_does_not_import_torch_or_a_plotting_library():
     heavy = "{'torch', 'matplotlib', 'mlflow'} & set(sys.modules)"
-    code = f"import sys, pipelines.evaluate, pipelines.report; print({heavy})"
+    code = f"import sys, pipelines.stages.evaluate, pipelines.report; print({heavy})"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert shown.strip() == "set()"
 

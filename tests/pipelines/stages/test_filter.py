@@ -17,15 +17,15 @@ from safetensors.torch import save_file
 
 from components.corpus.readers import open_corpus, read_fragment
 from components.corpus.schemas import CORPUS, FILTERED, REJECTS, record_key
-from components.corpus.toyweb import ToyWeb, write_toy_web
 from components.filtering.alt_text import AltTextRules
 from components.filtering.duplicates import DuplicateRules
-from pipelines.engine import Engine
+from components.toyworld.web import ToyWeb, write_toy_web
 from pipelines.errors import StageFailed
-from pipelines.filter import STAGE, FilterConfig
-from pipelines.progress import Progress
-from pipelines.receipts import Receipt
+from pipelines.execution.engine import Engine
+from pipelines.execution.progress import Progress
 from pipelines.stage import SCRATCH, Input, run_stage
+from pipelines.stages.filter import STAGE, FilterConfig
+from pipelines.store.receipts import Receipt
 from tests.pipelines.one_by_one import OneByOne
 
 ROWS, SEED = 360, 3
@@ -179,8 +179,8 @@ import json, os, sys
 from pathlib import Path
 root, corpus, annotators, faults = sys.argv[1], sys.argv[2], Path(sys.argv[3]), json.loads(sys.argv[4])
 sys.path.insert(0, root)
-from tests.pipelines import test_filter
-from pipelines.faults import FAULT_VARIABLE
+from tests.pipelines.stages import test_filter
+from pipelines.store.faults import FAULT_VARIABLE
 for home, fault in faults.items():
     child = os.fork()
     if not child:
@@ -196,7 +196,7 @@ def test_killed_anywhere_and_run_again_gives_the_same_bytes(small: str, annotato
     receipt = run(home, small, annotators, SMALL)
     homes = {fault: tmp_path / fault.replace(":", "-") for fault in FAULTS}
     faults = json.dumps({str(path): fault for fault, path in homes.items()})
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     command = [sys.executable, "-c", KILLED_RUNS, str(root), small, str(annotators), faults]
     ended = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300).stdout
     assert ended.splitlines() == [f"{fault} {-signal.SIGKILL}" for fault in FAULTS]
@@ -243,7 +243,7 @@ def test_the_judge_has_a_floor_and_a_share(done, toy: ToyWeb, annotators: Path, 
         )
     )
     floor = sorted(scores.values())[len(scores) // 3]
-    config = CONFIG.model_copy(update={"judge_floor": floor, "duplicates": DuplicateRules(near=False)})
+    config = CONFIG.model_copy(update={"judge_threshold": floor, "duplicates": DuplicateRules(near=False)})
     floored = run(tmp_path, f"parquet:{toy.web}", annotators, config)
     assert floored.reasons["judge_score"] >= len(scores) // 3
     assert min(table(tmp_path, floored, "filtered")["judge_score"].to_pylist()) >= floor

@@ -13,15 +13,15 @@ import pytest
 from safetensors.numpy import save_file
 
 from components.evaluation.results import Evaluation, Metrics
-from pipelines.engine import Engine
 from pipelines.errors import ConfigError, GateRefused
-from pipelines.gate import GateConfig, Quality, decide
-from pipelines.progress import Progress
-from pipelines.promote import STAGE, PromoteConfig, history, promote, rollback
-from pipelines.receipts import PartReceipt, Receipt
-from pipelines.registry import Registry, models
+from pipelines.execution.engine import Engine
+from pipelines.execution.progress import Progress
+from pipelines.registry.gate import GateConfig, Quality, decide
+from pipelines.registry.mlflow_store import Tracker
+from pipelines.registry.model_registry import Registry, models
 from pipelines.stage import Input, Stage, StageConfig, Work, run_stage
-from pipelines.tracking import Tracker
+from pipelines.stages.promote import STAGE, PromoteConfig, history, promote, rollback
+from pipelines.store.receipts import PartReceipt, Receipt
 
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["mlflow"])

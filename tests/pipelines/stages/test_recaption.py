@@ -18,18 +18,18 @@ from PIL import Image
 
 from components.captioning.captioner import Captioner
 from components.captioning.config import CaptionerFitConfig
-from components.captioning.styles import prompt_hash
+from components.captioning.kinds import prompt_hash
 from components.corpus.schemas import CAPTIONED, FILTERED, LABELLED, REJECTS, record_key
-from components.filtering.judge_config import JudgeFitConfig
+from components.judge.config import JudgeFitConfig
 from components.training.config import OptimizerConfig, TrainingConfig
-from pipelines.annotators import STAGE as ANNOTATORS
-from pipelines.annotators import AnnotatorsConfig
-from pipelines.engine import Engine
 from pipelines.errors import StageFailed
-from pipelines.progress import Progress
-from pipelines.recaption import STAGE, RecaptionConfig
-from pipelines.receipts import Counts, PartReceipt, Receipt
+from pipelines.execution.engine import Engine
+from pipelines.execution.progress import Progress
 from pipelines.stage import Input, Stage, StageConfig, Work, fingerprint, run_stage
+from pipelines.stages.annotators import STAGE as ANNOTATORS
+from pipelines.stages.annotators import AnnotatorsConfig
+from pipelines.stages.recaption import STAGE, RecaptionConfig
+from pipelines.store.receipts import Counts, PartReceipt, Receipt
 from tests.pipelines.one_by_one import OneByOne
 
 COLOURS = {"red": (230, 20, 30), "blue": (30, 60, 235), "green": (20, 165, 45), "white": (250, 250, 250)}
@@ -167,7 +167,7 @@ def test_captions_carry_their_provenance_and_score(done, inputs):
     (captioner,) = {row["captioner"] for row in rows}
     assert captioner
     folder = inputs["annotators"][0].path
-    from components.filtering.judge import Judge
+    from components.judge.judge import Judge
 
     judge = Judge.load(f"local-dir:{folder / 'judge'}")
     pictures = [Image.open(io.BytesIO(row["image"])).convert("RGB") for row in rows]
@@ -197,7 +197,7 @@ def test_a_caption_below_the_judges_floor_rejects_its_record(done, inputs, tmp_p
     rows = table(home, receipt, "captioned").to_pylist()
     worst = {row["key"]: min(row["score_short"], row["score_long"]) for row in rows}
     floor = float(np.median(list(worst.values()))) + 1e-4
-    floored = run(tmp_path, inputs, CONFIG.model_copy(update={"caption_floor": floor}))
+    floored = run(tmp_path, inputs, CONFIG.model_copy(update={"caption_threshold": floor}))
     rejects = table(tmp_path, floored, "rejects")
     assert rejects.schema == REJECTS
     assert set(rejects["key"].to_pylist()) == {key for key, score in worst.items() if score < floor}
@@ -226,7 +226,7 @@ def test_a_picture_that_cannot_be_opened_is_a_reject_and_stops_nothing(inputs, t
 
 def test_when_no_caption_is_good_enough_the_stage_says_so(inputs, tmp_path):
     with pytest.raises(StageFailed, match="no record has a usable caption"):
-        run(tmp_path, inputs, CONFIG.model_copy(update={"caption_floor": 1.0}))
+        run(tmp_path, inputs, CONFIG.model_copy(update={"caption_threshold": 1.0}))
 
 
 def test_another_prompt_is_another_output(inputs, done):
@@ -270,8 +270,8 @@ KILLED_RUNS = """
 import os, pickle, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from tests.pipelines import test_recaption
-from pipelines.faults import FAULT_VARIABLE
+from tests.pipelines.stages import test_recaption
+from pipelines.store.faults import FAULT_VARIABLE
 inputs, faults = pickle.loads(Path(sys.argv[2]).read_bytes())
 for home, fault in faults.items():
     child = os.fork()
@@ -290,7 +290,7 @@ def test_killed_anywhere_and_run_again_gives_the_same_bytes(inputs, done, tmp_pa
     homes = {fault: tmp_path / fault.replace(":", "-") for fault in FAULTS}
     told = tmp_path / "told.pickle"
     told.write_bytes(pickle.dumps((inputs, {str(path): fault for fault, path in homes.items()})))
-    command = [sys.executable, "-c", KILLED_RUNS, str(Path(__file__).parents[2]), str(told)]
+    command = [sys.executable, "-c", KILLED_RUNS, str(Path(__file__).parents[3]), str(told)]
     ended = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300).stdout
     assert ended.splitlines() == [f"{fault} {-signal.SIGKILL}" for fault in FAULTS]
     for path in homes.values():

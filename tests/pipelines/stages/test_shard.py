@@ -17,19 +17,19 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from components.captioning.blend import Blend
 from components.corpus.schemas import CAPTIONED, record_key
+from components.shards.blend import Blend
 from components.shards.index import load_index
 from components.shards.loader import ShardLoader
 from components.shards.plan import is_held_out
 from components.shards.reader import read_split
-from pipelines.engine import Engine
 from pipelines.errors import StageFailed
-from pipelines.faults import FAULT_VARIABLE
-from pipelines.progress import Progress
-from pipelines.receipts import Counts, FileEntry, Receipt, content_digest, sha256_file
-from pipelines.shard import STAGE, ShardConfig
+from pipelines.execution.engine import Engine
+from pipelines.execution.progress import Progress
 from pipelines.stage import Input, run_stage
+from pipelines.stages.shard import STAGE, ShardConfig
+from pipelines.store.faults import FAULT_VARIABLE
+from pipelines.store.receipts import Counts, FileEntry, Receipt, content_digest, sha256_file
 from tests.pipelines.one_by_one import OneByOne
 
 CONFIG = ShardConfig(samples_per_tar=20, tars_per_group=2, holdout_fraction=0.1)
@@ -166,7 +166,7 @@ def test_a_stage_killed_anywhere_is_finished_by_the_same_command(tmp_path, point
     )
     home = tmp_path / "killed"
     command = [sys.executable, "-c", script, str(home), str(tmp_path / "in")]
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     for k in (1, 3) if point == FAULTS[0] else (1,):
         killed = subprocess.run(
             command, cwd=root, env={**os.environ, FAULT_VARIABLE: f"{point}:{k}"}, check=False

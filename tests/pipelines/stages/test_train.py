@@ -19,15 +19,15 @@ from components.generation.generator import Generator
 from components.generation.model_folder import load_model
 from components.shards.index import INDEX_NAME, Shard, ShardIndex
 from components.shards.writer import Sample, write_tar
-from pipelines.distill import STAGE as DISTILL
-from pipelines.engine import Engine
 from pipelines.errors import StageFailed
-from pipelines.faults import FAULT_VARIABLE
-from pipelines.progress import Progress
-from pipelines.receipts import Receipt
+from pipelines.execution.engine import Engine
+from pipelines.execution.progress import Progress
+from pipelines.registry.mlflow_store import Tracker
 from pipelines.stage import Input, run_stage
-from pipelines.tracking import Tracker
-from pipelines.train import STAGE as TRAIN
+from pipelines.stages.distill import STAGE as DISTILL
+from pipelines.stages.train import STAGE as TRAIN
+from pipelines.store.faults import FAULT_VARIABLE
+from pipelines.store.receipts import Receipt
 
 COLOURS = {"red": (220, 30, 30), "green": (20, 160, 60), "blue": (30, 60, 220), "grey": (128, 128, 128)}
 SAMPLES = 36
@@ -176,7 +176,7 @@ def killed(tmp_path_factory, whole, tracking) -> dict[str, Path]:
     )
     pairs = [str(word) for pair in homes.items() for word in pair]
     command = [sys.executable, "-c", script, tracking, given.location, given.digest, *pairs]
-    subprocess.run(command, cwd=Path(__file__).parents[2], check=True)
+    subprocess.run(command, cwd=Path(__file__).parents[3], check=True)
     return homes
 
 

@@ -13,12 +13,12 @@ from dataclasses import asdict, replace
 import psutil
 import pytest
 
-from pipelines import locks
 from pipelines.errors import StageBusy
-from pipelines.locks import STALE_SECONDS, Owner, lock, lock_owner
+from pipelines.store import locks
+from pipelines.store.locks import STALE_SECONDS, Owner, lock, lock_owner
 
 HOLD = (
-    "import sys, time; from pathlib import Path; from pipelines.locks import lock\n"
+    "import sys, time; from pathlib import Path; from pipelines.store.locks import lock\n"
     "with lock(Path(sys.argv[1]), 'theirs', 'toy'):\n"
     "    print('held', flush=True); time.sleep(60)\n"
 )

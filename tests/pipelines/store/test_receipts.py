@@ -8,7 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.receipts import Counts, FileEntry, Parts, Receipt, commit_file, content_digest, files_verify
+from pipelines.store.receipts import (
+    Counts,
+    FileEntry,
+    Parts,
+    Receipt,
+    commit_file,
+    content_digest,
+    files_verify,
+)
 
 KILLED = -9
 
@@ -70,7 +78,7 @@ def test_a_part_whose_records_do_not_add_up_is_refused(tmp_path):
 )
 def test_a_part_killed_at_any_point_is_unfinished_and_finishes_to_the_same_bytes(tmp_path, point, k):
     program = (
-        "from pathlib import Path; from pipelines.receipts import Parts;"
+        "from pathlib import Path; from pipelines.store.receipts import Parts;"
         f"parts = Parts(Path({str(tmp_path / 'killed')!r}), 'toy', 'r');"
         "write = lambda path: path.write_text('rows');"
         "[parts.write(name, {name + '.txt': write}) for name in ('p', 'q') if not parts.finished(name)]"
