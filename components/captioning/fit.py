@@ -19,7 +19,8 @@ from components.captioning.packing import IGNORED, Packed, collate, pack
 from components.corpus.labelled import LabelledImage, draw_batches
 from components.randomness import derive_seed
 from components.training.checkpoints import Checkpoints
-from components.training.loop import Batch, Losses, Trained, train
+from components.training.loop import Trained, train
+from components.training.loss import Batch, LossContext, Losses
 
 PROMPT_WEIGHT = 100  # times the prompts are shown to the tokenizer, so that each becomes few tokens
 CHUNK = 500  # pictures that are prepared at once
@@ -62,9 +63,9 @@ def fit_captioner(
     return trained
 
 
-def caption_loss(model: nn.Module, batch: Batch, generator: torch.Generator) -> Losses:
+def caption_loss(model: nn.Module, batch: Batch, context: LossContext) -> Losses:
     """Cross entropy of the captions' tokens, computed only where there is one to learn."""
-    del generator  # nothing is drawn
+    del context  # nothing is drawn
     unwrapped: Any = getattr(model, "module", model)
     hidden = unwrapped.model(
         input_ids=batch["tokens"],

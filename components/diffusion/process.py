@@ -100,9 +100,8 @@ def velocity_of_x_hat(x_t: Tensor, x_hat: Tensor, t: Tensor) -> Tensor:
     return (x_t - x_hat) / over(t.clamp(min=T_MIN), x_t)
 
 
-def draw_times(batch: int, mean: float, std: float, generator: torch.Generator) -> Tensor:
-    """Logit-normal times in (0, 1), (B,) (SD3, Esser 2024, Eq. 19); a positive mean leans to noise."""
-    normal = torch.randn(batch, generator=generator, device=generator.device)
+def logit_normal(normal: Tensor, mean: float, std: float) -> Tensor:
+    """Times in (0, 1) from standard normal numbers (Esser 2024, Eq. 19); a positive mean leans to noise."""
     return torch.sigmoid(mean + std * normal)
 
 

@@ -16,7 +16,7 @@ from components.diffusion.dit import DiT
 from components.diffusion.process import over, rectified_flow, shift_times, velocity_of_x_hat
 from components.diffusion.samplers import euler_step, guided_velocity, heun_step
 from components.distillation.config import ConsistencyConfig
-from components.training.loop import Batch, Losses, LossFunction
+from components.training.loss import Batch, LossContext, Losses, LossFunction
 
 HUBER = 0.00054  # times sqrt(dimensions): the pseudo-Huber constant (Song 2023b, iCT, Section 3.3)
 
@@ -33,12 +33,12 @@ def consistency_loss(config: ConsistencyConfig, teacher: DiT, null: TextTokens) 
     process = rectified_flow()
     step = {"euler": euler_step, "heun": heun_step}[config.solver]
 
-    def loss(model: nn.Module, batch: Batch, generator: torch.Generator) -> Losses:
+    def loss(model: nn.Module, batch: Batch, context: LossContext) -> Losses:
         x_0, device = batch["x_0"], batch["x_0"].device
         text = TextTokens(batch["text"], batch["mask"])
-        n = torch.randint(1, config.intervals + 1, (len(x_0),), generator=generator, device=device)
+        n = context.noise.integers("interval", 1, config.intervals + 1)
         t, s = (shift_times(k / config.intervals, config.shift) for k in (n, n - 1))
-        eps = torch.randn(x_0.shape, generator=generator, device=device)
+        eps = context.noise.normal("eps", x_0.shape[1:])
         x_t = process.sample(x_0, eps, t).x_t
         with torch.no_grad():
             velocity = guided_velocity(teacher.to(device), text, null.to(device), config.guidance)

@@ -17,7 +17,8 @@ from components.corpus.labelled import draw_batches
 from components.generation.prompt_upsampler import PromptUpsampler, question
 from components.randomness import derive_seed
 from components.training.checkpoints import Checkpoints
-from components.training.loop import Batch, Losses, train
+from components.training.loop import train
+from components.training.loss import Batch, LossContext, Losses
 
 Row = tuple[list[int], list[int]]  # the question's tokens, the answer's
 
@@ -57,9 +58,9 @@ def fit_prompt_upsampler(
     return PromptUpsampler(trained.ema.cpu(), tokenizer)
 
 
-def answer_loss(model: nn.Module, batch: Batch, generator: torch.Generator) -> Losses:
+def answer_loss(model: nn.Module, batch: Batch, context: LossContext) -> Losses:
     """Cross entropy of the answers' tokens."""
-    del generator  # nothing is drawn
+    del context  # nothing is drawn
     logits = model(input_ids=batch["tokens"], use_cache=False).logits[:, :-1]
     labels = batch["labels"][:, 1:]
     learned = labels != IGNORED

@@ -19,7 +19,8 @@ from components.corpus.labelled import LabelledImage, draw_batches
 from components.judge.config import JudgeFitConfig
 from components.randomness import derive_seed
 from components.training.checkpoints import Checkpoints
-from components.training.loop import Batch, Losses, Trained, train
+from components.training.loop import Trained, train
+from components.training.loss import Batch, LossContext, Losses
 
 PAD, START, END = "<pad>", "<start>", "<end>"
 TEMPERATURE = 10.0  # the first scale of the cosines
@@ -68,9 +69,9 @@ def fit_judge(
     return trained
 
 
-def contrastive_loss(model: nn.Module, batch: Batch, generator: torch.Generator) -> Losses:
+def contrastive_loss(model: nn.Module, batch: Batch, context: LossContext) -> Losses:
     """Symmetric cross entropy of the scaled cosines; `matches` (B, B): which text fits which picture."""
-    del generator  # nothing is drawn
+    del context  # nothing is drawn
     image, text, scale = model(batch["pixels"], batch["tokens"])
     logits = scale.clamp(max=HIGHEST_SCALE) * image.float() @ text.float().T
     matches = batch["matches"]

@@ -43,6 +43,7 @@ class Batch:
     captions: list[str]
     kinds: list[str]  # which caption each is: alt, short, long
     keys: list[str]
+    epochs: list[int]  # how often each sample was seen before
     images_seen: int
 
 
@@ -142,7 +143,7 @@ class ShardLoader:
 
     def _pick(self, shard: "_OpenShard", index: int, epoch: int) -> "_Pick":
         kind, text = draw_caption(self.blend, shard.captions[index], self.seed, shard.keys[index], epoch)
-        return _Pick(shard, index, kind, text)
+        return _Pick(shard, index, epoch, kind, text)
 
     def _assemble(self, numbered: tuple[int, list["_Pick"]]) -> Batch:
         number, picks = numbered
@@ -151,6 +152,7 @@ class ShardLoader:
             captions=[pick.caption for pick in picks],
             kinds=[pick.kind for pick in picks],
             keys=[pick.shard.keys[pick.sample] for pick in picks],
+            epochs=[pick.epoch for pick in picks],
             images_seen=(number + 1) * self.batch_size,
         )
 
@@ -199,6 +201,7 @@ class _Pick(NamedTuple):
 
     shard: _OpenShard
     sample: int
+    epoch: int
     kind: str
     caption: str
 

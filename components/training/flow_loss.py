@@ -1,12 +1,11 @@
 """The rectified-flow loss of the teacher, as the training loop takes it."""
 
-import torch
 from torch import nn
 
 from components.conditioning.text import TextTokens
-from components.diffusion.process import draw_times, rectified_flow, shift_times, velocity_of_x_hat
+from components.diffusion.process import logit_normal, rectified_flow, shift_times, velocity_of_x_hat
 from components.training.config import FlowLossConfig
-from components.training.loop import Batch, Losses, LossFunction
+from components.training.loss import Batch, LossContext, Losses, LossFunction
 
 
 def flow_loss(config: FlowLossConfig, null: TextTokens) -> LossFunction:
@@ -16,12 +15,12 @@ def flow_loss(config: FlowLossConfig, null: TextTokens) -> LossFunction:
     """
     process = rectified_flow()
 
-    def loss(model: nn.Module, batch: Batch, generator: torch.Generator) -> Losses:
-        x_0, device = batch["x_0"], batch["x_0"].device
+    def loss(model: nn.Module, batch: Batch, context: LossContext) -> Losses:
+        x_0, device, noise = batch["x_0"], batch["x_0"].device, context.noise
         size, length = batch["mask"].shape
-        t = shift_times(draw_times(size, config.time_mean, config.time_std, generator), config.shift)
-        eps = torch.randn(x_0.shape, generator=generator, device=device)
-        keep = torch.rand(size, generator=generator, device=device) >= config.caption_dropout
+        t = shift_times(logit_normal(noise.normal("time"), config.time_mean, config.time_std), config.shift)
+        eps = noise.normal("eps", x_0.shape[1:])
+        keep = noise.uniform("caption_dropout") >= config.caption_dropout
         text = TextTokens(batch["text"], batch["mask"]).where(keep, null.to(device).repeat(size, length))
         point = process.sample(x_0, eps, t)
         v_hat = velocity_of_x_hat(point.x_t, model(point.x_t, t, text), t)

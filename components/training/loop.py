@@ -1,7 +1,7 @@
 """The one training loop. Annotators, teacher and student all pass through it; their losses are passed in.
 
-Time is `images_seen`. Every step draws its randomness from (seed, purpose, images_seen) and asks the data
-for the batch at `images_seen`, so a resumed run sees what an uninterrupted one would have, to the bit.
+Time is `images_seen`. Every step asks the data for the batch at `images_seen` and draws each sample's noise
+from (seed, purpose, key, epoch), so a resumed run sees what an uninterrupted one would have, to the bit.
 Several processes share each batch (processes.py): the same call in each, with its own share as `batches`.
 """
 
@@ -17,26 +17,16 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from components.malloc import keep_freed_memory
-from components.randomness import derive_seed
 from components.training.checkpoints import Checkpoints
 from components.training.config import TrainingConfig
 from components.training.ema import EMA
+from components.training.loss import Batch, LossContext, LossFunction, SampleNoise
 from components.training.optimizers import (
     build_optimizers,
     learning_rate_factor,
     set_learning_rate,
 )
 from components.training.processes import Processes
-
-Batch = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Losses:
-    """loss: what is minimised, a scalar. metrics: further scalars for the curves."""
-
-    loss: Tensor
-    metrics: dict[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -57,7 +47,6 @@ class Trained:
     curve: tuple[CurvePoint, ...]
 
 
-LossFunction = Callable[[nn.Module, Batch, torch.Generator], Losses]
 Batches = Callable[[int], Iterator[Batch]]
 
 
@@ -75,11 +64,11 @@ def train(
 ) -> Trained:
     """Train `model` in place on `config.images` images.
 
-    loss(model, batch, generator) -> Losses; batches(images_seen) yields this process's share of the batches
-    from there on, a mapping of tensors (moved to the device) and other things (left alone).
+    loss(model, batch, context) -> Losses, see loss.py; batches(images_seen) yields this process's share of
+    the batches from there on, a mapping of tensors (moved to the device) and other things (left alone).
     on_batch(images, loss) is called after every step, on_point at every point of the curve; with several
-    processes all losses are means over them. Only the first process averages weights and writes checkpoints,
-    all of them go on from the same one.
+    processes all losses are means over them. Only the first process writes checkpoints, all of them go on
+    from the same one.
     Raises FloatingPointError, in every process, when the loss is not finite: nothing hides a diverged run.
     """
     keep_freed_memory()
@@ -91,11 +80,9 @@ def train(
     with _cpu_threads(config.cpu_threads):
         source = batches(run.images_seen)
         while run.images_seen < config.images:
-            generator = torch.Generator(accelerator.device)
-            words = ("step", run.images_seen, run.processes.rank)
-            generator.manual_seed(derive_seed(seed, purpose, *words))
             batch = _to_device(next(source), accelerator.device)
-            value = run.step(loss, batch, generator)
+            noise = SampleNoise.of(batch, seed, purpose, accelerator.device)
+            value = run.step(loss, batch, noise)
             if on_batch is not None:
                 on_batch(config.batch_size, value)
             if run.crossed(config.log_images):
@@ -129,18 +116,18 @@ class _Run:
         self.processes = Processes(accelerator)
         self.meter = _Meter()
         self.model = model.to(accelerator.device).train()
-        averaged = config.ema_halflife_images and accelerator.is_main_process
-        self.ema = EMA(model, config.ema_halflife_images) if averaged else None
+        self.ema = EMA(model, config.ema_halflife_images) if config.ema_halflife_images else None
         self.optimizers = build_optimizers(model, config.optimizer)
         if config.compile:
             model.compile()
 
-    def step(self, loss: LossFunction, batch: Batch, generator: torch.Generator) -> float:
+    def step(self, loss: LossFunction, batch: Batch, noise: SampleNoise) -> float:
         config = self.config
         factor = learning_rate_factor(self.images_seen, config.images, config.optimizer)
         set_learning_rate(self.optimizers, factor)
         with torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-            losses = loss(self.model, batch, generator)
+            averaged = self.ema.model if self.ema is not None else None
+            losses = loss(self.model, batch, LossContext(self.images_seen, config.images, averaged, noise))
         self.accelerator.backward(losses.loss)
         means = self.processes.average(self.model.parameters(), {**losses.metrics, "loss": losses.loss})
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.optimizer.clip_norm)

@@ -25,7 +25,8 @@ from components.shards.index import INDEX_NAME, TRAIN
 from components.shards.loader import CAPTION_COLUMNS, ShardLoader
 from components.shards.reader import read_split
 from components.training.checkpoints import Checkpoints
-from components.training.loop import Batch, CurvePoint, LossFunction, Trained, train
+from components.training.loop import CurvePoint, Trained, train
+from components.training.loss import Batch, LossFunction
 from pipelines.errors import StageFailed
 from pipelines.execution.training_workers import train_together
 from pipelines.execution.worker_events import Event
@@ -136,7 +137,13 @@ def batches(loader: ShardLoader, encoder: TextEncoder, images_seen: int) -> Iter
     """The loader's batches as the losses want them: x_0 in [-1, 1], text and mask."""
     for batch in loader.batches(images_seen):
         text = encoder(batch.captions)
-        yield {"x_0": from_pixels(batch.images), "text": text.values, "mask": text.mask}
+        yield {
+            "x_0": from_pixels(batch.images),
+            "text": text.values,
+            "mask": text.mask,
+            "keys": batch.keys,
+            "epochs": batch.epochs,
+        }
 
 
 def run_task(
