@@ -7,7 +7,7 @@ be started again there. Without any, the config of the last run under HOME is us
 import dagster as dg
 from pydantic import Field, PrivateAttr
 
-from pipelines.config import RunConfig, load_config, saved_config
+from pipelines.config import RunConfig, load_config, refuse_config, saved_config
 from pipelines.execution.engine import Engine
 from pipelines.execution.progress import Progress
 from pipelines.pipeline import Pipeline
@@ -38,7 +38,11 @@ class StraightshotRun(dg.ConfigurableResource):
         """The settings as one config. Raises ConfigError."""
         home = open_home(self.home)
         flags = {name: getattr(self, name) or None for name in ("corpus", "snapshot", "ray")}
-        if not self.preset and (saved := saved_config(home)) is not None and not self.overrides:
+        if (
+            not self.preset
+            and (saved := saved_config(home, refuse_config)) is not None
+            and not self.overrides
+        ):
             return saved.model_copy(update={name: value for name, value in flags.items() if value})
         return load_config(self.preset or DEFAULT_PRESET, self.overrides, **flags)
 
