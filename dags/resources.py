@@ -38,11 +38,8 @@ class StraightshotRun(dg.ConfigurableResource):
         """The settings as one config. Raises ConfigError."""
         home = open_home(self.home)
         flags = {name: getattr(self, name) or None for name in ("corpus", "snapshot", "ray")}
-        if (
-            not self.preset
-            and (saved := saved_config(home, refuse_config)) is not None
-            and not self.overrides
-        ):
+        as_saved = not self.preset and not self.overrides
+        if as_saved and (saved := saved_config(home, refuse_config)) is not None:
             return saved.model_copy(update={name: value for name, value in flags.items() if value})
         return load_config(self.preset or DEFAULT_PRESET, self.overrides, **flags)
 

@@ -105,6 +105,18 @@ def status(
 
 
 @app.command()
+def verify(
+    target: Annotated[str | None, typer.Argument(metavar="[STAGE|PATH]", show_default="every output")] = None,
+    home: Home = None,
+) -> None:
+    """Hash every file of the outputs and name those that are not as they were made."""
+    from dags.cli.verify import verify_outputs
+
+    if not verify_outputs(home, target, print):
+        raise typer.Exit(FAILED)
+
+
+@app.command()
 def generate(
     prompts: Annotated[list[str], typer.Argument(metavar="PROMPT...", help="What to draw.")],
     model: Model = "champion",
