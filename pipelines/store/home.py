@@ -21,16 +21,16 @@ HOME_VARIABLE = "STRAIGHTSHOT_HOME"
 DEFAULT_HOME = "runs"
 FREE_BYTES = 512 * 2**20  # what must be free before work starts: a demo run writes about 200 MB
 ABANDONED_SECONDS = 86400.0  # a temporary file of HOME itself that is older belongs to a killed process
-URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # a Path has made one slash of s3://'s two; C:/ is a drive
+URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+")  # a Path makes one slash of s3://'s two; C:/ is a drive
 
 
 def home_path(home: str | Path | None) -> Path:
     """`--home`, else STRAIGHTSHOT_HOME, else ./runs; absolute. Raises ConfigError for a URL."""
     text = str(home or os.environ.get(HOME_VARIABLE) or DEFAULT_HOME)
-    if URL.match(text):
+    if url := URL.match(text):
         raise ConfigError(
-            f"HOME {text}: object stores cannot hold HOME yet; give a local folder, or one that is mounted,"
-            f" with --home or {HOME_VARIABLE}"
+            f"HOME {url[1]}://{text[url.end() :]}: object stores cannot hold HOME yet; give a local folder,"
+            f" or one that is mounted, with --home or {HOME_VARIABLE}"
         )
     return Path(text).expanduser().absolute()
 
