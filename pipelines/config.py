@@ -17,6 +17,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from pipelines.errors import ConfigError
+from pipelines.execution.ray_connection import address_fault
 from pipelines.presets import DEFAULT_PRESET, preset_path
 from pipelines.stages.annotators import AnnotatorsConfig
 from pipelines.stages.distill import DistillConfig
@@ -56,7 +57,9 @@ class RunConfig(BaseModel):
     snapshot: str = "default"  # the corpus snapshot that the data stages make
     train_snapshots: tuple[str, ...] = ()  # snapshots whose shards train reads; empty: this run's
     seed: int = Field(default=0, ge=0)  # for every section that has a seed and does not set its own
-    ray: str = "local"  # local | auto | ray://host:port
+    ray: str = (
+        "local"  # local | auto | HOST:PORT; RAY_ADDRESS goes before it, unless --ray or --set names one
+    )
     workers: int | None = Field(default=None, ge=1)  # actors per pool; by default one per CPU
     toy: ToySettings = ToySettings()
     annotators: AnnotatorsConfig = AnnotatorsConfig()
@@ -74,6 +77,13 @@ class RunConfig(BaseModel):
         if not name or not all(letter.isalnum() or letter in "-_." for letter in name) or name[0] == ".":
             raise ValueError("a snapshot's name is letters, digits, '-', '_' and '.', such as 2026-11-20")
         return name
+
+    @field_validator("ray")
+    @classmethod
+    def _address(cls, address: str) -> str:
+        if (fault := address_fault(address)) is not None:
+            raise ValueError(fault)
+        return address
 
     @property
     def snapshots(self) -> tuple[str, ...]:
