@@ -31,7 +31,7 @@ from components.shards.writer import Sample
 from components.toyworld.scorer import score_true_renders
 from pipelines.errors import StageFailed
 from pipelines.stage import Input, Work
-from pipelines.stages.filter import judge_of
+from pipelines.stages.model_runtime import judge_name
 from pipelines.store.receipts import canonical_json
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ class EvaluationInputs:
 
     @cached_property
     def judge(self) -> Judge:
-        return Judge.load(judge_of(self.work.input("annotators")))
+        return Judge.load(judge_name(self.work.input("annotators")))
 
     @cached_property
     def side(self) -> int:
