@@ -17,7 +17,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from pipelines.errors import ConfigError
-from pipelines.execution.ray_connection import address_fault
+from pipelines.execution.ray_connection import address_fault, ray_address
 from pipelines.presets import DEFAULT_PRESET, preset_path
 from pipelines.stages.annotators import AnnotatorsConfig
 from pipelines.stages.distill import DistillConfig
@@ -106,6 +106,12 @@ def load_config(preset: str = DEFAULT_PRESET, overrides: Iterable[str] = (), **f
     draft.put(("preset",), preset, "--preset")
     draft.apply_corpus_defaults()
     return _with_absolute_paths(draft.build())
+
+
+def ray_of(config: RunConfig, overrides: Iterable[str] = (), ray: str | None = None) -> str:
+    """The Ray of a run: what its command line names (`ray`: --ray), else RAY_ADDRESS, else the preset's."""
+    explicit = ray is not None or any(text.partition("=")[0].strip() == "ray" for text in overrides)
+    return ray_address(config.ray, explicit=explicit)
 
 
 def save_config(config: RunConfig, home: Path) -> None:

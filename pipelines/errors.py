@@ -47,12 +47,15 @@ USER_ERRORS = (StraightshotError, InputError, OSError)
 
 
 def describe(error: BaseException) -> str:
-    """A user's error as one line; of a failed system call the file, the reason and what to do."""
+    """An error as one line: a failed system call with its file and what to do, a bug with its type."""
     if isinstance(error, OSError) and error.errno is not None:
         full = error.errno == errno.ENOSPC
         reason = "no space left, free some" if full else error.strerror or one_line(error)
         return f"{error.filename or 'HOME'}: {reason}; the same command goes on from here"
-    return one_line(error)
+    text = one_line(error)
+    if isinstance(error, (*USER_ERRORS, UnexpectedError)) or not str(error).strip():
+        return text
+    return f"{type(error).__name__}: {text}"
 
 
 def serialize_error(error: Exception) -> dict[str, Any]:
@@ -61,9 +64,8 @@ def serialize_error(error: Exception) -> dict[str, Any]:
         kind = "config"
     else:
         kind = "failed" if isinstance(error, USER_ERRORS) else "unexpected"
-    text = describe(error)
     return {
-        "error": text if kind != "unexpected" else one_line(f"{type(error).__name__}: {text}"),
+        "error": describe(error),
         "kind": kind,
         "traceback": "".join(traceback.format_exception(error)),
     }
