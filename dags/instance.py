@@ -1,6 +1,6 @@
-"""The embedded Dagster: its history as SQLite under HOME/dagster. Opened by launch.py and ui.py.
+"""The embedded Dagster: its history as SQLite under HOME/dagster.
 
-The settings file is written by us, so that the command and the page agree; a cluster has its own, in
+The settings are written here, so that the command and the page agree; a deployment has its own, in
 infra/dagster/.
 """
 

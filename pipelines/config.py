@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from components.durable import write_text
 from pipelines.config_draft import ConfigDraft, fit_to, merge_defaults, one_line, read_yaml
 from pipelines.errors import ConfigError
+from pipelines.execution.ray_connection import address_fault, ray_address
 from pipelines.presets import DEFAULT_PRESET, preset_path
 from pipelines.stages.annotators import AnnotatorsConfig
 from pipelines.stages.distill import DistillConfig
@@ -54,7 +55,9 @@ class RunConfig(BaseModel):
     snapshot: str = "default"  # the corpus snapshot that the data stages make
     train_snapshots: tuple[str, ...] = ()  # snapshots whose shards train reads; empty: this run's
     seed: int = Field(default=0, ge=0)  # for every section that has a seed and does not set its own
-    ray: str = "local"  # local | auto | HOST:PORT
+    ray: str = (
+        "local"  # local | auto | HOST:PORT; RAY_ADDRESS goes before it, unless --ray or --set names one
+    )
     workers: int | None = Field(default=None, ge=1)  # actors per pool; by default one per CPU
     toy: ToySettings = ToySettings()
     annotators: AnnotatorsConfig = AnnotatorsConfig()
@@ -72,6 +75,13 @@ class RunConfig(BaseModel):
         if not name or not all(letter.isalnum() or letter in "-_." for letter in name) or name[0] == ".":
             raise ValueError("a snapshot's name is letters, digits, '-', '_' and '.', such as 2026-11-20")
         return name
+
+    @field_validator("ray")
+    @classmethod
+    def _address(cls, address: str) -> str:
+        if (fault := address_fault(address)) is not None:
+            raise ValueError(fault)
+        return address
 
     @property
     def snapshots(self) -> tuple[str, ...]:
@@ -95,6 +105,12 @@ def load_config(preset: str = DEFAULT_PRESET, overrides: Iterable[str] = (), **f
     corpus = str(draft.values.get("corpus", RunConfig.model_fields["corpus"].default))
     merge_defaults(draft.values, TOY_WEB_DEFAULTS if corpus.startswith("toy:") else OPEN_WEB_DEFAULTS)
     return _with_absolute_paths(draft.build())
+
+
+def ray_of(config: RunConfig, overrides: Iterable[str] = (), ray: str | None = None) -> str:
+    """The Ray of a run: what its command line names (`ray`: --ray), else RAY_ADDRESS, else the preset's."""
+    explicit = ray is not None or any(text.partition("=")[0].strip() == "ray" for text in overrides)
+    return ray_address(config.ray, explicit=explicit)
 
 
 def save_config(config: RunConfig, home: Path) -> None:

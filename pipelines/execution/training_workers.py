@@ -11,15 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.errors import StageFailed, StraightshotError
-from pipelines.execution.engine import WORKER_RESTARTS, last_line
+from pipelines.errors import USER_ERRORS, StageFailed, StraightshotError
+from pipelines.execution.engine import WORKER_RESTARTS, worker_failure
 from pipelines.execution.worker_events import Event, EventReader, EventWriter
 from pipelines.stage import Work
 
 if TYPE_CHECKING:
     from pipelines.stages.training_run import MakeTask
 
-LISTEN_SECONDS, CLEAN_UP_SECONDS = 0.2, 30
+POLL_SECONDS, CLEAN_UP_SECONDS = 0.2, 30
 SETTINGS = {  # Ray Train's, unless the user set them; the driver's environment is where it reads them
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # it is how soon an end or a death is seen
     "RAY_TRAIN_METRICS_ENABLED": "0",
@@ -31,7 +31,7 @@ SETTINGS = {  # Ray Train's, unless the user set them; the driver's environment 
 
 @dataclass(frozen=True)
 class _Share:
-    """What every process of one attempt is told. channel: where it reports to."""
+    """What every process of one attempt needs to know. channel: the folder of its events."""
 
     stage: str
     config: Any
@@ -49,12 +49,12 @@ def train_together(
     make_task(rank, world_size) makes a process's network, loss and data. on_event gets the first's events:
     {"start": images}, {"images": n, "loss": mean} after every step, {"point": ...} at every point of the
     curve. A worker that dies starts the whole again from the last checkpoint, a few times.
-    Raises ConfigError where the workers can never fit, StageFailed with a worker's own words, or when its
-    process died more often than WORKER_RESTARTS.
+    Raises ConfigError where the workers can never fit; ConfigError or StageFailed with what one raised for
+    the user; StageFailed when they failed more often than WORKER_RESTARTS.
     """
     each = work.engine.share_of(f"{work.stage}.workers", config.workers, config.cpu_threads)
     for attempt in range(WORKER_RESTARTS + 1):
-        channel = work.scratch / f"said-{work.run_id}-{attempt}"
+        channel = work.scratch / f"events-{work.run_id}-{attempt}"
         share = _Share(work.stage, config, make_task, checkpoints, channel, on_gpu="GPU" in each)
         failure = _attempt(share, each, work.scratch / "ray", on_event)
         if failure is None:
@@ -95,7 +95,7 @@ def _attempt(
         try:
             trainer.fit()
         except (TrainingFailedError, RayError) as error:
-            failures.append(last_line(error))
+            failures.append(worker_failure(error))
 
     # Not in the main thread, where it would take over Ctrl-C.
     thread = threading.Thread(target=fit, name="ray-train", daemon=True)
@@ -109,13 +109,13 @@ def _attempt(
 
 
 def _follow(thread: threading.Thread, events: EventReader, on_event: Callable[[Event], None]) -> None:
-    """Pass on what the first worker says until the training is over. Raises what any of them told."""
+    """Pass on the first worker's events until the training is over. Raises the error of any of them."""
     running = True
     while running:
-        thread.join(LISTEN_SECONDS)
-        running = thread.is_alive()  # asked first: what is said last is heard, too
-        for who, event in events.poll():
-            if who == "0":
+        thread.join(POLL_SECONDS)
+        running = thread.is_alive()  # before the poll, which thus sees the last events, too
+        for rank, event in events.poll():
+            if rank == "0":
                 on_event(event)
 
 
@@ -131,7 +131,8 @@ def _work(share: _Share) -> None:
     context = get_context()
     rank, world_size = context.get_world_rank(), context.get_world_size()
     events = EventWriter(share.channel, str(rank))
-    with events.reporting_errors():
+    # Not every error: where one worker dies, the others fail of it, and all are started again.
+    with events.reporting(*USER_ERRORS):
         run_task(
             share.make_task(rank, world_size),
             share.config,
