@@ -31,7 +31,6 @@ PACKAGED_NAME = "student"
 REQUIRED = (
     "mlflow",
     "torch",
-    "accelerate",
     "numpy",
     "pandas",
     "pillow",
