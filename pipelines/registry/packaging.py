@@ -32,7 +32,6 @@ PACKAGED_NAME = "student"
 REQUIRED = (
     "mlflow",
     "torch",
-    "accelerate",
     "numpy",
     "pandas",
     "pillow",

@@ -10,11 +10,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import torch
+from accelerate import PartialState
+
 from components.captioning.config import FIT, NONE
+from components.conditioning.autoencoder import Autoencoder, from_pixels
 from components.conditioning.config import LEARNED
 from components.conditioning.text import TextEncoder
 from components.diffusion.dit import DiT
-from components.generation.generator import from_pixels
 from components.generation.model_folder import Model, save_model
 from components.generation.prompt_upsampler import PromptUpsampler
 from components.generation.prompt_upsampler_fit import fit_prompt_upsampler
@@ -58,8 +61,16 @@ def indexes(work: Work) -> list[Path]:
     return [shard.path / INDEX_NAME for shard in work.inputs["shard"]]
 
 
-def build_network(config: Any, encoder: Any) -> DiT:
-    """The untrained DiT, sized for its text; its weights are a function of the seed alone."""
+def build_network(config: Any, encoder: Any, autoencoder: Autoencoder) -> DiT:
+    """The untrained DiT, sized for its text; its weights are a function of the seed alone.
+
+    Raises ValueError where it does not fit the autoencoder's latents.
+    """
+    if config.network.channels != autoencoder.channels:
+        raise ValueError(
+            f"train.network.channels is {config.network.channels}, and autoencoder {autoencoder.identity}"
+            f" has {autoencoder.channels}; set it to that"
+        )
     learned = config.text.model == LEARNED
     text = {"vocabulary": encoder.vocabulary} if learned else {"text_features": encoder.features}
     text["text_length"] = config.text.max_length
@@ -130,12 +141,21 @@ def caption_loader(
     )
 
 
-def batches(loader: ShardLoader, encoder: TextEncoder, images_seen: int) -> Iterator[Batch]:
-    """The loader's batches as the losses want them: x_0 in [-1, 1], text and mask."""
+def batches(
+    loader: ShardLoader, encoder: TextEncoder, autoencoder: Autoencoder, images_seen: int
+) -> Iterator[Batch]:
+    """The loader's batches as the losses want them: x_0 (latents), text and mask.
+
+    Both are encoded on the device that this process trains on, one process a GPU.
+    """
+    device = PartialState().device
+    encoder, autoencoder = encoder.to(device), autoencoder.to(device)
     for batch in loader.batches(images_seen):
         text = encoder(batch.captions)
+        with torch.no_grad():
+            x_0 = autoencoder.encode(from_pixels(batch.images).to(device, non_blocking=True))
         yield {
-            "x_0": from_pixels(batch.images),
+            "x_0": x_0,
             "text": text.values,
             "mask": text.mask,
             "keys": batch.keys,
