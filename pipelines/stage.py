@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import psutil
 from pydantic import BaseModel, ConfigDict
@@ -63,6 +63,8 @@ class StageConfig(BaseModel):
     """Base of every stage's config: frozen, unknown fields refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    # Fields that say how the work is done, and change nothing about the output (but for rounding).
+    NOT_IN_FINGERPRINT: ClassVar[frozenset[str]] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -172,7 +174,7 @@ def fingerprint(
         "stage": stage.name,
         "version": stage.version,
         "snapshot": snapshot,
-        "config": config.model_dump(mode="json"),
+        "config": config.model_dump(mode="json", exclude=set(config.NOT_IN_FINGERPRINT)),
         "inputs": {name: [i.digest for i in given] for name, given in inputs.items()},
     }
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:FINGERPRINT_DIGITS]
