@@ -1,7 +1,7 @@
 """One training in several processes that share each batch: Ray Train outside, Accelerate inside.
 
-Ray Train places the processes and has them find each other; what they reach lies in our own checkpoints, so
-a killed one costs the way from the last of them. Its own storage is not used.
+Ray Train places the processes and has them find each other. Checkpoints are our own: a process that is
+killed costs the steps since the last of them. Ray Train's storage is not used.
 """
 
 import os
