@@ -33,7 +33,7 @@ from pipelines.pipeline import Planned
 from pipelines.stages.corpus import find_source, is_toy
 from pipelines.stages.evaluate import METRICS, SAMPLES
 from pipelines.stages.filter import FILTERED_FOLDER, REJECTS_FOLDER
-from pipelines.stages.train import CURVE
+from pipelines.stages.training_config import CURVE
 from pipelines.store.receipts import Receipt
 
 KEPT_SHOWN = 12  # records
