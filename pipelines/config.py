@@ -173,7 +173,7 @@ class _Draft:
         for depth, name in enumerate(loc[:-1]):
             inner = at.get(str(name))
             if not isinstance(inner, dict):
-                if inner is not None or _model_at(loc[: depth + 1]) is None:
+                if inner is not None or not _has_fields(loc[: depth + 1]):
                     self._check_name(loc[: depth + 1], source)
                     raise ConfigError(f"{source}: '{_dotted(loc[: depth + 1])}' has no fields of its own")
                 inner = at[str(name)] = {}
@@ -276,14 +276,25 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 def _model_at(loc: Loc) -> type[BaseModel] | None:
     """The config class at a path of field names; None where there is no class of ours."""
-    model: type[BaseModel] = RunConfig
+    return _model_in(_annotation_at(loc))
+
+
+def _has_fields(loc: Loc) -> bool:
+    """Whether values can be set below this path: in a class of ours, or in a mapping by name."""
+    return _model_at(loc) is not None or typing.get_origin(_annotation_at(loc)) is dict
+
+
+def _annotation_at(loc: Loc) -> Any:
+    """The type of the value at a path of field names and of a mapping's keys; None where there is none."""
+    annotation: Any = RunConfig
     for name in loc:
-        field = model.model_fields.get(str(name))
-        inner = _model_in(field.annotation) if field else None
-        if inner is None:
-            return None
-        model = inner
-    return model
+        if typing.get_origin(annotation) is dict:
+            annotation = typing.get_args(annotation)[1]
+            continue
+        model = _model_in(annotation)
+        field = model.model_fields.get(str(name)) if model else None
+        annotation = field.annotation if field else None
+    return annotation
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:

@@ -17,7 +17,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from components.corpus.schemas import CAPTIONED, record_key
+from components.captioning.kinds import CAPTION_KINDS
+from components.corpus.schemas import captioned_schema, record_key
 from components.shards.blend import Blend
 from components.shards.index import load_index
 from components.shards.loader import ShardLoader
@@ -65,7 +66,7 @@ def captioned(folder: Path, parts: int = 7, rows: int = 15, **changes: Any) -> I
             table[0].update(changes)
         path = folder / f"captioned/part-{part:05d}.parquet"
         path.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(pa.Table.from_pylist(table, schema=CAPTIONED), path)
+        pq.write_table(pa.Table.from_pylist(table, schema=captioned_schema(CAPTION_KINDS)), path)
         name = path.relative_to(folder).as_posix()
         entries.append(FileEntry(path=name, bytes=path.stat().st_size, sha256=sha256_file(path)))
     receipt = Receipt(
@@ -161,7 +162,7 @@ def test_a_stage_killed_anywhere_is_finished_by_the_same_command(tmp_path, point
     recaption = captioned(tmp_path / "in")
     whole = run(tmp_path / "whole", recaption)
     script = (
-        "import sys; from pathlib import Path; from tests.pipelines.test_shard import captioned, run\n"
+        "import sys; from pathlib import Path; from tests.pipelines.stages.test_shard import captioned, run\n"
         "run(Path(sys.argv[1]), captioned(Path(sys.argv[2])))"
     )
     home = tmp_path / "killed"
