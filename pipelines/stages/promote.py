@@ -8,7 +8,6 @@ registry.models.
 
 import getpass
 import json
-import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -35,12 +34,12 @@ from pipelines.registry.model_registry import (
 from pipelines.registry.packaging import MODEL_FILES
 from pipelines.stage import Input, Stage, Work
 from pipelines.store.faults import fault_point
+from pipelines.store.local import LocalStore
 from pipelines.store.receipts import (
     Counts,
     FileEntry,
     PartReceipt,
     canonical_json,
-    commit_file,
     content_digest,
 )
 
@@ -200,11 +199,10 @@ def _log(
         return  # a run was killed after this line, or a refused one ran again
     lines.append({"at": datetime.now(UTC).isoformat(timespec="seconds"), "by": _user(), **entry})
     text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-    commit_file(
-        home / HISTORY,
+    LocalStore(home).write(
+        HISTORY,
         lambda path: path.write_text(text, encoding="utf-8"),
-        run_id=uuid.uuid4().hex[:8],
-        point="promote.history",
+        before_commit=lambda: fault_point("promote.history.before_rename"),
     )
 
 

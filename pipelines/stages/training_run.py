@@ -10,8 +10,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from components.captioning.config import FIT, NONE
 from components.captioning.kinds import captions_of
 from components.conditioning.config import LEARNED
@@ -21,7 +19,7 @@ from components.generation.generator import from_pixels
 from components.generation.model_folder import Model, save_model
 from components.generation.prompt_upsampler import PromptUpsampler
 from components.generation.prompt_upsampler_fit import fit_prompt_upsampler
-from components.randomness import derive_seed
+from components.randomness import seeded_weights
 from components.shards.index import INDEX_NAME, TRAIN
 from components.shards.loader import ShardLoader
 from components.shards.reader import read_split
@@ -66,8 +64,7 @@ def build_network(config: Any, encoder: Any) -> DiT:
     learned = config.text.model == LEARNED
     text = {"vocabulary": encoder.vocabulary} if learned else {"text_features": encoder.features}
     text["text_length"] = config.text.max_length
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(config.seed, "weights"))
+    with seeded_weights(config.seed, "weights"):
         return DiT(config.network.model_copy(update=text))
 
 
