@@ -27,7 +27,13 @@ from components.filtering.examine import Kept, Rejected, examine
 from components.filtering.selection import MeasuredRecord, select
 from pipelines.errors import StageFailed
 from pipelines.stage import SCRATCH, Stage, StageConfig, Work
-from pipelines.stages.model_runtime import JUDGE_RUNTIME, ModelRuntime, judge_name, load_judge
+from pipelines.stages.model_runtime import (
+    JUDGE_RUNTIME,
+    ModelRuntime,
+    judge_name,
+    load_judge,
+    worker_resources,
+)
 from pipelines.stages.part_records import (
     FILTERED_FOLDER,
     REJECTS_FOLDER,
@@ -89,6 +95,7 @@ def run(work: Work) -> list[PartReceipt]:
                 "judge": judge_name(work.input("annotators")),
             },
             on_done=lambda receipt: advance(receipt.counts.in_),
+            resources=worker_resources(work.engine.gpus(), {"filter.judge": config.judge}),
         )
     names = [_part_name(fragment) for fragment in corpus.fragments]
     rejected = _decide([measured.path(parquet_path(FILTERED_FOLDER, name)) for name in names], config)

@@ -27,6 +27,7 @@ from pipelines.stages.model_runtime import (
     judge_name,
     load_captioner,
     load_judge,
+    worker_resources,
 )
 from pipelines.stages.part_records import (
     CAPTIONED_FOLDER,
@@ -91,7 +92,7 @@ class RecaptionConfig(StageConfig):
 def run(work: Work) -> list[PartReceipt]:
     """One part out for each part of the filter."""
     filtered, annotators = work.input("filter"), work.input("annotators")
-    paths = filtered.files(f"{FILTERED_FOLDER}/")
+    paths, config = filtered.files(f"{FILTERED_FOLDER}/"), work.config
     assert filtered.receipt is not None
     _warn_of_unlearned_prompts(work, annotators)
     with work.progress.task(work.stage, filtered.receipt.counts.kept, "records") as advance:
@@ -100,12 +101,16 @@ def run(work: Work) -> list[PartReceipt]:
             [{"name": path.stem, "path": str(path)} for path in paths],
             setup={
                 "parts": work.parts,
-                "config": work.config,
+                "config": config,
                 "captioner": str(annotators.path / "captioner"),
                 "captioner_name": captioner_name(annotators),
                 "judge": judge_name(annotators),
             },
             on_done=lambda receipt: advance(receipt.counts.in_),
+            resources=worker_resources(
+                work.engine.gpus(),
+                {"recaption.captioner": config.captioner, "recaption.judge": config.judge},
+            ),
         )
     if not any(receipt.counts.kept for receipt in finished):
         raise StageFailed(
