@@ -59,7 +59,7 @@ class ConfigDraft(Generic[Model]):
         for depth, name in enumerate(loc[:-1]):
             inner = at.get(str(name))
             if not isinstance(inner, dict):
-                if inner is not None or _model_at(self.model, loc[: depth + 1]) is None:
+                if inner is not None or not _has_fields(self.model, loc[: depth + 1]):
                     self._check_name(loc[: depth + 1], source)
                     raise ConfigError(f"{source}: '{dotted(loc[: depth + 1])}' has no fields of its own")
                 inner = at[str(name)] = {}
@@ -189,14 +189,26 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def _model_at(model: type[BaseModel], loc: Loc) -> type[BaseModel] | None:
-    """The config class at a path of field names under `model`; None where there is no class of ours."""
+    """The config class at a path of field names; None where there is no class of ours."""
+    return _model_in(_annotation_at(model, loc))
+
+
+def _has_fields(model: type[BaseModel], loc: Loc) -> bool:
+    """Whether values can be set below this path: in a class of ours, or in a mapping by name."""
+    return _model_at(model, loc) is not None or typing.get_origin(_annotation_at(model, loc)) is dict
+
+
+def _annotation_at(model: type[BaseModel], loc: Loc) -> Any:
+    """The type of the value at a path of field names and of a mapping's keys; None where there is none."""
+    annotation: Any = model
     for name in loc:
-        field = model.model_fields.get(str(name))
-        inner = _model_in(field.annotation) if field else None
-        if inner is None:
-            return None
-        model = inner
-    return model
+        if typing.get_origin(annotation) is dict:
+            annotation = typing.get_args(annotation)[1]
+            continue
+        section = _model_in(annotation)
+        field = section.model_fields.get(str(name)) if section else None
+        annotation = field.annotation if field else None
+    return annotation
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:

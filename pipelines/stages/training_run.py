@@ -15,6 +15,7 @@ import torch
 from accelerate import PartialState
 
 from components.captioning.config import FIT, NONE
+from components.captioning.kinds import captions_of
 from components.conditioning.autoencoder import Autoencoder, from_pixels
 from components.conditioning.config import LEARNED
 from components.conditioning.text import TextEncoder
@@ -24,7 +25,7 @@ from components.generation.prompt_upsampler import PromptUpsampler
 from components.generation.prompt_upsampler_fit import fit_prompt_upsampler
 from components.randomness import seeded_weights
 from components.shards.index import INDEX_NAME, TRAIN
-from components.shards.loader import CAPTION_COLUMNS, ShardLoader
+from components.shards.loader import ShardLoader
 from components.shards.reader import read_split
 from components.training.checkpoints import Checkpoints
 from components.training.loop import Trained, train
@@ -83,7 +84,7 @@ def captions(shards: Sequence[Path]) -> Iterator[str]:
     left = VOCABULARY_CAPTIONS
     for index in shards:
         for sample in read_split(index, TRAIN):
-            for text in (sample.meta.get(column) for column in CAPTION_COLUMNS.values()):
+            for text in captions_of(sample.meta).values():
                 if text and left:
                     left -= 1
                     yield str(text)
@@ -98,7 +99,7 @@ def make_upsampler(work: Work, shards: Sequence[Path]) -> PromptUpsampler | None
     has both captions; StageFailed when the fit diverges.
     """
     config = work.config.upsampler
-    if config.model == NONE or (config.model == FIT and not work.config.blend.long):
+    if config.model == NONE or (config.model == FIT and not work.config.blend.share("long")):
         return None
     if config.model != FIT:
         return PromptUpsampler.load(config.model, revision=config.revision)
@@ -120,7 +121,7 @@ def _caption_pairs(shards: Sequence[Path]) -> Iterator[tuple[str, str]]:
     """The short and the long caption of every training record that has both, in shard order."""
     for index in shards:
         for sample in read_split(index, TRAIN):
-            short, long = (sample.meta.get(CAPTION_COLUMNS[kind]) for kind in ("short", "long"))
+            short, long = (captions_of(sample.meta)[kind] for kind in ("short", "long"))
             if short and long:
                 yield str(short), str(long)
 
