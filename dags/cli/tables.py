@@ -74,10 +74,13 @@ def print_models(versions: Sequence["ModelVersion"]) -> None:
     measures = ("prompt_following", "share_of_teacher", "frechet", "judge_score")
     table = _table("version", "aliases", "registered", *(f">{name.replace('_', ' ')}" for name in measures))
     for one in versions:
-        numbers = one.quality.numbers() if one.quality else {}
+        numbers = one.quality.numbers if one.quality else {}
         shown = (f"{numbers[name]:.3f}" if name in numbers else "–" for name in measures)
         table.add_row(one.version, ", ".join(one.aliases), _moment(one.created_at), *shown)
     _console().print(table)
+    for one in versions:
+        for note in one.notes:
+            _say(note)
 
 
 def print_history(moves: Sequence[Mapping[str, Any]]) -> None:
@@ -104,6 +107,7 @@ def _print_stages(plan: Sequence[Planned], ran: Collection[str]) -> None:
 
 def _print_metrics(plan: Sequence[Planned]) -> None:
     """Teacher and student at each number of steps, as evaluate measured them."""
+    from components.evaluation.metrics import METRICS
     from components.evaluation.results import read_metrics
 
     path = _output(plan, "evaluate", "metrics.json")
@@ -112,14 +116,16 @@ def _print_metrics(plan: Sequence[Planned]) -> None:
     found = read_metrics(path).evaluations
     categories = list(dict.fromkeys(name for one in found for name in one.prompt_following))
     table = _table("model", ">steps", *([">mean"] if categories else []), *(f">{c}" for c in categories))
-    for name in (">judge", ">Fréchet", ">ms/image"):
-        table.add_column(name[1:], justify="right")
+    for name in (*(metric.label for metric in METRICS), "ms/image"):
+        table.add_column(name, justify="right")
     for one in found:
         following = [f"{one.mean:.3f}" if one.mean is not None else "–"] if categories else []
         following += [
             f"{one.prompt_following[c]:.2f}" if c in one.prompt_following else "–" for c in categories
         ]
-        rest = (f"{one.judge_score:.3f}", f"{one.frechet:.3f}", f"{1000 * one.seconds_per_image:.1f}")
+        seconds = one.seconds_per_image
+        rest = [metric.show(one.metrics.get(metric.name)) for metric in METRICS]
+        rest.append("–" if seconds is None else f"{1000 * seconds:.1f}")
         table.add_row(one.model, str(one.steps), *following, *rest)
     console = _console()
     if categories:

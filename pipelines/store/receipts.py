@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -44,12 +44,16 @@ class Counts(BaseModel):
 
 
 class FileEntry(BaseModel):
-    """One file of an output: path relative to the output's folder, size, sha256."""
+    """One file of an output: path relative to the output's folder, size, sha256.
+
+    timing: it holds seconds, which no two runs share, so it is no part of the output's content digest.
+    """
 
     model_config = ConfigDict(frozen=True)
     path: str
     bytes: int
     sha256: str
+    timing: bool = False
 
 
 class PartReceipt(BaseModel):
@@ -91,9 +95,9 @@ def sha256_file(path: Path) -> str:
 
 
 def content_digest(files: Iterable[FileEntry]) -> str:
-    """The digest of an output's content: names and hashes, in name order."""
+    """The digest of an output's content: names and hashes, in name order; without the files of timings."""
     digest = hashlib.sha256()
-    for entry in sorted(files, key=lambda entry: entry.path):
+    for entry in sorted((entry for entry in files if not entry.timing), key=lambda entry: entry.path):
         digest.update(f"{entry.path}\0{entry.sha256}\n".encode())
     return digest.hexdigest()
 
@@ -155,14 +159,18 @@ class Parts:
         counts: Counts | None = None,
         reasons: Mapping[str, int] | None = None,
         info: Mapping[str, Any] | None = None,
+        timings: Collection[str] = (),
     ) -> PartReceipt:
-        """Commit the part's files (relative path -> writer), then its receipt `parts/<name>.json`."""
+        """Commit the part's files (relative path -> writer), then its receipt `parts/<name>.json`.
+
+        timings: those of the files that are no part of the output's content digest.
+        """
         entries = []
         for relative, write in files.items():
             size, sha256 = commit_file(
                 self.path(relative), write, run_id=self.run_id, point=f"{self.stage}.part"
             )
-            entries.append(FileEntry(path=relative, bytes=size, sha256=sha256))
+            entries.append(FileEntry(path=relative, bytes=size, sha256=sha256, timing=relative in timings))
         receipt = PartReceipt(
             name=name,
             files=tuple(entries),
