@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from components.malloc import keep_freed_memory
 from pipelines.errors import ConfigError, StageFailed, StraightshotError, raise_serialized, serialize_error
+from pipelines.execution.resources import Resources, never_fits, workers_that_fit
 from pipelines.store.receipts import PartReceipt
 
 OBJECT_STORE_BYTES = 256 * 2**20  # fragments travel by name, so the store holds receipts only
@@ -20,7 +21,6 @@ NO_PROGRESS_SECONDS = 600  # a pool that stands still for so long is an error, n
 WORKER_RESTARTS = 3  # a worker killed more often than this fails the stage
 RAISED = (StraightshotError, ValueError, OSError)  # what a worker says to the user; the rest is our bug
 CONNECT_SECONDS = 5.0
-WORKER_CPUS = 0.5  # below one, so that the reading tasks always find a CPU (ray#44687)
 
 
 class Worker(Protocol):
@@ -44,11 +44,14 @@ class Engine:
         *,
         setup: Mapping[str, Any],
         on_done: Callable[[PartReceipt], None],
+        resources: Resources | None = None,
     ) -> list[PartReceipt]:
         """Run every JSON-able task through a pool of `worker(**setup)`; returns receipts in task order.
 
-        The order of arrival shows only in `on_done`. Raises StageFailed (ConfigError if that is what the
-        worker raised) with the worker's own words, or when its process died more often than WORKER_RESTARTS.
+        resources: what each worker asks for, half a CPU by default; the pool has as many workers as the
+        cluster takes of them, and no more than `workers` and than there are tasks. The order of arrival shows
+        only in `on_done`. Raises ConfigError where a worker can never fit; StageFailed, or ConfigError, with
+        the message of what a worker raised; StageFailed when one died more often than WORKER_RESTARTS.
         """
         encoded = [json.dumps({"index": i, "task": task}) for i, task in enumerate(tasks)]
         if not encoded:
@@ -56,8 +59,10 @@ class Engine:
         self.start()
         import ray
         from ray.data import ActorPoolStrategy
+        from ray.data.exceptions import ExecutionTimeoutError
 
-        pool = min(self._workers or self._default_workers(), len(encoded))
+        resources = resources or Resources()
+        pool = min(self._pool_size(resources), len(encoded))
         rows = ray.data.from_items([{"task": task} for task in encoded], override_num_blocks=len(encoded))
         with warnings.catch_warnings():
             # Ray 2.60 warns of this argument, and names no other way to bound a pool's restarts.
@@ -67,7 +72,10 @@ class Engine:
                 fn_constructor_kwargs={"worker": worker, "setup": dict(setup)},
                 batch_size=1,
                 compute=ActorPoolStrategy(size=pool),
-                num_cpus=WORKER_CPUS,
+                num_cpus=resources.cpus,
+                num_gpus=resources.gpus or None,
+                memory=resources.memory_bytes or None,
+                resources=dict(resources.custom) or None,
                 ray_remote_args_fn=_restarts,
             )
         receipts: dict[int, PartReceipt] = {}
@@ -79,6 +87,12 @@ class Engine:
                 on_done(receipts[done["index"]])
         except ray.exceptions.RayError as error:
             raise StageFailed(last_line(error)) from error
+        except ExecutionTimeoutError as error:
+            asked = ", ".join(f"{amount:g} {kind}" for kind, amount in resources.by_kind().items())
+            raise StageFailed(
+                f"no task ended for {NO_PROGRESS_SECONDS} s; if the cluster never has {asked} free for a"
+                f" worker, lower {resources.setting}"
+            ) from error
         return [receipts[i] for i in range(len(encoded))]
 
     def fitting(self, processes: int) -> int:
@@ -170,10 +184,26 @@ class Engine:
         logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # its log file has them
         self._started = True
 
-    def _default_workers(self) -> int:
-        import ray
+    def _pool_size(self, resources: Resources) -> int:
+        """How many workers to start: what fits, at most `workers`, by default one for each CPU.
 
-        return max(1, int(ray.cluster_resources().get("CPU", 1)))
+        Raises ConfigError, naming the setting, where this machine can never take one; a cluster may grow.
+        """
+        nodes = _nodes()
+        most = self._workers or max(1, int(sum(node.get("CPU", 0.0) for node in nodes)))
+        fitting = workers_that_fit(nodes, resources)
+        if not fitting and self._embedded:
+            raise ConfigError(
+                f"{resources.setting}: {never_fits(nodes, resources)}; lower it, or use --ray HOST:PORT"
+            )
+        return max(1, min(most, fitting))
+
+
+def _nodes() -> list[dict[str, float]]:
+    """The resources of each living node, under Ray's names."""
+    import ray
+
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
 @contextmanager

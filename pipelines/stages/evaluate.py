@@ -20,6 +20,7 @@ from pydantic import Field
 from components.evaluation.results import METRICS_FILE, SECONDS, TIMINGS_FILE, Evaluation, Metrics
 from pipelines.registry.mlflow_store import Tracker
 from pipelines.stage import Stage, StageConfig, Work
+from pipelines.stages.model_runtime import JUDGE_RUNTIME, Device, ModelRuntime
 from pipelines.store.receipts import Counts, PartReceipt
 
 if TYPE_CHECKING:
@@ -62,6 +63,8 @@ class EvaluateConfig(StageConfig):
     guidance: float | None = Field(None, gt=0, description="the teacher's scale; null: the model's own")
     upsample: bool = Field(True, description="upsample the prompts first, as `generate` does")
     batch_size: int = Field(64, ge=1, description="images generated at once")
+    device: Device = Field("auto", description="of the models; 'auto' takes a GPU where there is one")
+    judge: ModelRuntime = JUDGE_RUNTIME
     shown: int = Field(12, ge=1, description="prompts whose images are kept, for the grid and the report")
 
 

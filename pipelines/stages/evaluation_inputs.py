@@ -31,7 +31,7 @@ from components.shards.writer import Sample
 from components.toyworld.scorer import score_true_renders
 from pipelines.errors import StageFailed
 from pipelines.stage import Input, Work
-from pipelines.stages.filter import judge_of
+from pipelines.stages.model_runtime import ModelRuntime, judge_name, load_judge
 from pipelines.store.receipts import canonical_json
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 STAGES_OF = {"teacher": "train", "student": "distill"}  # model -> the stage that made it
 MODEL = "model"  # the folder of it in that stage's output
 SCORER_VERSION = 1  # of how images are scored; numbers of two versions do not compare
+JUDGE_SETTING = "evaluate.judge"  # in the config
 WARM_UP = 4  # images generated before the clock starts: first calls allocate
 
 
@@ -111,7 +112,9 @@ class EvaluationInputs:
         )
         shards = [shard.digest for shard in self.work.inputs["shard"]]
         judge = _judge_digest(self.work.input("annotators"))
-        reference = _digest(prompts, judge, shards, self.config.reference_images)
+        dtype = self.config.judge.resolve(JUDGE_SETTING).dtype
+        precision = [] if dtype == "float32" else [dtype]  # as it was before there was a choice
+        reference = _digest(prompts, judge, shards, self.config.reference_images, *precision)
         return {"prompts_digest": prompts, "reference_digest": reference}
 
     @cached_property
@@ -129,7 +132,8 @@ class EvaluationInputs:
 
     @cached_property
     def judge(self) -> Judge:
-        return Judge.load(judge_of(self.work.input("annotators")))
+        name = judge_name(self.work.input("annotators"))
+        return load_judge(name, self.config.judge, JUDGE_SETTING)
 
     @cached_property
     def side(self) -> int:
@@ -144,7 +148,9 @@ class EvaluationInputs:
     def _generator(self, model: str) -> Generator:
         """The model that train or distill saved."""
         if model not in self._loaded:
-            self._loaded[model] = Generator.load(self.work.input(STAGES_OF[model]).path / MODEL)
+            device = ModelRuntime(device=self.config.device).resolve("evaluate").device
+            folder = self.work.input(STAGES_OF[model]).path / MODEL
+            self._loaded[model] = Generator.load(folder, device)
         return self._loaded[model]
 
 

@@ -26,7 +26,8 @@ from components.filtering.duplicates import DuplicateRules
 from components.filtering.examine import Kept, Rejected, examine
 from components.filtering.selection import Measured, select
 from pipelines.errors import StageFailed
-from pipelines.stage import SCRATCH, Input, Stage, StageConfig, Work
+from pipelines.stage import SCRATCH, Stage, StageConfig, Work
+from pipelines.stages.model_runtime import JUDGE_RUNTIME, ModelRuntime, judge_name, load_judge
 from pipelines.store.receipts import Counts, PartReceipt, Parts
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ class FilterConfig(StageConfig):
         le=1,
         description="share of the records, best scores first, that goes on (DataComp: 0.3)",
     )
+    judge: ModelRuntime = JUDGE_RUNTIME
     rows_per_fragment: int = Field(default=512, ge=1, description="records measured and written together")
 
 
@@ -72,7 +74,7 @@ def run(work: Work) -> list[PartReceipt]:
                 "parts": measured,
                 "config": config,
                 "snapshot": work.snapshot,
-                "judge": judge_of(work.input("annotators")),
+                "judge": judge_name(work.input("annotators")),
             },
             on_done=lambda receipt: advance(receipt.counts.in_),
         )
@@ -91,22 +93,15 @@ def key_of(record: RawRecord, snapshot: str) -> str:
     return record_key(record.image or b"", f"{snapshot}:{record.url or ''}")
 
 
-def judge_of(annotators: Input) -> str:
-    """The judge that the annotators stage fitted or pinned, as open_clip names it."""
-    return f"local-dir:{annotators.path / 'judge'}"
-
-
 class MeasureWorker:
     """Measures one fragment: the survivors with their measures, the others with their reasons."""
 
     def __init__(self, parts: Parts, config: FilterConfig, snapshot: str, judge: str) -> None:
         import torch
 
-        from components.judge.judge import Judge
-
         torch.set_num_threads(1)  # a score's last bits depend on it; workers share the cores anyway
         self.parts, self.config, self.snapshot = parts, config, snapshot
-        self.judge = Judge.load(judge)
+        self.judge = load_judge(judge, config.judge, "filter.judge")
 
     def __call__(self, task: Any) -> PartReceipt:
         from components.corpus.readers import read_fragment

@@ -7,7 +7,6 @@ HOME/promotions.jsonl. The same moves by hand are `promote` and `rollback` here.
 
 import getpass
 import json
-import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -34,12 +33,12 @@ from pipelines.registry.model_registry import (
 from pipelines.registry.packaging import MODEL_FILES
 from pipelines.stage import Input, Stage, Work
 from pipelines.store.faults import fault_point
+from pipelines.store.local import LocalStore
 from pipelines.store.receipts import (
     Counts,
     FileEntry,
     PartReceipt,
     canonical_json,
-    commit_file,
     content_digest,
 )
 
@@ -237,15 +236,14 @@ def _log(
     if lines and {key: lines[-1][key] for key in entry} == entry:
         return  # a run was killed after this line, or a refused one ran again
     line = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "by": _user(), **entry}
-    before_it = (home / HISTORY).read_bytes() if lines else b""
-    if before_it and not before_it.endswith(b"\n"):
-        before_it += b"\n"
-    text = before_it + json.dumps(line, ensure_ascii=False).encode() + b"\n"
-    commit_file(
-        home / HISTORY,
-        lambda path: path.write_bytes(text),
-        run_id=uuid.uuid4().hex[:8],
-        point="promote.history",
+    written = (home / HISTORY).read_bytes() if lines else b""
+    if written and not written.endswith(b"\n"):  # the last line is torn
+        written += b"\n"
+    content = written + json.dumps(line, ensure_ascii=False).encode() + b"\n"
+    LocalStore(home).write(
+        HISTORY,
+        lambda path: path.write_bytes(content),
+        before_commit=lambda: fault_point("promote.history.before_rename"),
     )
 
 

@@ -24,6 +24,13 @@ from components.corpus.schemas import CAPTIONED, FILTERED, REJECTS, Reason, chec
 from pipelines.errors import StageFailed
 from pipelines.stage import Input, Stage, StageConfig, Work
 from pipelines.stages.annotators import FITTED_PROMPTS
+from pipelines.stages.model_runtime import (
+    CAPTIONER_RUNTIME,
+    JUDGE_RUNTIME,
+    ModelRuntime,
+    load_captioner,
+    load_judge,
+)
 from pipelines.store.receipts import Counts, PartReceipt, Parts
 
 CAPTIONED_FOLDER, REJECTS_FOLDER, FILTERED_FOLDER = "captioned", "rejects", "filtered"
@@ -36,11 +43,10 @@ class RecaptionConfig(StageConfig):
 
     short_prompt: str = Field(SHORT_PROMPT, min_length=1, description="instruction for the short caption")
     long_prompt: str = Field(LONG_PROMPT, min_length=1, description="instruction for the long caption")
-    short_tokens: int = Field(
-        SHORT.max_new_tokens, ge=1, description="where a short caption is cut, in tokens"
-    )
-    long_tokens: int = Field(LONG.max_new_tokens, ge=1, description="where a long caption is cut, in tokens")
-    batch_size: int = Field(128, ge=1, description="images captioned together")
+    short_tokens: int = Field(SHORT.max_tokens, ge=1, description="where a short caption is cut, in tokens")
+    long_tokens: int = Field(LONG.max_tokens, ge=1, description="where a long caption is cut, in tokens")
+    captioner: ModelRuntime = CAPTIONER_RUNTIME
+    judge: ModelRuntime = JUDGE_RUNTIME
     caption_threshold: float | None = Field(
         None, ge=-1, le=1, description="least cosine of image and each caption; it depends on the judge"
     )
@@ -105,17 +111,11 @@ class CaptionWorker:
     def __init__(self, parts: Parts, config: RecaptionConfig, annotators: str, captioner: str) -> None:
         import torch
 
-        from components.captioning.captioner import Captioner
-        from components.judge.judge import Judge
-
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        if device == "cpu":
-            torch.set_num_threads(1)  # a score's last bits depend on it; workers share the cores anyway
+        torch.set_num_threads(1)  # a score's last bits depend on it; workers share the cores anyway
         self.parts, self.config, self.name = parts, config, captioner
-        precision = "bfloat16" if device == "cuda" else "float32"
         folder = Path(annotators)
-        self.captioner = Captioner.load(str(folder / "captioner"), device=device, precision=precision)
-        self.judge = Judge.load(f"local-dir:{folder / 'judge'}", device=device)
+        self.captioner = load_captioner(str(folder / "captioner"), config.captioner, "recaption.captioner")
+        self.judge = load_judge(f"local-dir:{folder / 'judge'}", config.judge, "recaption.judge")
 
     def __call__(self, task: Any) -> PartReceipt:
         name: str = task["name"]
@@ -125,7 +125,9 @@ class CaptionWorker:
         check_schema(file.schema_arrow, FILTERED, task["path"])
         captioned: list[dict[str, Any]] = []
         refused: list[dict[str, Any]] = []
-        for batch in file.iter_batches(self.config.batch_size):  # so few pictures are decoded at once
+        for batch in file.iter_batches(
+            self.config.captioner.batch_size
+        ):  # so few pictures are decoded at once
             self._caption(batch.to_pylist(), captioned, refused)
         return _write(self.parts, name, captioned, refused)
 
@@ -145,12 +147,7 @@ class CaptionWorker:
         said: dict[str, list[str]] = {}
         scores: dict[str, Any] = {}
         for style in self.config.styles:
-            answers = self.captioner.caption(
-                pictures,
-                style.prompt,
-                max_new_tokens=style.max_new_tokens,
-                batch_size=self.config.batch_size,
-            )
+            answers = self.captioner.caption(pictures, style)
             said[style.name] = [clean_caption(answer) for answer in answers]
             scores[style.name] = self.judge.score(prepared, said[style.name]).tolist()
         extra = {"captioner": self.name, "prompt_hash": prompt_hash(self.config.styles)}

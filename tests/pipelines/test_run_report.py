@@ -41,7 +41,7 @@ CLIP = {
 class InThisProcess(Engine):
     """The engine's contract without Ray."""
 
-    def map_parts(self, worker, tasks, *, setup, on_done):
+    def map_parts(self, worker, tasks, *, setup, on_done, resources=None):
         work = worker(**setup)
         receipts = [work(json.loads(json.dumps(task))) for task in tasks]
         for receipt in receipts:

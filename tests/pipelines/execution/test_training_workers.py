@@ -88,7 +88,9 @@ def drive(folder: str, tracking: str) -> None:
 def folder(tmp_path_factory) -> Path:
     """What `drive` left behind when all its processes died after the second run's first checkpoint."""
     folder = tmp_path_factory.mktemp("together")
-    script = "import sys; from tests.pipelines import test_data_parallel as t; t.drive(*sys.argv[1:])"
+    script = (
+        "import sys; from tests.pipelines.execution import test_training_workers as t; t.drive(*sys.argv[1:])"
+    )
     command = [sys.executable, "-c", script, str(folder), f"sqlite:///{folder}/mlflow.db"]
     told = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     driver = subprocess.Popen(command, cwd=Path(__file__).parents[3], **told)

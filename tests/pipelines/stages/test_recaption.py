@@ -28,12 +28,13 @@ from pipelines.execution.progress import Progress
 from pipelines.stage import Input, Stage, StageConfig, Work, fingerprint, run_stage
 from pipelines.stages.annotators import STAGE as ANNOTATORS
 from pipelines.stages.annotators import AnnotatorsConfig
+from pipelines.stages.model_runtime import ModelRuntime
 from pipelines.stages.recaption import STAGE, RecaptionConfig
 from pipelines.store.receipts import Counts, PartReceipt, Receipt
 from tests.pipelines.one_by_one import OneByOne
 
 COLOURS = {"red": (230, 20, 30), "blue": (30, 60, 235), "green": (20, 165, 45), "white": (250, 250, 250)}
-CONFIG = RecaptionConfig(short_tokens=8, long_tokens=16, batch_size=8)
+CONFIG = RecaptionConfig(short_tokens=8, long_tokens=16, captioner=ModelRuntime(batch_size=8))
 ROWS, PARTS = 36, 3
 
 

@@ -161,7 +161,7 @@ def test_a_stage_killed_anywhere_is_finished_by_the_same_command(tmp_path, point
     recaption = captioned(tmp_path / "in")
     whole = run(tmp_path / "whole", recaption)
     script = (
-        "import sys; from pathlib import Path; from tests.pipelines.test_shard import captioned, run\n"
+        "import sys; from pathlib import Path; from tests.pipelines.stages.test_shard import captioned, run\n"
         "run(Path(sys.argv[1]), captioned(Path(sys.argv[2])))"
     )
     home = tmp_path / "killed"

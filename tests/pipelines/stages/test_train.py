@@ -171,7 +171,7 @@ def killed(tmp_path_factory, whole, tracking) -> dict[str, Path]:
     _, given, *_ = whole
     homes = {fault: tmp_path_factory.mktemp("killed") for fault in FAULTS}
     script = (
-        "import sys; from tests.pipelines import test_train\n"
+        "import sys; from tests.pipelines.stages import test_train\n"
         "test_train.die(*sys.argv[1:4], dict(zip(sys.argv[4::2], sys.argv[5::2])))"
     )
     pairs = [str(word) for pair in homes.items() for word in pair]
