@@ -85,7 +85,7 @@ def test_metrics_json_has_the_form_of_the_design(straightshot, micro_home):
     document = json.loads(
         (Path(rows(straightshot, micro_home)["evaluate"]["path"]) / "metrics.json").read_text()
     )
-    assert document.keys() == {"teacher", "student", "scorer"}
+    assert document.keys() == {"protocol", "teacher", "student", "scorer"}
     assert "1" in document["student"] and len(document["teacher"]) >= 1
     assert document["scorer"].keys() == CATEGORIES
     for model in ("teacher", "student"):
@@ -95,7 +95,6 @@ def test_metrics_json_has_the_form_of_the_design(straightshot, micro_home):
                 "prompt_following",
                 "frechet",
                 "judge_score",
-                "seconds_per_image",
                 "images",
             }
             assert entry["prompt_following"].keys() == CATEGORIES | {"mean"}
