@@ -242,11 +242,11 @@ def _swapped(out: Path, stage: str, owner: Owner, progress: Progress) -> Receipt
     if (receipt := load_receipt(forced)) is None:
         return None
 
-    def say(readers: Sequence[Owner]) -> None:
+    def name_readers(readers: Sequence[Owner]) -> None:
         names = ", ".join(f"{reader.work} ({reader})" for reader in readers)
         progress.say(f"{stage}: made again; waits for {names} to finish reading the old output")
 
-    with exclusive(LocalStore(out.parent), out.name, owner, say):
+    with exclusive(LocalStore(out.parent), out.name, owner, name_readers):
         swap(out, stage)
     forget_verified(forced)
     remember_verified(out, receipt)
