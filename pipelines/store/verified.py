@@ -17,7 +17,7 @@ from pipelines.store.local import LocalStore
 from pipelines.store.store import Stored
 
 KEY = "cache/verified.json"
-ATTEMPTS = 5  # at writing the file while other processes write it
+ATTEMPTS = 20  # at writing the file while other processes write it
 
 
 @dataclass(frozen=True)
