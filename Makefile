@@ -7,21 +7,26 @@ BIN := $(VENV)/bin
 LOCK := infra/requirements/lock.txt
 READY := $(VENV)/ready
 UV_VERSION := 0.13.8
+TEST_WORKERS ?= 2
+PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lock clean
+.PHONY: help setup demo test test-faults check lock clean
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY)  ## make .venv from the lock; does nothing when it stands
 
 demo: $(READY)  ## set up, then run the demo DAG into ./runs (about 12 minutes on two cores)
 	@$(BIN)/straightshot run --preset demo
 
-test: $(READY)  ## set up, then run every test
-	@OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest
+test: $(READY)  ## set up, then run every test but the long series of kills
+	@$(PYTEST) -m "not faults"
+
+test-faults: $(READY)  ## set up, then kill every stage at each of its fault points, and at random moments
+	@$(PYTEST) -m faults
 
 check: $(READY)  ## lint, format, types and import contracts
 	@$(BIN)/ruff check .

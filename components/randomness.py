@@ -1,6 +1,8 @@
 """Seeds: all randomness in Straightshot is a function of (seed, purpose, counter)."""
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 def derive_seed(seed: int, *words: str | int) -> int:
@@ -10,3 +12,16 @@ def derive_seed(seed: int, *words: str | int) -> int:
     """
     text = "\x1f".join([str(seed), *(str(word) for word in words)])
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+@contextmanager
+def seeded_weights(seed: int, purpose: str) -> Iterator[None]:
+    """Within it, weights that torch initialises on the CPU are a function of (seed, purpose) alone.
+
+    purpose: e.g. "weights" or "judge weights". Afterwards torch's own CPU generator is as it was before.
+    """
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(seed, purpose))
+        yield

@@ -7,7 +7,7 @@ here and only here, by the fingerprints of stage.py: an input counts by the dige
 upstream that ran again and made the same bytes stops the change there (early cut-off).
 """
 
-import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -19,10 +19,13 @@ from pipelines.errors import ConfigError
 from pipelines.execution.engine import Engine
 from pipelines.execution.progress import Progress
 from pipelines.graph import DATA_STAGES, EVERY_SNAPSHOT, SOURCES, STAGES, upstream
-from pipelines.stage import FAILED, Input, Stage, StageConfig, fingerprint, load_receipt, run_stage
-from pipelines.stages.corpus import find_source, make_toy_web
+from pipelines.sources import find_source, make_toy_web
+from pipelines.stage import Input, Stage, StageConfig, fingerprint, run_stage
 from pipelines.store.locks import lock_owner
-from pipelines.store.receipts import RECEIPT, Receipt
+from pipelines.store.outputs import FORCED, checked_receipt, load_receipt, read_failure
+from pipelines.store.receipts import RECEIPT, Receipt, ReceiptError
+
+STATED_SNAPSHOT = re.compile(rb'"snapshot"\s*:\s*"([^"]*)"')
 
 
 class State(StrEnum):
@@ -67,7 +70,10 @@ class Outcome:
 
 @dataclass
 class Pipeline:
-    """The stages under one config and HOME. Outputs found complete are verified once and remembered."""
+    """The stages under one config and HOME. Outputs found complete are remembered.
+
+    A receipt that does not count (torn, edited, of another version) is named by `progress` in one line, once.
+    """
 
     config: RunConfig
     home: Path
@@ -76,6 +82,7 @@ class Pipeline:
     tracking_uri: str | None = None
     stages: tuple[Stage, ...] = STAGES
     _known: dict[str, Input] = field(default_factory=dict, repr=False)
+    _reported: set[Path] = field(default_factory=set, repr=False)  # receipts that do not count
 
     def plan(self) -> list[Planned]:
         """Every stage's state, in order. Reads only; never makes anything."""
@@ -87,7 +94,7 @@ class Pipeline:
     def run_one(self, name: str, *, force: bool = False) -> Outcome:
         """Make one stage's output, or find it made. Raises ConfigError when an input is not there yet."""
         stage = self._stage(name)
-        inputs = {given: self._inputs_for(stage, given) for given in stage.inputs}
+        inputs = {source: self._inputs_for(stage, source) for source in stage.inputs}
         out = self._out(stage, inputs)
         finished = load_receipt(out, verify=False)
         receipt = run_stage(
@@ -103,7 +110,7 @@ class Pipeline:
         )
         self._known[name] = Input(name, str(out), receipt.digest, receipt)
         outcome = Outcome(name, receipt, out, ran=receipt != finished)
-        self.progress.say(_told(outcome))
+        self.progress.say(_summary(outcome))
         return outcome
 
     def prepare(self) -> None:
@@ -137,6 +144,7 @@ class Pipeline:
         except ConfigError as error:
             return self._undecided(stage, snapshot, last, str(error))
         out = self._out(stage, inputs)
+        self._readable_receipt(out)  # to name it if it does not count
         if (receipt := load_receipt(out)) is not None:
             self._known[stage.name] = Input(stage.name, str(out), receipt.digest, receipt)
         state, why = self._state_of(stage, out, last, inputs)
@@ -147,13 +155,13 @@ class Pipeline:
     ) -> tuple[State, str]:
         """How the output at `out` stands, and why; `last` is the newest one there is."""
         if (owner := lock_owner(out.with_name(f"{out.name}.lock"))) is not None:
-            return State.RUNNING, f"process {owner.pid} on {owner.host}"
+            return State.RUNNING, str(owner)
         if stage.name in self._known:
             return State.FRESH, ""
-        if (out / FAILED).exists():
-            return State.FAILED, _error_in(out / FAILED)
+        if (error := read_failure(out)) is not None:
+            return State.FAILED, error
         if (out / RECEIPT).exists():
-            return State.STALE, "its files are not as they were made"
+            return State.STALE, self._why_it_does_not_count(out)
         interrupted = "interrupted; what was finished is kept" if out.exists() else ""
         if last is None:
             return State.MISSING, interrupted or "never ran"
@@ -171,55 +179,55 @@ class Pipeline:
         self, stage: Stage, last: Receipt, inputs: Mapping[str, tuple[Input, ...]] | None = None
     ) -> list[str]:
         """What differs from the last output, as a person would say it."""
-        found = []
+        changes = []
         if last.version != stage.version:
-            found.append(f"version {last.version} -> {stage.version}")
-        changed = _different(last.config, self._config_of(stage).model_dump(mode="json"))
-        if changed:
-            found.append(f"config: {', '.join(changed)} changed")
-        for name, given in (inputs or {}).items():
-            if last.inputs.get(name) != [one.digest for one in given]:
-                found.append(f"input {name} changed")
-        return found
+            changes.append(f"version {last.version} -> {stage.version}")
+        fields = _different(last.config, self._config_of(stage).model_dump(mode="json"))
+        if fields:
+            changes.append(f"config: {', '.join(fields)} changed")
+        for name, items in (inputs or {}).items():
+            if last.inputs.get(name) != [item.digest for item in items]:
+                changes.append(f"input {name} changed")
+        return changes
 
-    def _inputs_for(self, stage: Stage, name: str, asker: str = "") -> tuple[Input, ...]:
+    def _inputs_for(self, stage: Stage, name: str, consumer: str = "") -> tuple[Input, ...]:
         """The finished outputs behind one input of a stage: one, or one per snapshot.
 
-        asker: the stage on whose behalf, for the error's advice; `stage` itself by default.
+        consumer: the stage that is to run, for the error's advice; `stage` itself by default.
         """
-        asker = asker or stage.name
+        consumer = consumer or stage.name
         if name in SOURCES:
             return (self._source(name),)
         if name in DATA_STAGES and stage.name not in DATA_STAGES:
-            return tuple(self._of_snapshot(asker, name, snapshot) for snapshot in self.config.snapshots)
-        return (self._finished(asker, name),)
+            return tuple(self._of_snapshot(consumer, name, snapshot) for snapshot in self.config.snapshots)
+        return (self._finished(consumer, name),)
 
     def _source(self, name: str) -> Input:
         if name not in self._known:
-            found = find_source(name, self.config, self.home)
-            if found is None:
+            source = find_source(name, self.config, self.home)
+            if source is None:
                 raise ConfigError("the toy web is not written yet")
-            self._known[name] = found
+            self._known[name] = source
         return self._known[name]
 
-    def _finished(self, asker: str, name: str) -> Input:
+    def _finished(self, consumer: str, name: str) -> Input:
         """The complete output of an upstream stage under this config."""
         if name not in self._known:
             stage = self._stage(name)
-            inputs = {given: self._inputs_for(stage, given, asker) for given in stage.inputs}
+            inputs = {source: self._inputs_for(stage, source, consumer) for source in stage.inputs}
             out = self._out(stage, inputs)
             receipt = load_receipt(out)
             if receipt is None:
                 raise ConfigError(
-                    f"{asker} needs {name}, which is not up to date; run it too: --select +{asker}"
+                    f"{consumer} needs {name}, which is not up to date; run it too: --select +{consumer}"
                 )
             self._known[name] = Input(name, str(out), receipt.digest, receipt)
         return self._known[name]
 
-    def _of_snapshot(self, asker: str, name: str, snapshot: str) -> Input:
+    def _of_snapshot(self, consumer: str, name: str, snapshot: str) -> Input:
         """A data stage's output of one snapshot: this run's, or the last one of another."""
         if snapshot == self.config.snapshot:
-            return self._finished(asker, name)
+            return self._finished(consumer, name)
         last = self._last_receipt(name, snapshot)
         out = self.home / name / last.fingerprint if last else None
         receipt = load_receipt(out) if out else None
@@ -231,15 +239,41 @@ class Pipeline:
         return Input(name, str(out), receipt.digest, receipt)
 
     def _last_receipt(self, name: str, snapshot: str) -> Receipt | None:
-        """The receipt of the newest output of a stage for a snapshot, whatever its config."""
+        """The receipt of the newest output of a stage for a snapshot, whatever its config.
+
+        Newest first, and no further than needed: a HOME may hold thousands.
+        """
         folder = self.home / name
         paths = sorted(folder.glob(f"*/{RECEIPT}"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
-        found = (Receipt.model_validate_json(path.read_text()) for path in paths)
-        return next((receipt for receipt in found if receipt.snapshot == snapshot), None)
+        for path in paths:
+            stated = STATED_SNAPSHOT.search(path.read_bytes())
+            if path.parent.name.endswith(FORCED) or (stated and stated[1] != snapshot.encode()):
+                continue  # seen before it is parsed, which takes ten times as long
+            if (receipt := self._readable_receipt(path.parent)) is not None and receipt.snapshot == snapshot:
+                return receipt
+        return None
+
+    def _readable_receipt(self, out: Path) -> Receipt | None:
+        """The receipt in a folder; one that does not count is named once, and is as if it were not there."""
+        try:
+            return checked_receipt(out)
+        except ReceiptError as error:
+            if out not in self._reported:
+                self._reported.add(out)
+                self.progress.say(f"{out / RECEIPT}: {error}; left out, and made again when it is needed")
+            return None
+
+    def _why_it_does_not_count(self, out: Path) -> str:
+        """Why the output at `out`, which has a receipt, is not complete."""
+        try:
+            checked_receipt(out)
+        except ReceiptError as error:
+            return f"its receipt does not count: {error}"
+        return "its files are not as they were made"
 
     def _out(self, stage: Stage, inputs: Mapping[str, tuple[Input, ...]]) -> Path:
-        mark = fingerprint(stage, self.snapshot_of(stage.name), self._config_of(stage), inputs)
-        return self.home / stage.name / mark
+        name = fingerprint(stage, self.snapshot_of(stage.name), self._config_of(stage), inputs)
+        return self.home / stage.name / name
 
     def _stage(self, name: str) -> Stage:
         return next(stage for stage in self.stages if stage.name == name)
@@ -249,7 +283,7 @@ class Pipeline:
         return config
 
 
-def _told(outcome: Outcome) -> str:
+def _summary(outcome: Outcome) -> str:
     """One line about a stage that is done."""
     receipt, counts = outcome.receipt, outcome.receipt.counts
     if not outcome.ran:
@@ -258,14 +292,6 @@ def _told(outcome: Outcome) -> str:
     words = ", ".join(f"{number:,} {word}" for number, word in ended if number)
     records = f"{counts.in_:,} records: {words}, " if counts.in_ else ""
     return f"{outcome.stage}: {records}{receipt.seconds:,.1f} s, {receipt.peak_rss_mb:,.0f} MB at most"
-
-
-def _error_in(failed: Path) -> str:
-    """What a failed stage raised, as one line."""
-    try:
-        return " ".join(str(json.loads(failed.read_text())["error"]).split())
-    except (OSError, ValueError, KeyError, TypeError):
-        return "it failed"
 
 
 def _different(old: Any, new: Any, prefix: str = "") -> list[str]:

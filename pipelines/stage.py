@@ -3,33 +3,43 @@
 A stage is a frozen config, an integer version and one function from inputs to an output folder.
 Everything else is here and the same for all: the fingerprint says what the output depends on, the output
 lives in HOME/<stage>/<fingerprint>/ and never changes once its receipt is there. Same fingerprint: nothing
-to do.
+to do. How files get to HOME is the store's affair (pipelines/store).
 """
 
 import hashlib
-import importlib.metadata
-import platform
-import shutil
-import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from functools import cache
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-import psutil
 from pydantic import BaseModel, ConfigDict
 
+from components.durable import remove, sweep, write_folder
+from pipelines.errors import StageBusy
 from pipelines.execution.engine import Engine
 from pipelines.execution.progress import Progress
 from pipelines.store.faults import fault_point
-from pipelines.store.locks import lock
+from pipelines.store.local import LocalStore
+from pipelines.store.locks import Lease, Owner, exclusive, hold, reading
+from pipelines.store.outputs import (
+    FAILED,
+    SCRATCH,
+    awaits_swap,
+    discard_damaged,
+    finish_swap,
+    forced_folder,
+    forget_verified,
+    load_receipt,
+    remember_verified,
+    swap,
+    write_failure,
+)
+from pipelines.store.provenance import library_versions, now, peak_memory
 from pipelines.store.receipts import (
-    PARTS,
     RECEIPT,
     Counts,
     FileEntry,
@@ -37,32 +47,22 @@ from pipelines.store.receipts import (
     Parts,
     Receipt,
     canonical_json,
-    commit_file,
     content_digest,
-    files_verify,
+    file_entry,
     sha256_file,
     total,
+    write_receipt,
 )
 
 FINGERPRINT_DIGITS = 16  # hex digits of the sha256: 64 bits tell outputs apart, and paths stay readable
-FAILED = "failed.json"
-SCRATCH = "scratch"
-LIBRARIES = (
-    "torch",
-    "ray",
-    "mlflow",
-    "dagster",
-    "webdataset",
-    "accelerate",
-    "transformers",
-    "open-clip-torch",
-)
 
 
 class StageConfig(BaseModel):
     """Base of every stage's config: frozen, unknown fields refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    # Fields that say how the work is done, and change nothing about the output (but for rounding).
+    NOT_IN_FINGERPRINT: ClassVar[frozenset[str]] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -126,10 +126,10 @@ class Work:
         return only
 
     def commit(self, relative: str, write: Callable[[Path], object]) -> FileEntry:
-        """Write one file of the output whole (see receipts.commit_file)."""
-        point = f"{self.stage}.part"
-        size, sha256 = commit_file(self.out / relative, write, run_id=self.run_id, point=point)
-        return FileEntry(path=relative, bytes=size, sha256=sha256)
+        """Write one file of the output, whole or not at all."""
+        before_rename = partial(fault_point, f"{self.stage}.part.before_rename")
+        store = LocalStore(self.out, self.run_id)
+        return file_entry(relative, store.write(relative, write, before_commit=before_rename))
 
     def adopt(self, folder: str, *, name: str | None = None, counts: Counts | None = None) -> PartReceipt:
         """A part made of the files that already lie, whole, under `folder` (a saved model)."""
@@ -140,17 +140,10 @@ class Work:
         )
         return PartReceipt(name=name or folder, files=entries, counts=counts or Counts())
 
-    @contextmanager
-    def folder(self, relative: str) -> Iterator[Path]:
-        """Write a whole folder (a saved model) beside its place, then rename it there."""
-        final = self.out / relative
-        temporary = final.with_name(f"{final.name}.tmp-{self.run_id}")
-        temporary.mkdir(parents=True)
-        yield temporary
-        fault_point(f"{self.stage}.folder.before_rename")
-        if final.exists():
-            shutil.rmtree(final)
-        temporary.replace(final)
+    def folder(self, relative: str) -> AbstractContextManager[Path]:
+        """Write a whole folder (a saved model): yields an empty one, which gets its name when it is left."""
+        before_rename = partial(fault_point, f"{self.stage}.folder.before_rename")
+        return write_folder(self.out / relative, suffix=self.run_id, before_rename=before_rename)
 
 
 @dataclass(frozen=True)
@@ -172,26 +165,10 @@ def fingerprint(
         "stage": stage.name,
         "version": stage.version,
         "snapshot": snapshot,
-        "config": config.model_dump(mode="json"),
-        "inputs": {name: [i.digest for i in given] for name, given in inputs.items()},
+        "config": config.model_dump(mode="json", exclude=set(config.NOT_IN_FINGERPRINT)),
+        "inputs": {name: [item.digest for item in items] for name, items in inputs.items()},
     }
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:FINGERPRINT_DIGITS]
-
-
-def load_receipt(out: Path, *, verify: bool = True) -> Receipt | None:
-    """The receipt of a complete output; None when there is none, or its files do not verify."""
-    path = out / RECEIPT
-    if not path.exists():
-        return None
-    try:
-        receipt = Receipt.model_validate_json(path.read_bytes())
-    except ValueError:  # torn by a power cut or written by another version: as if it were not there
-        return None
-    if receipt.fingerprint != out.name:
-        return None
-    if verify and not files_verify(out, receipt.files):
-        return None
-    return receipt
 
 
 def run_stage(
@@ -208,47 +185,91 @@ def run_stage(
 ) -> Receipt:
     """Make the stage's output, or find it made. Resume is calling this again.
 
-    Raises StageBusy if another run owns the output; whatever the stage raises leaves `failed.json`.
+    force: make it again beside the one that is there, which it replaces when it is whole; a forced run that
+    was killed goes on where it was. Raises StageBusy if another run owns the output; whatever the stage
+    raises leaves `failed.json`.
     """
-    mark = fingerprint(stage, snapshot, config, inputs)
-    out, run_id = home / stage.name / mark, uuid.uuid4().hex[:8]
-    with lock(home / stage.name / f"{mark}.lock", run_id, f"{stage.name} {mark}"):
-        if force and out.exists():
-            shutil.rmtree(out)
-        elif (receipt := load_receipt(out)) is not None:
-            shutil.rmtree(out / SCRATCH, ignore_errors=True)
+    name, run_id = fingerprint(stage, snapshot, config, inputs), uuid.uuid4().hex[:8]
+    out = home / stage.name / name
+    owner = Owner.me(run_id, f"{stage.name} {name}")
+    with hold(LocalStore(home / stage.name), f"{name}.lock", owner) as lease, _reading(inputs, home, owner):
+        finish_swap(out)
+        receipt = _swapped(out, stage.name, owner, progress) if awaits_swap(out) else None
+        if receipt is None and not force:
+            receipt = load_receipt(out)
+        if receipt is not None:
+            remove(out / SCRATCH)
             return receipt
-        out.mkdir(parents=True, exist_ok=True)
-        _discard_damaged(out)
-        (out / FAILED).unlink(missing_ok=True)
-        _sweep(out)
         work = Work(
             stage=stage.name,
             snapshot=snapshot,
             config=config,
             inputs=inputs,
-            out=out,
+            out=forced_folder(out) if force else out,
             home=home,
-            fingerprint=mark,
+            fingerprint=name,
             run_id=run_id,
             engine=engine,
             progress=progress,
             tracking_uri=tracking_uri,
         )
-        return _make(stage, work)
+        receipt = _make(stage, work, lease)
+        if force:
+            receipt = _swapped(out, stage.name, owner, progress)
+            assert receipt is not None, f"{work.out} does not verify although it was just made"
+        return receipt
 
 
-def _make(stage: Stage, work: Work) -> Receipt:
+@contextmanager
+def _reading(inputs: Mapping[str, tuple[Input, ...]], home: Path, owner: Owner) -> Iterator[None]:
+    """Be a reader of every input that is an output under HOME, so that none is replaced meanwhile.
+
+    Raises StageBusy when one was replaced by another content since the run was planned.
+    """
+    items = {item.path: item for several in inputs.values() for item in several if item.receipt is not None}
+    with ExitStack() as stack:
+        for path, item in items.items():
+            if not path.is_relative_to(home):
+                continue
+            stack.enter_context(reading(LocalStore(path.parent), path.name, owner))
+            receipt = load_receipt(path, verify=False)
+            if receipt is None or receipt.digest != item.digest:
+                raise StageBusy(f"{owner.work}: its input {path} was replaced by another run; run again")
+        yield
+
+
+def _swapped(out: Path, stage: str, owner: Owner, progress: Progress) -> Receipt | None:
+    """Put the forced output in its place once nobody reads the old one; None if it is not whole."""
+    forced = forced_folder(out)
+    if (receipt := load_receipt(forced)) is None:
+        return None
+
+    def say(readers: Sequence[Owner]) -> None:
+        names = ", ".join(f"{reader.work} ({reader})" for reader in readers)
+        progress.say(f"{stage}: made again; waits for {names} to finish reading the old output")
+
+    with exclusive(LocalStore(out.parent), out.name, owner, say):
+        swap(out, stage)
+    forget_verified(forced)
+    remember_verified(out, receipt)
+    return receipt
+
+
+def _make(stage: Stage, work: Work, lease: Lease) -> Receipt:
     """Run the stage's function and write the receipt, or `failed.json` if it raised."""
     started = time.perf_counter()
+    work.out.mkdir(parents=True, exist_ok=True)
+    discard_damaged(work.out)
+    remove(work.out / FAILED)
+    sweep(work.out)  # the lock is ours, so nobody is writing what is half-written there
     try:
-        with _peak_memory() as peak:
+        with peak_memory() as peak:
             parts = list(stage.run(work))
     except Exception as error:  # raised again; an interrupt is no failure
-        text = canonical_json({"error": f"{type(error).__name__}: {error}", "at": _now()})
-        with suppress(OSError):  # no space, perhaps: the stage's own error is the one to show
-            (work.out / FAILED).write_text(text)
+        write_failure(work.out, error, now())
         raise
+    if not lease.held():
+        raise StageBusy(f"{lease.owner.work} was taken over by another run while this one slept; run again")
     counts, reasons, files = total(parts)
     counts.check(stage.name)
     receipt = Receipt(
@@ -257,10 +278,10 @@ def _make(stage: Stage, work: Work) -> Receipt:
         snapshot=work.snapshot,
         fingerprint=work.fingerprint,
         config=work.config.model_dump(mode="json"),
-        inputs={name: [i.digest for i in given] for name, given in work.inputs.items()},
+        inputs={name: [item.digest for item in items] for name, items in work.inputs.items()},
         input_fingerprints={
-            name: [i.receipt.fingerprint if i.receipt else i.digest for i in given]
-            for name, given in work.inputs.items()
+            name: [item.receipt.fingerprint if item.receipt else item.digest for item in items]
+            for name, items in work.inputs.items()
         },
         libraries=library_versions(),
         counts=counts,
@@ -270,81 +291,11 @@ def _make(stage: Stage, work: Work) -> Receipt:
         digest=content_digest(files),
         seconds=round(time.perf_counter() - started, 3),
         peak_rss_mb=round(peak[0] / 2**20, 1),
-        finished_at=_now(),
+        finished_at=now(),
     )
-    text = receipt.model_dump_json(by_alias=True, indent=1)
-    commit_file(
-        work.out / RECEIPT,
-        lambda path: path.write_text(text),
-        run_id=work.run_id,
-        point=f"{stage.name}.receipt",
-    )
-    shutil.rmtree(work.scratch, ignore_errors=True)
+    before_commit = partial(fault_point, f"{stage.name}.receipt.before_rename")
+    store = LocalStore(work.out, work.run_id)
+    receipt = write_receipt(store, RECEIPT, receipt, before_commit=before_commit)
+    remember_verified(work.out, receipt)
+    remove(work.scratch)
     return receipt
-
-
-def _discard_damaged(out: Path) -> None:
-    """Remove a receipt whose files do not verify, and what of them no part receipt guards: a saved model is
-    taken for whole where its folder stands, so a damaged one goes with all its files.
-    """
-    try:
-        receipt = Receipt.model_validate_json((out / RECEIPT).read_bytes())
-    except (FileNotFoundError, ValueError):
-        (out / RECEIPT).unlink(missing_ok=True)
-        return
-    guarded: set[str] = set()
-    for path in (out / PARTS).glob("*.json"):
-        with suppress(ValueError):
-            part = PartReceipt.model_validate_json(path.read_bytes())
-            guarded.update(entry.path for entry in part.files)
-    for entry in receipt.files:
-        if entry.path not in guarded and not files_verify(out, [entry]):
-            top = out / Path(entry.path).parts[0]
-            shutil.rmtree(top) if top.is_dir() else top.unlink(missing_ok=True)
-    (out / RECEIPT).unlink(missing_ok=True)
-
-
-def _sweep(out: Path) -> None:
-    """Remove what killed runs left half-written; the lock is ours, so nobody is writing it."""
-    for stale in sorted(out.rglob("*.tmp-*"), reverse=True):
-        shutil.rmtree(stale) if stale.is_dir() else stale.unlink(missing_ok=True)
-
-
-@contextmanager
-def _peak_memory(interval: float = 0.5) -> Iterator[list[int]]:
-    """Sample the resident bytes of this process and its children; the largest single one is kept."""
-    peak, done, me = [0], threading.Event(), psutil.Process()
-
-    def sample() -> None:
-        while True:
-            for process in [me, *me.children(recursive=True)]:
-                try:
-                    peak[0] = max(peak[0], process.memory_info().rss)
-                except psutil.Error:
-                    continue  # it ended between the listing and the look
-            if done.wait(interval):
-                return
-
-    thread = threading.Thread(target=sample, name="peak-memory", daemon=True)
-    thread.start()
-    try:
-        yield peak
-    finally:
-        done.set()
-        thread.join()
-
-
-@cache
-def library_versions() -> dict[str, str]:
-    """Versions of what the outputs depend on; a library that is not installed is left out."""
-    versions = {"python": platform.python_version()}
-    for name in LIBRARIES:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="microseconds")  # two runs of a tiny stage differ

@@ -1,11 +1,13 @@
 """Fixtures shared by every test: the real corpora beside the checkout, when they are there."""
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -19,25 +21,35 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session")
-def micro_run(tmp_path_factory: pytest.TempPathFactory) -> "subprocess.CompletedProcess[str]":
-    """`straightshot run --preset micro` in a HOME of its own, once for all tests; they leave it as it is."""
-    home = tmp_path_factory.mktemp("micro") / "home"
-    command = [
-        sys.executable,
-        "-m",
-        "dags.cli.app",
-        "run",
-        "--preset",
-        "micro",
-        "--home",
-        str(home),
-        "--debug",
-    ]
-    done = subprocess.run(
-        command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False
-    )
+def micro_run(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> "subprocess.CompletedProcess[str]":
+    """`straightshot run --preset micro` in a HOME of its own, once for all tests of all test processes.
+
+    They leave the HOME as it is.
+    """
+    own = tmp_path_factory.getbasetemp()
+    folder = (own if worker_id == "master" else own.parent) / "micro"
+    folder.mkdir(exist_ok=True)
+    result = folder / "result.json"
+    with FileLock(folder / "lock"):  # of several test processes the first one runs it, the others wait
+        if not result.exists():
+            result.write_text(json.dumps(_run_micro(folder / "home")))
+    done = subprocess.CompletedProcess(**json.loads(result.read_text()))
     assert done.returncode == 0, done.stderr[-4000:]
     return done
+
+
+def _run_micro(home: Path) -> dict[str, object]:
+    """The command in a process of its own; what it left, as JSON takes it."""
+    command = [sys.executable, "-m", "dags.cli.app", "run", "--preset", "micro"]
+    done = subprocess.run(
+        [*command, "--home", str(home), "--debug"],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    names = ("args", "returncode", "stdout", "stderr")
+    return {name: getattr(done, name) for name in names}
 
 
 @pytest.fixture(scope="session")

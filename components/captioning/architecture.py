@@ -7,6 +7,8 @@ saved folder loads through `AutoProcessor` and `AutoModelForImageTextToText` exa
 from collections.abc import Iterable
 from typing import Any
 
+from components.conditioning.bpe import train_bpe
+
 PAD, END, IMAGE = "<pad>", "</s>", "<image>"
 SPECIAL_TOKENS = (PAD, END, IMAGE)
 # A turn of the user: pictures first, then the instruction; the caption follows on its own line.
@@ -21,21 +23,10 @@ CHAT_TEMPLATE = (
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int) -> Any:
     """A byte-level BPE of at most `vocabulary` tokens: any text has one, a usual word is one token."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary,
-        special_tokens=list(SPECIAL_TOKENS),
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(texts, trainer)
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
+        tokenizer_object=train_bpe(texts, vocabulary, special_tokens=SPECIAL_TOKENS, prefix_space=False),
         pad_token=PAD,
         eos_token=END,
         extra_special_tokens={"image_token": IMAGE},

@@ -4,28 +4,42 @@ Any transformers image-text-to-text model serves, from a folder or by id, pretra
 go through `AutoProcessor` and `AutoModelForImageTextToText`, and the chat template where there is one.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from PIL import Image
 
+from components.captioning.kinds import CaptionKind
+
+BATCH_SIZE = 64  # images generated together, by default
+
 
 class Captioner:
-    """A loaded model and its processor. Greedy: the same batch of images gives the same captions."""
+    """A loaded model and its processor. Greedy: the same batch of images gives the same captions.
 
-    def __init__(self, model: Any, processor: Any) -> None:
+    batch_size: images generated together; batches are cut in order, so the same call gives the same captions.
+    """
+
+    def __init__(self, model: Any, processor: Any, *, batch_size: int = BATCH_SIZE) -> None:
         self.model = model.eval()
         self.processor = processor
+        self.batch_size = batch_size
         tokenizer = getattr(processor, "tokenizer", None)
         if tokenizer is not None:
             tokenizer.padding_side = "left"  # generation continues each row's last token
 
     @classmethod
     def load(
-        cls, model: str, *, revision: str | None = None, device: str = "cpu", precision: str = "float32"
+        cls,
+        model: str,
+        *,
+        revision: str | None = None,
+        device: str = "cpu",
+        dtype: str = "float32",
+        batch_size: int = BATCH_SIZE,
     ) -> "Captioner":
-        """Load from a folder or a hub id. precision: float32, bfloat16 or float16, of weights and arithmetic.
+        """Load from a folder or a hub id. dtype: float32, bfloat16 or float16, of weights and arithmetic.
 
         Raises ValueError where there is no such model or it is not an image-text-to-text one.
         """
@@ -36,7 +50,7 @@ class Captioner:
         try:
             processor = AutoProcessor.from_pretrained(model, revision=revision)
             network: Any = AutoModelForImageTextToText.from_pretrained(
-                model, revision=revision, dtype=getattr(torch, precision)
+                model, revision=revision, dtype=getattr(torch, dtype)
             )
         except (OSError, ValueError, KeyError) as error:
             reason = str(error).strip().splitlines()[0]
@@ -44,48 +58,40 @@ class Captioner:
                 f"captioner '{model}' cannot be loaded ({reason}); give a folder or a hub id of a "
                 "transformers image-text-to-text model"
             ) from error
-        return cls(network.to(device), processor)
+        return cls(network.to(device), processor, batch_size=batch_size)
 
-    def caption(
-        self, images: Sequence[Image.Image], prompt: str, *, max_new_tokens: int, batch_size: int = 64
-    ) -> list[str]:
-        """One caption per image, as the model said it (see cleaning.py).
+    def caption(self, images: Sequence[Image.Image], kind: CaptionKind) -> list[str]:
+        """One caption of that kind per image, as the model writes it (cleaning.py makes it usable).
 
-        images: RGB, of any size. max_new_tokens: where a caption is cut. batch_size: images generated
-        together; batches are cut from `images` in order, so the same call gives the same text.
+        images: RGB, of any size.
         """
         captions: list[str] = []
-        for batch in _batches(images, batch_size):
-            captions += self._caption_batch(batch, prompt, max_new_tokens)
+        for start in range(0, len(images), self.batch_size):
+            captions += self._caption_batch(images[start : start + self.batch_size], kind)
         return captions
 
-    def _caption_batch(self, images: Sequence[Image.Image], prompt: str, max_new_tokens: int) -> list[str]:
-        inputs = self._inputs(images, prompt).to(self.model.device)
+    def _caption_batch(self, images: Sequence[Image.Image], kind: CaptionKind) -> list[str]:
+        inputs = self._inputs(images, kind.prompt).to(self.model.device)
         for name, value in inputs.items():
             if torch.is_floating_point(value):
                 inputs[name] = value.to(self.model.dtype)
         with torch.inference_mode():
             tokens = self.model.generate(
-                **inputs, max_new_tokens=max_new_tokens, do_sample=False, num_beams=1
+                **inputs, max_new_tokens=kind.max_tokens, do_sample=False, num_beams=1
             )
         if not self.model.config.is_encoder_decoder:  # else the prompt is not part of the output
             tokens = tokens[:, inputs["input_ids"].shape[1] :]
         return list(self.processor.batch_decode(tokens, skip_special_tokens=True))
 
     def _inputs(self, images: Sequence[Image.Image], prompt: str) -> Any:
-        """The processor's tensors for one question asked of every image."""
+        """The processor's tensors for one prompt and every image."""
         if getattr(self.processor, "chat_template", None):
-            question = [{"type": "image"}, {"type": "text", "text": prompt}]
+            content = [{"type": "image"}, {"type": "text", "text": prompt}]
             text = self.processor.apply_chat_template(
-                [{"role": "user", "content": question}], add_generation_prompt=True
+                [{"role": "user", "content": content}], add_generation_prompt=True
             )
         else:
             text = f"{getattr(self.processor, 'image_token', '')}{prompt}"
-        # One list per conversation: models that take several images must be told whose they are.
+        # One list per conversation: else a model that takes several images mixes the rows' images.
         nested = [[image] for image in images]
         return self.processor(images=nested, text=[text] * len(images), padding=True, return_tensors="pt")
-
-
-def _batches(images: Sequence[Image.Image], size: int) -> Iterator[Sequence[Image.Image]]:
-    for start in range(0, len(images), size):
-        yield images[start : start + size]

@@ -17,7 +17,7 @@ from components.captioning.architecture import IMAGE, make_model, make_processor
 from components.captioning.config import CaptionerFitConfig
 from components.captioning.packing import IGNORED, Packed, collate, pack
 from components.corpus.labelled import LabelledImage, draw_batches
-from components.randomness import derive_seed
+from components.randomness import seeded_weights
 from components.training.checkpoints import Checkpoints
 from components.training.loop import Trained, train
 from components.training.loss import Batch, LossContext, Losses
@@ -81,8 +81,7 @@ def caption_loss(model: nn.Module, batch: Batch, context: LossContext) -> Losses
 
 
 def _untrained(tokenizer: Any, config: CaptionerFitConfig, seed: int) -> Any:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(seed, "captioner weights"))
+    with seeded_weights(seed, "captioner weights"):
         model = make_model(
             tokenizer,
             image_size=config.image_size,

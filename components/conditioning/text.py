@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from components.conditioning.bpe import train_bpe
 from components.conditioning.config import LEARNED, TextConfig
 from components.conditioning.feature_cache import FeatureCache
 
@@ -110,18 +111,7 @@ class LearnedText:
     @classmethod
     def fit(cls, captions: Iterable[str], vocabulary: int, max_length: int) -> "LearnedText":
         """Learn the merges from captions; the same captions in the same order give the same vocabulary."""
-        from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-
-        tokenizer = Tokenizer(models.BPE())
-        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
-        tokenizer.decoder = decoders.ByteLevel()
-        trainer = trainers.BpeTrainer(
-            vocab_size=vocabulary,
-            special_tokens=[cls.PAD, cls.START],
-            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-            show_progress=False,
-        )
-        tokenizer.train_from_iterator(captions, trainer)
+        tokenizer = train_bpe(captions, vocabulary, special_tokens=[cls.PAD, cls.START], prefix_space=True)
         return cls(tokenizer.to_str(), max_length)
 
     @classmethod

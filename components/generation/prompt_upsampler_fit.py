@@ -15,7 +15,7 @@ from components.captioning.config import PromptUpsamplerConfig
 from components.captioning.packing import IGNORED
 from components.corpus.labelled import draw_batches
 from components.generation.prompt_upsampler import PromptUpsampler, question
-from components.randomness import derive_seed
+from components.randomness import seeded_weights
 from components.training.checkpoints import Checkpoints
 from components.training.loop import train
 from components.training.loss import Batch, LossContext, Losses
@@ -105,8 +105,7 @@ def _untrained(tokenizer: Any, config: PromptUpsamplerConfig, seed: int) -> nn.M
         eos_token_id=end,
         tie_word_embeddings=True,
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(seed, "upsampler weights"))
+    with seeded_weights(seed, "upsampler weights"):
         model = LlamaForCausalLM(settings)
     model.generation_config = GenerationConfig(eos_token_id=end, pad_token_id=pad, do_sample=False)
     model.set_attn_implementation("eager")  # the fused kernel's backward is slow on a CPU

@@ -15,9 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from components.conditioning.bpe import train_bpe
 from components.corpus.labelled import LabelledImage, draw_batches
 from components.judge.config import JudgeFitConfig
-from components.randomness import derive_seed
+from components.randomness import derive_seed, seeded_weights
 from components.training.checkpoints import Checkpoints
 from components.training.loop import Trained, train
 from components.training.loss import Batch, LossContext, Losses
@@ -45,8 +46,7 @@ def fit_judge(
     tokenizer = _train_tokenizer((text for image in labelled for text in image.captions), config)
     tokenizer.save_pretrained(folder)  # before it is used: its last padding would be saved with it
     sizes = _model_config(config, tokenizer)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(seed, "judge weights"))
+    with seeded_weights(seed, "judge weights"):
         model = open_clip.CLIP(**sizes, init_logit_scale=math.log(TEMPERATURE))
     prepare = image_transform_v2(PreprocessCfg(size=config.image_size, **PREPROCESS), is_train=False)
     pixels = torch.stack([prepare(image.open()) for image in labelled])
@@ -90,20 +90,16 @@ def excerpt(caption: str, rng: np.random.Generator) -> str:
 
 def _train_tokenizer(texts: Iterator[str], config: JudgeFitConfig) -> Any:
     """A byte-level BPE, caseless, that frames every text as CLIP's does."""
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+    from tokenizers import normalizers, processors
     from transformers import PreTrainedTokenizerFast
 
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=config.vocabulary,
+    tokenizer = train_bpe(
+        texts,
+        config.vocabulary,
         special_tokens=[PAD, START, END],
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        show_progress=False,
+        prefix_space=True,
+        normalizer=normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()]),
     )
-    tokenizer.train_from_iterator(texts, trainer)
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{START} $A {END}", special_tokens=[(START, 1), (END, 2)]
     )

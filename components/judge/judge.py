@@ -19,7 +19,8 @@ Features = npt.NDArray[np.float32]
 T = TypeVar("T")
 
 LOCAL = "local-dir:"
-BATCH = 64  # pictures or texts at once; fixed, since a score's last bits depend on the batch it was made in
+PRECISIONS = {"float32": "fp32", "bfloat16": "pure_bf16", "float16": "pure_fp16"}  # open_clip's names
+BATCH = 64  # images or texts at once, by default; a score's last bits depend on the batch it was made in
 
 
 @dataclass(frozen=True)
@@ -30,11 +31,21 @@ class Judge:
     preprocess: Callable[[Image.Image], torch.Tensor]
     tokenizer: Callable[[list[str]], torch.Tensor]
     device: torch.device
+    dtype: torch.dtype = torch.float32
+    batch_size: int = BATCH
 
     @staticmethod
-    def load(model: str, pretrained: str | None = None, device: str = "cpu") -> "Judge":
+    def load(
+        model: str,
+        pretrained: str | None = None,
+        device: str = "cpu",
+        *,
+        dtype: str = "float32",
+        batch_size: int = BATCH,
+    ) -> "Judge":
         """Load "local-dir:PATH", "hf-hub:OWNER/NAME", or an open_clip name with its `pretrained` tag or file.
 
+        dtype: of weights and arithmetic, float32, bfloat16 or float16. batch_size: images or texts at once.
         Raises ValueError with one line when there is no such model, or it cannot be read.
         """
         import open_clip
@@ -45,13 +56,15 @@ class Judge:
             raise ValueError(f"judge '{model}': name its pretrained tag too, such as ViT-B-32 with openai")
         try:
             network, preprocess = open_clip.create_model_from_pretrained(
-                model, pretrained=pretrained, device=device, precision="fp32"
+                model, pretrained=pretrained, device=device, precision=PRECISIONS[dtype]
             )
             tokenizer = open_clip.get_tokenizer(model)
         except (RuntimeError, OSError, ValueError, KeyError, AssertionError) as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise ValueError(f"judge '{model}' ({pretrained or 'its own weights'}): {reason}") from error
-        return Judge(network.eval(), preprocess, tokenizer, torch.device(device))
+        return Judge(
+            network.eval(), preprocess, tokenizer, torch.device(device), getattr(torch, dtype), batch_size
+        )
 
     def prepare(self, image: Image.Image) -> torch.Tensor:
         """The picture as the model sees it, small: keep this rather than many decoded pictures. (3, H, W)"""
@@ -62,7 +75,7 @@ class Judge:
 
         def encode(batch: list[Image.Image | torch.Tensor]) -> torch.Tensor:
             pixels = torch.stack([i if isinstance(i, torch.Tensor) else self.prepare(i) for i in batch])
-            return self.model.encode_image(pixels.to(self.device), normalize=True)
+            return self.model.encode_image(pixels.to(self.device, self.dtype), normalize=True)
 
         return self._features(images, encode)
 
@@ -84,7 +97,7 @@ class Judge:
 
     def _features(self, items: Sequence[T], encode: Callable[[list[T]], torch.Tensor]) -> Features:
         with torch.inference_mode():
-            encoded = [encode(batch).float().cpu().numpy() for batch in _batches(items)]
+            encoded = [encode(batch).float().cpu().numpy() for batch in _batches(items, self.batch_size)]
         return np.concatenate(encoded) if encoded else np.empty((0, self._width()), np.float32)
 
     def _width(self) -> int:
@@ -92,7 +105,7 @@ class Judge:
         return self.text_features([""]).shape[1]
 
 
-def _batches(items: Sequence[T]) -> Iterator[list[T]]:
+def _batches(items: Sequence[T], size: int) -> Iterator[list[T]]:
     iterator = iter(items)
-    while batch := list(islice(iterator, BATCH)):
+    while batch := list(islice(iterator, size)):
         yield batch

@@ -1,15 +1,14 @@
 """The one training loop. Annotators, teacher and student all pass through it; their losses are passed in.
 
-Time is `images_seen`. Every step asks the data for the batch at `images_seen` and draws each sample's noise
-from (seed, purpose, key, epoch), so a resumed run sees what an uninterrupted one would have, to the bit.
+Time is `images_seen`. Every step takes the batch at `images_seen` from the data and draws each sample's noise
+from (seed, purpose, key, epoch), so a resumed run sees what an uninterrupted run would have, to the bit.
 Several processes share each batch (processes.py): the same call in each, with its own share as `batches`.
+Their number may change when a run is resumed; the result then is the same to rounding.
 """
 
-import math
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,23 +18,16 @@ from torch import Tensor, nn
 from components.malloc import keep_freed_memory
 from components.training.checkpoints import Checkpoints
 from components.training.config import TrainingConfig
+from components.training.curve import CurvePoint, Meter, StepReport
 from components.training.ema import EMA
-from components.training.loss import Batch, LossContext, LossFunction, SampleNoise
+from components.training.loss import Batch, LossContext, LossFunction
+from components.training.noise import SampleNoise
 from components.training.optimizers import (
     build_optimizers,
     learning_rate_factor,
     set_learning_rate,
 )
-from components.training.processes import Processes
-
-
-@dataclass(frozen=True)
-class CurvePoint:
-    """Means since the previous point."""
-
-    images_seen: int
-    values: dict[str, float]  # loss, grad_norm, learning_rate and the loss's own metrics
-    images_per_second: float = field(compare=False, default=0.0)
+from components.training.processes import Processes, make_accelerator
 
 
 @dataclass(frozen=True)
@@ -66,14 +58,15 @@ def train(
 
     loss(model, batch, context) -> Losses, see loss.py; batches(images_seen) yields this process's share of
     the batches from there on, a mapping of tensors (moved to the device) and other things (left alone).
-    on_batch(images, loss) is called after every step, on_point at every point of the curve; with several
-    processes all losses are means over them. Only the first process writes checkpoints, all of them go on
-    from the same one.
-    Raises FloatingPointError, in every process, when the loss is not finite: nothing hides a diverged run.
+    on_batch(images, loss) is called after every step, with the latest loss that is known: on a CPU the
+    step's, on a GPU one of up to curve.LOOK_STEPS steps before. on_point is called at every point of the
+    curve. With several processes all losses are means over them; only the first process writes checkpoints,
+    and all of them go on from the same one.
+    Raises FloatingPointError, in every process, when a loss or gradient is not finite: on a CPU before the
+    step's weights change, on a GPU up to LOOK_STEPS steps later, always before a point or a checkpoint.
     """
     keep_freed_memory()
-    # Accelerate's own precision is one for the whole process, and its stages differ: autocast is ours (_Run).
-    accelerator = Accelerator(mixed_precision="no")
+    accelerator = make_accelerator()
     run = _Run(model, config, accelerator)
     curve = run.restore(checkpoints)
     run.processes.agree_on(run.images_seen)
@@ -81,10 +74,9 @@ def train(
         source = batches(run.images_seen)
         while run.images_seen < config.images:
             batch = _to_device(next(source), accelerator.device)
-            noise = SampleNoise.of(batch, seed, purpose, accelerator.device)
-            value = run.step(loss, batch, noise)
+            run.step(loss, batch, SampleNoise.of(batch, seed, purpose, accelerator.device))
             if on_batch is not None:
-                on_batch(config.batch_size, value)
+                on_batch(config.batch_size, run.meter.loss)
             if run.crossed(config.log_images):
                 curve.append(run.meter.point(run.images_seen))
                 if on_point is not None:
@@ -109,44 +101,45 @@ def _cpu_threads(count: int) -> Iterator[None]:
 
 
 class _Run:
-    """The live state of one training: what a checkpoint holds, and the step that changes it."""
+    """The live state of one training: what a checkpoint holds, and the step that changes it.
+
+    model and ema are the networks themselves, whose state dicts have their own names; `wrapped` is the model
+    as the losses call it (processes.py).
+    """
 
     def __init__(self, model: nn.Module, config: TrainingConfig, accelerator: Accelerator) -> None:
         self.config, self.accelerator, self.images_seen = config, accelerator, 0
         self.processes = Processes(accelerator)
-        self.meter = _Meter()
+        self.meter = Meter(accelerator.device, config.batch_size)
         self.model = model.to(accelerator.device).train()
+        # Every process averages, so that a loss may use the average: 1% of a step (measured, the demo's).
         self.ema = EMA(model, config.ema_halflife_images) if config.ema_halflife_images else None
-        self.optimizers = build_optimizers(model, config.optimizer)
         if config.compile:
             model.compile()
+        self.wrapped, self.optimizers = self.processes.prepare(
+            model, build_optimizers(model, config.optimizer)
+        )
 
-    def step(self, loss: LossFunction, batch: Batch, noise: SampleNoise) -> float:
+    def step(self, loss: LossFunction, batch: Batch, noise: SampleNoise) -> None:
+        """One batch's change of the weights. Raises FloatingPointError as `train` says."""
         config = self.config
         factor = learning_rate_factor(self.images_seen, config.images, config.optimizer)
         set_learning_rate(self.optimizers, factor)
+        averaged = self.ema.model if self.ema is not None else None
+        context = LossContext(self.images_seen, config.images, averaged, noise)
         with torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-            averaged = self.ema.model if self.ema is not None else None
-            losses = loss(self.model, batch, LossContext(self.images_seen, config.images, averaged, noise))
+            losses = loss(self.wrapped, batch, context)
         self.accelerator.backward(losses.loss)
-        means = self.processes.average(self.model.parameters(), {**losses.metrics, "loss": losses.loss})
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.optimizer.clip_norm)
-        value = means["loss"]
-        if not (torch.isfinite(norm) and math.isfinite(value)):
-            raise FloatingPointError(
-                f"training diverged at {self.images_seen:,} images (loss {value}, gradient {float(norm)})"
-                "; lower the learning rate"
-            )
+        means = self.processes.average(self.model.parameters(), [*losses.metrics.values(), losses.loss])
+        norm = self.accelerator.clip_grad_norm_(self.model.parameters(), config.optimizer.clip_norm)
+        names, values = [*losses.metrics, "loss", "grad_norm"], torch.cat([means, norm.float()[None]])
+        self.meter.add(StepReport(self.images_seen, factor, names, values))
         for optimizer in self.optimizers:
             self.processes.step(optimizer)
             optimizer.zero_grad(set_to_none=True)
         self.images_seen += config.batch_size
         if self.ema is not None:
             self.ema.update(self.model, self.images_seen, config.batch_size)
-        self.meter.add(
-            {"loss": value, "grad_norm": float(norm), "learning_rate": factor} | means, config.batch_size
-        )
-        return value
 
     def crossed(self, every: int) -> bool:
         """Whether the last step crossed a multiple of `every` images, or ended the run."""
@@ -154,6 +147,8 @@ class _Run:
         return self.images_seen // every > before // every or self.images_seen >= self.config.images
 
     def state(self, curve: list[CurvePoint]) -> dict[str, Any]:
+        """What a checkpoint holds. Raises FloatingPointError where a step before it diverged."""
+        self.meter.look()
         for optimizer in self.optimizers:
             self.processes.gather_state(optimizer)
         return {
@@ -176,29 +171,8 @@ class _Run:
             self.ema.model.load_state_dict(state["ema"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
-        self.meter = _Meter(*state["meter"])
+        self.meter = Meter(self.accelerator.device, self.config.batch_size, *state["meter"])
         return [CurvePoint(images, values) for images, values in state["curve"]]
-
-
-class _Meter:
-    """Means of what the steps report, between two points of the curve."""
-
-    def __init__(self, sums: Mapping[str, float] | None = None, steps: int = 0) -> None:
-        self.sums, self.steps = dict(sums or {}), steps
-        self.images, self.started = 0, time.perf_counter()
-
-    def add(self, values: Mapping[str, float], images: int) -> None:
-        for name, value in values.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value
-        self.steps += 1
-        self.images += images
-
-    def point(self, images_seen: int) -> CurvePoint:
-        """The means so far; the next stretch starts here."""
-        rate = self.images / max(time.perf_counter() - self.started, 1e-9)
-        values = {name: total / self.steps for name, total in self.sums.items()}
-        self.sums, self.steps, self.images, self.started = {}, 0, 0, time.perf_counter()
-        return CurvePoint(images_seen, values, rate)
 
 
 def _to_device(batch: Batch, device: torch.device) -> Batch:

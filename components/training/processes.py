@@ -1,61 +1,109 @@
-"""What the processes of one training do together: they average their gradients and deal out Muon's work.
+"""What the processes of one training do together: they average their gradients and share out Muon's work.
 
-One process is the common case and costs nothing here. Several see a share of each batch each, and hold the
-same weights to the bit: what they compute twice, they compute from the same averages.
+Each sees a share of every batch and holds the same weights to the bit: what two compute, they compute from
+the same averages. On GPUs Accelerate wraps the model in DDP, which averages the gradients; processes on CPUs
+average them here.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from enum import Enum, auto
 
 import torch
 import torch.distributed
 from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, nn
 
 MOMENTUM = "momentum_buffer"  # Muon's state of a matrix, as torch.optim.Muon names it
 
 
+class GradientAveraging(Enum):
+    """Who averages the gradients over the processes."""
+
+    NOBODY = auto()  # there is one process
+    DDP = auto()  # in buckets, while the backward pass still runs
+    FLAT = auto()  # one all-reduce of all of them after it
+
+
+def choose_averaging(device_type: str, world_size: int) -> GradientAveraging:
+    """DDP where there are several GPUs, one flat all-reduce between processes on CPUs.
+
+    On a CPU DDP's overlap gains nothing, since communication and computation share the core; and DDP lays
+    its buckets out anew after the first step, so that with three processes or more the last bits would
+    depend on where a run was resumed. The flat all-reduce always has the same layout: its sums are
+    deterministic, and a resumed run ends with the same bytes.
+    """
+    if world_size == 1:
+        return GradientAveraging.NOBODY
+    return GradientAveraging.FLAT if device_type == "cpu" else GradientAveraging.DDP
+
+
+def make_accelerator() -> Accelerator:
+    """The Accelerator of this process; devices, process group and DDP's settings are its business.
+
+    Its precision is one for the whole program, and our trainings differ in theirs: autocast is the loop's.
+    """
+    ddp = DistributedDataParallelKwargs(broadcast_buffers=False)  # they are constants, the same everywhere
+    return Accelerator(mixed_precision="no", kwargs_handlers=[ddp])
+
+
 class Processes:
-    """The processes that an Accelerator found itself among."""
+    """The processes that an Accelerator finds itself among."""
 
     def __init__(self, accelerator: Accelerator) -> None:
         self.accelerator = accelerator
         self.rank, self.world_size = accelerator.process_index, accelerator.num_processes
+        self.averaging = choose_averaging(accelerator.device.type, self.world_size)
+
+    def prepare(
+        self, model: nn.Module, optimizers: Sequence[torch.optim.Optimizer]
+    ) -> tuple[nn.Module, list[torch.optim.Optimizer]]:
+        """Model and optimizers as Accelerate prepares them: on the device, wrapped in DDP where it averages.
+
+        The model passed in holds the same weights; take state dicts from it, whose names have no prefix.
+        Sharded weights and optimizers (FSDP2) would be one more kind of GradientAveraging here.
+        """
+        if self.averaging is GradientAveraging.FLAT:  # Accelerate knows processes on CPUs with DDP only
+            return model, [self.accelerator.prepare(optimizer) for optimizer in optimizers]
+        wrapped, *prepared = self.accelerator.prepare(model, *optimizers)
+        return wrapped, prepared
 
     def agree_on(self, images_seen: int) -> None:
         """Raise RuntimeError unless all go on from the same place."""
         if self.world_size > 1:
             here = torch.tensor([images_seen], device=self.accelerator.device)
-            found: Tensor = self.accelerator.gather(here)
-            if len(places := set(found.tolist())) > 1:
+            everywhere: Tensor = self.accelerator.gather(here)
+            if len(places := set(everywhere.tolist())) > 1:
                 raise RuntimeError(
                     f"the processes found different checkpoints ({sorted(places)} images): is the output"
                     " on a file system that all of them share?"
                 )
 
-    def average(self, parameters: Iterable[nn.Parameter], scalars: Mapping[str, Tensor]) -> dict[str, float]:
-        """Replace every gradient by its mean over the processes; returns the means of the scalars.
+    def average(self, parameters: Iterable[nn.Parameter], scalars: Sequence[Tensor]) -> Tensor:
+        """The means of the scalars over the processes, (K,), on the device.
 
-        All in one all-reduce of always the same layout, after the backward pass. (DDP overlaps the two, which
-        gains nothing where a process has one core, and lays its buckets out anew after the first step: with
-        three processes or more the last bits would depend on where a run was resumed.) Every process must
-        have reached the same parameters.
+        Every gradient has become its mean, too: here after FLAT's all-reduce, in which the scalars travel
+        along, or in the backward pass before (DDP). Every process must have reached the same parameters.
         """
-        values = torch.stack([scalar.detach().float() for scalar in scalars.values()])
-        if self.world_size > 1:
+        values = torch.stack([scalar.detach().float() for scalar in scalars])
+        if self.averaging is GradientAveraging.FLAT:
             gradients = [p.grad for p in parameters if p.grad is not None]
-            given = [*gradients, values]
-            flat = torch.cat([each.flatten() for each in given])
+            tensors = [*gradients, values]
+            flat = torch.cat([tensor.flatten() for tensor in tensors])
             torch.distributed.all_reduce(flat)
-            torch._foreach_copy_(given, _like(flat.div_(self.world_size), given))
-        return dict(zip(scalars, values.tolist(), strict=True))
+            torch._foreach_copy_(tensors, _split_like(flat.div_(self.world_size), tensors))
+        elif self.averaging is GradientAveraging.DDP:
+            torch.distributed.all_reduce(values)
+            values.div_(self.world_size)
+        return values
 
     def step(self, optimizer: torch.optim.Optimizer) -> None:
-        """One step; Muon's is dealt out matrix by matrix, and everyone gets every result.
+        """One step; Muon's is shared out matrix by matrix, and every process gets every result.
 
         Its Newton-Schulz iterations take as long for a small share of a batch as for a large one: a third of
         the step of two processes with 16 images each (measured, the demo's network).
         """
-        if self.world_size == 1 or not isinstance(optimizer, torch.optim.Muon):
+        if self.world_size == 1 or not _is_muon(optimizer):
             optimizer.step()
             return
         shares = self._shares([p for p in _parameters(optimizer) if p.grad is not None])
@@ -67,22 +115,25 @@ class Processes:
         self._exchange(shares, lambda matrix: matrix.data)
 
     def gather_state(self, optimizer: torch.optim.Optimizer) -> None:
-        """Have here what each process keeps of the matrices dealt to it; for a checkpoint."""
-        if self.world_size == 1 or not isinstance(optimizer, torch.optim.Muon):
+        """Bring here what each process keeps of its share of the matrices, for a checkpoint.
+
+        So the state is whole, and any number of processes can go on from it.
+        """
+        if self.world_size == 1 or not _is_muon(optimizer):
             return
         for matrix in _parameters(optimizer):
             optimizer.state[matrix].setdefault(MOMENTUM, torch.zeros_like(matrix))
         self._exchange(self._shares(_parameters(optimizer)), lambda matrix: optimizer.state[matrix][MOMENTUM])
 
     def _shares(self, matrices: Sequence[Tensor]) -> list[list[Tensor]]:
-        """Whose is which: the largest first, each to whom has least."""
+        """The matrices of each rank: the largest first, each to the rank that has least."""
         shares: list[list[Tensor]] = [[] for _ in range(self.world_size)]
         for matrix in sorted(matrices, key=Tensor.numel, reverse=True):
             min(shares, key=_size).append(matrix)
         return shares
 
     def _exchange(self, shares: Sequence[Sequence[Tensor]], of: Callable[[Tensor], Tensor]) -> None:
-        """Have everywhere what the owner of each matrix has: `of(matrix)` is overwritten on the others."""
+        """Copy `of(matrix)` from the matrix's owner to all other processes."""
         for owner, share in enumerate(shares):
             if not share:
                 continue  # fewer matrices than processes
@@ -91,10 +142,14 @@ class Processes:
             flat = torch.cat([t.flatten() for t in tensors]) if mine else tensors[0].new_empty(_size(share))
             torch.distributed.broadcast(flat, owner)
             if not mine:
-                torch._foreach_copy_(tensors, _like(flat, tensors))
+                torch._foreach_copy_(tensors, _split_like(flat, tensors))
 
 
-def _like(flat: Tensor, tensors: Sequence[Tensor]) -> list[Tensor]:
+def _is_muon(optimizer: torch.optim.Optimizer) -> bool:
+    return isinstance(getattr(optimizer, "optimizer", optimizer), torch.optim.Muon)  # Accelerate wraps it
+
+
+def _split_like(flat: Tensor, tensors: Sequence[Tensor]) -> list[Tensor]:
     """`flat` cut and shaped as the tensors are."""
     parts = flat.split([tensor.numel() for tensor in tensors])
     return [part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True)]

@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from components.captioning.config import FIT, CaptionerFitConfig
-from components.captioning.kinds import LONG_PROMPT, SHORT_PROMPT
+from components.captioning.kinds import LONG_PROMPT, SHORT_PROMPT, CaptionKind
 from components.judge.config import JudgeFitConfig
-from components.training.config import TrainingConfig
 from pipelines.execution.parallel_jobs import Job, run_together
 from pipelines.execution.worker_events import Event, EventWriter
 from pipelines.stage import Stage, StageConfig, Work
@@ -113,17 +112,13 @@ def _pin(work: Work, name: str) -> None:
 def _fit_together(work: Work) -> None:
     """Fit what is to be fitted and is not there yet, at the same time; each is in its place once whole."""
     config: AnnotatorsConfig = work.config
-    settings: dict[str, tuple[Any, TrainingConfig]] = {
-        JUDGE: (_fit_judge, config.judge_fit.training),
-        CAPTIONER: (_fit_captioner, config.captioner_fit.training),
-    }
+    trainings = {JUDGE: config.judge_fit.training, CAPTIONER: config.captioner_fit.training}
     names = [name for name in config.fitted if not (work.out / name).exists()]
     jobs, bars = [], {}
-    with work.progress.tasks([(name, settings[name][1].images, "images") for name in names]) as advances:
+    with work.progress.tasks([(name, trainings[name].images, "images") for name in names]) as advances:
         for name, advance in zip(names, advances, strict=True):
-            fit, training = settings[name]
-            labelled, scratch = work.input("labelled").path, work.scratch / name
-            jobs.append(Job(name, partial(fit, config, labelled, scratch), training.cpu_threads))
+            fit = partial(_fit, name, config, work.input("labelled").path, work.scratch / name)
+            jobs.append(Job(name, fit, trainings[name].cpu_threads))
             bars[name] = _Bar(advance)
 
         def done(name: str) -> None:
@@ -154,13 +149,13 @@ def _summary(work: Work, records: "LabelledSet") -> dict[str, Any]:
         summary[FITTED_PROMPTS] = [config.short_prompt, config.long_prompt]
     if records.held_out and config.captioner == FIT:
         captioner = Captioner.load(str(work.out / CAPTIONER))
-        pictures = [record.open() for record in records.held_out]
+        images = [record.open() for record in records.held_out]
         for name, prompt, truth in (
-            ("short", config.short_prompt, [r.caption_short for r in records.held_out]),
-            ("long", config.long_prompt, [r.caption_long for r in records.held_out]),
+            ("short", config.short_prompt, [record.caption_short for record in records.held_out]),
+            ("long", config.long_prompt, [record.caption_long for record in records.held_out]),
         ):
-            said = captioner.caption(pictures, prompt, max_new_tokens=config.judge_fit.context * 2)
-            exact = sum(a.strip() == b for a, b in zip(said, truth, strict=True))
+            captions = captioner.caption(images, CaptionKind(name, prompt, config.judge_fit.context * 2))
+            exact = sum(caption.strip() == true for caption, true in zip(captions, truth, strict=True))
             summary[f"{name}_word_for_word"] = round(exact / len(truth), 4)
     return summary
 
@@ -177,31 +172,20 @@ class _Bar:
         self.advance(images, f"loss {event['loss']:.3f}" if "loss" in event else "")
 
 
-def _fit_judge(config: AnnotatorsConfig, labelled: Path, scratch: Path, events: EventWriter) -> None:
-    """In a worker: fit the judge into the scratch folder."""
+def _fit(name: str, config: AnnotatorsConfig, labelled: Path, scratch: Path, events: EventWriter) -> None:
+    """In a worker: fit the judge or the captioner into the scratch folder."""
+    from components.captioning.fit import fit_captioner
     from components.corpus.labelled import read_labelled
     from components.judge.fit import fit_judge
 
-    fit_judge(
+    prompts = (config.short_prompt, config.long_prompt)
+    fit = {
+        JUDGE: partial(fit_judge, config=config.judge_fit),
+        CAPTIONER: partial(fit_captioner, config=config.captioner_fit, prompts=prompts),
+    }[name]
+    fit(
         read_labelled(labelled, config.holdout_fraction).train,
         _emptied(scratch / MADE),
-        config.judge_fit,
-        seed=config.seed,
-        checkpoints=checkpoints_at(scratch / "checkpoints", "annotators"),
-        on_batch=lambda images, loss: events.write(images=images, loss=loss),
-    )
-
-
-def _fit_captioner(config: AnnotatorsConfig, labelled: Path, scratch: Path, events: EventWriter) -> None:
-    """In a worker: fit the captioner into the scratch folder."""
-    from components.captioning.fit import fit_captioner
-    from components.corpus.labelled import read_labelled
-
-    fit_captioner(
-        read_labelled(labelled, config.holdout_fraction).train,
-        _emptied(scratch / MADE),
-        config.captioner_fit,
-        prompts=(config.short_prompt, config.long_prompt),
         seed=config.seed,
         checkpoints=checkpoints_at(scratch / "checkpoints", "annotators"),
         on_batch=lambda images, loss: events.write(images=images, loss=loss),

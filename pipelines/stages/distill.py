@@ -15,7 +15,7 @@ from pydantic import Field
 from components.distillation.config import ConsistencyConfig
 from components.training.config import OptimizerConfig
 from pipelines.stage import Stage, Work
-from pipelines.stages.train import MODEL, LearningConfig
+from pipelines.stages.training_config import MODEL, LearningConfig
 from pipelines.store.receipts import PartReceipt
 
 if TYPE_CHECKING:
@@ -84,4 +84,4 @@ def _task_of(
     )
 
 
-STAGE = Stage(name="distill", version=1, config_type=DistillConfig, inputs=("train", "shard"), run=run)
+STAGE = Stage(name="distill", version=2, config_type=DistillConfig, inputs=("train", "shard"), run=run)

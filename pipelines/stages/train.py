@@ -9,39 +9,20 @@ from its last whole checkpoint, to the bit.
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from components.captioning.config import PromptUpsamplerConfig
 from components.conditioning.config import LEARNED, AutoencoderConfig, TextConfig
 from components.diffusion.config import DiffusionConfig, DiTConfig
-from components.shards.blend import Blend
-from components.training.config import FlowLossConfig, TrainingConfig
-from pipelines.stage import Stage, StageConfig, Work
+from components.training.config import FlowLossConfig
+from pipelines.stage import Stage, Work
+from pipelines.stages.training_config import LearningConfig
 from pipelines.store.receipts import PartReceipt
 
 if TYPE_CHECKING:
     from pipelines.stages.training_run import TrainingTask
-
-CURVE, MODEL = "curve.json", "model"  # what the output holds; distill's too
-
-
-class LearningConfig(TrainingConfig, StageConfig):
-    """What train and distill have in common."""
-
-    seed: int = Field(0, ge=0)
-    workers: int = Field(1, ge=1, description="processes that share each batch; on GPUs, one GPU each")
-    blend: Blend = Blend()
-    cache_mb: int = Field(1024, ge=0, description="decoded images kept in memory by each process, MiB")
-
-    @model_validator(mode="after")
-    def _shares_are_even(self) -> Self:
-        if self.batch_size % self.workers:
-            raise ValueError(
-                f"batch_size {self.batch_size} cannot be shared by {self.workers} workers evenly"
-            )
-        return self
 
 
 class TrainConfig(LearningConfig):
@@ -107,4 +88,4 @@ def _make_task(
     )
 
 
-STAGE = Stage(name="train", version=1, config_type=TrainConfig, inputs=("shard",), run=run)
+STAGE = Stage(name="train", version=2, config_type=TrainConfig, inputs=("shard",), run=run)

@@ -1,25 +1,33 @@
-"""Receipts: what a finished part and a finished stage leave behind, and how files get there whole.
+"""Receipts: what a finished part and a finished stage leave behind.
 
-A file is written as `x.tmp-<run>`, flushed, hashed, renamed, and its folder flushed; the part's receipt
-comes next, the stage's receipt last. Readers take file names only from receipts, so a file that no
-receipt names does not exist for them.
+The files come first, each whole; the part's receipt next, the stage's receipt last. Readers take file names
+only from receipts, so a file that no receipt names does not exist for them. A receipt carries the hash of its
+own content, so that an edited count is found.
 """
 
 import hashlib
 import json
-import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from components.durable import Written, nothing, sha256_file
 from pipelines.store.faults import fault_point
+from pipelines.store.local import LocalStore
+from pipelines.store.store import Store
 
 RECEIPT = "receipt.json"
 PARTS = "parts"
+OWN_HASH = "sha256"  # the field of a receipt with the hash of the others
+
+
+class ReceiptError(ValueError):
+    """A receipt that does not count; the message says why: torn, edited, or of another version."""
 
 
 class Counts(BaseModel):
@@ -44,12 +52,16 @@ class Counts(BaseModel):
 
 
 class FileEntry(BaseModel):
-    """One file of an output: path relative to the output's folder, size, sha256."""
+    """One file of an output: path relative to the output's folder, size, sha256.
+
+    timing: it holds seconds, which no two runs share, so it is no part of the output's content digest.
+    """
 
     model_config = ConfigDict(frozen=True)
     path: str
     bytes: int
     sha256: str
+    timing: bool = False
 
 
 class PartReceipt(BaseModel):
@@ -61,6 +73,7 @@ class PartReceipt(BaseModel):
     counts: Counts = Counts()
     reasons: dict[str, int] = {}
     info: dict[str, Any] = {}
+    sha256: str = ""  # of the fields above; set when it is written
 
 
 class Receipt(BaseModel):
@@ -83,123 +96,83 @@ class Receipt(BaseModel):
     seconds: float
     peak_rss_mb: float  # of the largest single process
     finished_at: str  # UTC, ISO 8601
+    sha256: str = ""  # of the fields above; set when it is written
 
 
-def sha256_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+AnyReceipt = TypeVar("AnyReceipt", Receipt, PartReceipt)
+
+
+def write_receipt(
+    store: Store, key: str, receipt: AnyReceipt, *, before_commit: Callable[[], None] = nothing
+) -> AnyReceipt:
+    """Put the receipt under `key` with its own hash; returned as it was written."""
+    values = receipt.model_dump(mode="json", by_alias=True, exclude={OWN_HASH})
+    sealed = receipt.model_copy(update={OWN_HASH: own_hash(values)})
+    text = sealed.model_dump_json(by_alias=True, indent=1)
+    store.write(key, lambda path: path.write_text(text, encoding="utf-8"), before_commit=before_commit)
+    return sealed
+
+
+def read_receipt(store: Store, key: str, kind: type[AnyReceipt]) -> AnyReceipt | None:
+    """The receipt under `key`, None when there is none. Raises ReceiptError for one that does not count."""
+    stored = store.read(key)
+    return None if stored is None else parse_receipt(stored.content, kind)
+
+
+def parse_receipt(content: bytes, kind: type[AnyReceipt]) -> AnyReceipt:
+    """The receipt that these bytes are. Raises ReceiptError saying what is wrong with them."""
+    try:
+        values = json.loads(content)
+    except ValueError:
+        raise ReceiptError("it is torn or damaged: not JSON") from None
+    if not isinstance(values, dict):
+        raise ReceiptError("it is damaged: not a receipt")
+    stated = values.pop(OWN_HASH, "")
+    if not stated:
+        raise ReceiptError("it is damaged, or of an older version: it has no hash of its own")
+    if own_hash(values) != stated:
+        raise ReceiptError("it was edited: its content does not have the hash that it states")
+    try:
+        return kind.model_validate({**values, OWN_HASH: stated})
+    except ValueError:
+        raise ReceiptError("it is of another version: its fields are not this version's") from None
+
+
+def own_hash(values: dict[str, Any]) -> str:
+    """sha256 of a receipt's fields without the hash, as canonical JSON."""
+    return hashlib.sha256(canonical_json(values).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def file_entry(path: str, written: Written, *, timing: bool = False) -> FileEntry:
+    """The entry of a file that was just written."""
+    return FileEntry(path=path, bytes=written.bytes, sha256=written.sha256, timing=timing)
 
 
 def content_digest(files: Iterable[FileEntry]) -> str:
-    """The digest of an output's content: names and hashes, in name order."""
+    """The digest of an output's content: names and hashes, in name order; without the files of timings."""
     digest = hashlib.sha256()
-    for entry in sorted(files, key=lambda entry: entry.path):
+    for entry in sorted((entry for entry in files if not entry.timing), key=lambda entry: entry.path):
         digest.update(f"{entry.path}\0{entry.sha256}\n".encode())
     return digest.hexdigest()
 
 
 def canonical_json(value: Any) -> str:
+    """The one JSON text of a value: sorted keys, no spaces."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
-def commit_file(path: Path, write: Callable[[Path], object], *, run_id: str, point: str) -> tuple[int, str]:
-    """Have `write` fill a temporary file, then rename it to `path`; returns its bytes and sha256.
-
-    Whoever reads `path` sees the old file or the new one, whole, also after a power cut.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.tmp-{run_id}")
-    write(temporary)
-    with temporary.open("rb+") as file:
-        file.flush()
-        os.fsync(file.fileno())
-    size, sha256 = temporary.stat().st_size, sha256_file(temporary)
-    fault_point(f"{point}.before_rename")
-    temporary.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-    return size, sha256
-
-
-@dataclass(frozen=True)
-class Parts:
-    """The parts of one output. Picklable: workers get it and write through it.
-
-    root: the output's folder. stage: for fault points. run_id: marks this run's temporaries.
-    """
-
-    root: Path
-    stage: str
-    run_id: str
-    folder: str = ""  # a sub-folder of root for intermediate parts
-    _base: Path = field(init=False, repr=False, compare=False, default=Path())
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_base", self.root / self.folder if self.folder else self.root)
-
-    def within(self, folder: str) -> "Parts":
-        """The same, for intermediate parts under `folder`."""
-        return Parts(self.root, self.stage, self.run_id, folder)
-
-    def path(self, name: str) -> Path:
-        return self._base / name
-
-    def write(
-        self,
-        name: str,
-        files: Mapping[str, Callable[[Path], object]],
-        *,
-        counts: Counts | None = None,
-        reasons: Mapping[str, int] | None = None,
-        info: Mapping[str, Any] | None = None,
-    ) -> PartReceipt:
-        """Commit the part's files (relative path -> writer), then its receipt `parts/<name>.json`."""
-        entries = []
-        for relative, write in files.items():
-            size, sha256 = commit_file(
-                self.path(relative), write, run_id=self.run_id, point=f"{self.stage}.part"
-            )
-            entries.append(FileEntry(path=relative, bytes=size, sha256=sha256))
-        receipt = PartReceipt(
-            name=name,
-            files=tuple(entries),
-            counts=counts or Counts(),
-            reasons=dict(reasons or {}),
-            info=dict(info or {}),
-        )
-        receipt.counts.check(f"{self.stage} part {name}")
-        text = receipt.model_dump_json(by_alias=True)
-        fault_point(f"{self.stage}.part.before_receipt")
-        commit_file(
-            self.path(f"{PARTS}/{name}.json"),
-            lambda path: path.write_text(text),
-            run_id=self.run_id,
-            point=f"{self.stage}.part_receipt",
-        )
-        return receipt
-
-    def finished(self, name: str) -> PartReceipt | None:
-        """The part's receipt if it is there and its files verify; else None (it is to be done again)."""
-        path = self.path(f"{PARTS}/{name}.json")
-        if not path.exists():
-            return None
-        try:
-            receipt = PartReceipt.model_validate_json(path.read_bytes())
-        except ValueError:  # torn by a power cut or written by another version: as if it were not there
-            return None
-        return receipt if files_verify(self._base, receipt.files) else None
+def wrong_with(path: Path, entry: FileEntry) -> str:
+    """What is wrong with the file that should be `entry`, in a few words; empty if it is as listed."""
+    if not path.is_file():
+        return "it is missing"
+    if (size := path.stat().st_size) != entry.bytes:
+        return f"it has {size:,} bytes, and its receipt lists {entry.bytes:,}"
+    return "" if sha256_file(path) == entry.sha256 else "its content does not have the hash in its receipt"
 
 
 def files_verify(base: Path, files: Iterable[FileEntry]) -> bool:
     """Whether every file is there with the size and hash that its receipt lists."""
-    for entry in files:
-        path = base / entry.path
-        if not path.is_file() or path.stat().st_size != entry.bytes or sha256_file(path) != entry.sha256:
-            return False
-    return True
+    return not any(wrong_with(base / entry.path, entry) for entry in files)
 
 
 def total(parts: Iterable[PartReceipt]) -> tuple[Counts, dict[str, int], tuple[FileEntry, ...]]:
@@ -210,3 +183,76 @@ def total(parts: Iterable[PartReceipt]) -> tuple[Counts, dict[str, int], tuple[F
         reasons.update(part.reasons)
         files.extend(part.files)
     return counts, dict(sorted(reasons.items())), tuple(files)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The parts of one output. Picklable: workers get it and write through it.
+
+    root: the output's folder. stage: for fault points. run_id: marks this run's temporaries. folder: a
+    sub-folder of root, for intermediate parts.
+    """
+
+    root: Path
+    stage: str
+    run_id: str = ""
+    folder: str = ""
+
+    def within(self, folder: str) -> "Parts":
+        """The same, for intermediate parts under `folder`."""
+        return Parts(self.root, self.stage, self.run_id, folder)
+
+    def path(self, name: str) -> Path:
+        """Where the file `name` of a part lies."""
+        return self.root / self.folder / name
+
+    def write(
+        self,
+        name: str,
+        files: Mapping[str, Callable[[Path], object]],
+        *,
+        counts: Counts | None = None,
+        reasons: Mapping[str, int] | None = None,
+        info: Mapping[str, Any] | None = None,
+        timings: Collection[str] = (),
+    ) -> PartReceipt:
+        """Write the part's files (relative path -> writer), then its receipt `parts/<name>.json`.
+
+        timings: those of the files that are no part of the output's content digest.
+        """
+        before_rename = partial(fault_point, f"{self.stage}.part.before_rename")
+        entries = [
+            file_entry(
+                relative,
+                self._store.write(relative, fill, before_commit=before_rename),
+                timing=relative in timings,
+            )
+            for relative, fill in files.items()
+        ]
+        receipt = PartReceipt(
+            name=name,
+            files=tuple(entries),
+            counts=counts or Counts(),
+            reasons=dict(reasons or {}),
+            info=dict(info or {}),
+        )
+        receipt.counts.check(f"{self.stage} part {name}")
+        fault_point(f"{self.stage}.part.before_receipt")
+        return write_receipt(
+            self._store,
+            f"{PARTS}/{name}.json",
+            receipt,
+            before_commit=partial(fault_point, f"{self.stage}.part_receipt.before_rename"),
+        )
+
+    def finished(self, name: str) -> PartReceipt | None:
+        """The part's receipt if it is there and its files verify; else None (it is to be done again)."""
+        try:
+            receipt = read_receipt(self._store, f"{PARTS}/{name}.json", PartReceipt)
+        except ReceiptError:
+            return None
+        return receipt if receipt and files_verify(self.root / self.folder, receipt.files) else None
+
+    @property
+    def _store(self) -> LocalStore:
+        return LocalStore(self.root / self.folder, self.run_id)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from pipelines.execution.engine import Engine
+from pipelines.execution.resources import Resources
 from pipelines.store.receipts import PartReceipt
 
 
@@ -15,6 +16,9 @@ class OneByOne(Engine):
         super().__init__()
         self.step = -1 if backwards else 1
 
+    def gpus(self) -> float:
+        return 0.0
+
     def map_parts(
         self,
         worker: Callable[..., Any],
@@ -22,6 +26,7 @@ class OneByOne(Engine):
         *,
         setup: Mapping[str, Any],
         on_done: Callable[[PartReceipt], None],
+        resources: Resources | None = None,
     ) -> list[PartReceipt]:
         work = worker(**setup)
         encoded = [json.dumps(task) for task in tasks]  # tasks must live as JSON

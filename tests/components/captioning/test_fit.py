@@ -1,6 +1,7 @@
 """Fitting a captioner: it learns to say what it is shown, and loads as any pretrained VLM does."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, GenerationM
 from components.captioning.captioner import Captioner
 from components.captioning.config import CaptionerFitConfig
 from components.captioning.fit import fit_captioner
-from components.captioning.kinds import LONG_PROMPT, SHORT_PROMPT
+from components.captioning.kinds import LONG, LONG_PROMPT, SHORT, SHORT_PROMPT, CaptionKind
 from components.corpus.labelled import LabelledImage
 from components.training.config import OptimizerConfig, TrainingConfig
 
@@ -61,7 +62,7 @@ def captioner(folder: Path) -> Captioner:
 @pytest.mark.parametrize(("prompt", "style"), [(SHORT_PROMPT, 0), (LONG_PROMPT, 1)])
 def test_it_says_what_it_was_taught_to_the_prompt_it_was_asked(captioner, prompt, style):
     records = labelled()
-    said = captioner.caption([record.open() for record in records], prompt, max_new_tokens=16)
+    said = captioner.caption([record.open() for record in records], CaptionKind("any", prompt, 16))
     right = sum(text == record.captions[style] for text, record in zip(said, records, strict=True))
     assert right >= 15, said
 
@@ -87,21 +88,21 @@ def test_it_loads_as_a_pretrained_model_does(folder):
     tokens = model.generate(**inputs, max_new_tokens=16)
     said = processor.batch_decode(tokens[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
     assert said == Captioner(model, processor).caption(
-        [picture("red", "blue")], SHORT_PROMPT, max_new_tokens=16
+        [picture("red", "blue")], replace(SHORT, max_tokens=16)
     )
 
 
-def test_a_picture_of_any_size_will_do(captioner):
+def test_a_picture_of_any_size_will_do(folder):
     pictures = [picture("red", "blue", side) for side in (20, 48, 400)]
     pictures.append(picture("red", "blue").resize((300, 20)))
-    said = captioner.caption(pictures, LONG_PROMPT, max_new_tokens=16, batch_size=3)
+    said = Captioner.load(str(folder), batch_size=3).caption(pictures, replace(LONG, max_tokens=16))
     assert said == ["red to the left of blue"] * 4
 
 
 def test_a_caption_stops_at_its_limit(captioner):
-    (said,) = captioner.caption([picture("red", "blue")], LONG_PROMPT, max_new_tokens=2)
+    (said,) = captioner.caption([picture("red", "blue")], replace(LONG, max_tokens=2))
     assert len(said.split()) <= 2
-    assert captioner.caption([], LONG_PROMPT, max_new_tokens=2) == []
+    assert captioner.caption([], replace(LONG, max_tokens=2)) == []
 
 
 def test_what_is_no_captioner_is_told_in_one_line(tmp_path):

@@ -10,7 +10,7 @@ def test_the_hash_changes_with_every_field_and_with_the_order():
         (SHORT, LONG),
         (LONG, SHORT),
         (replace(SHORT, prompt="What is it?"), LONG),
-        (SHORT, replace(LONG, max_new_tokens=97)),
+        (SHORT, replace(LONG, max_tokens=97)),
         (replace(SHORT, name="brief"), LONG),
         (SHORT,),
     ]

@@ -1,7 +1,8 @@
 """The training loop on a regression that has an answer: resume to the bit, counting, divergence."""
 
 from collections.abc import Iterator
-from itertools import count
+from functools import partial
+from itertools import count, groupby
 from pathlib import Path
 
 import pytest
@@ -9,10 +10,13 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from components.randomness import derive_seed
+from components.training import loop
 from components.training.checkpoints import Checkpoints
-from components.training.loop import CurvePoint, Losses, Trained, TrainingConfig, train
-from components.training.optimizers import OptimizerConfig
+from components.training.config import OptimizerConfig, TrainingConfig
+from components.training.curve import LOOK_STEPS, CurvePoint, Meter
+from components.training.loop import Trained, train
+from components.training.loss import Batch, LossContext, Losses
+from components.training.noise import SampleNoise
 
 BATCH = 8
 CONFIG = TrainingConfig(
@@ -48,15 +52,16 @@ def net() -> Net:
     return Net()
 
 
-def batches(images_seen: int) -> Iterator[dict]:
+def batches(images_seen: int) -> Iterator[Batch]:
     for number in count(images_seen // BATCH):
         x = torch.randn(BATCH, 4, generator=torch.Generator().manual_seed(number))
-        yield {"x": x, "y": x @ TRUTH, "names": [f"{number}"]}
+        keys, epochs = [f"{number}-{row}" for row in range(BATCH)], [number // 10] * BATCH
+        yield {"x": x, "y": x @ TRUTH, "keys": keys, "epochs": epochs}
 
 
-def loss(model: nn.Module, batch: dict, generator: torch.Generator) -> Losses:
+def loss(model: nn.Module, batch: Batch, context: LossContext) -> Losses:
     """Noisy, so that a resumed run must also find the noise again."""
-    noise = torch.randn(batch["x"].shape, generator=generator)
+    noise = context.noise.normal("x", batch["x"].shape[1:])
     error = (model(batch["x"] + 0.1 * noise).float() - batch["y"]).square().mean()
     return Losses(error, {"noise": noise.mean()})
 
@@ -69,18 +74,18 @@ def run(config: TrainingConfig = CONFIG, folder: Path | None = None, **changes) 
 
 
 def dying_after(steps: int):
-    def source(images_seen: int) -> Iterator[dict]:
-        given = batches(images_seen)
+    def source(images_seen: int) -> Iterator[Batch]:
+        following = batches(images_seen)
         for _ in range(steps):
-            yield next(given)
+            yield next(following)
         raise Killed
 
     return source
 
 
 def assert_same(a: Trained, b: Trained) -> None:
-    for one, other in ((a.model, b.model), (a.ema, b.ema)):
-        for name, tensor in one.state_dict().items():
+    for model, other in ((a.model, b.model), (a.ema, b.ema)):
+        for name, tensor in model.state_dict().items():
             assert torch.equal(tensor, other.state_dict()[name]), name
     assert a.curve == b.curve
 
@@ -92,14 +97,14 @@ def test_a_run_that_died_twice_ends_as_one_that_did_not(tmp_path, precision):
     for steps in (13, 9):  # dies at 13, goes on from 10 and dies at 19, goes on from 15
         with pytest.raises(Killed):
             run(config, tmp_path, batches=dying_after(steps))
-    asked = []
+    starts = []
 
     def source(images_seen):
-        asked.append(images_seen)
+        starts.append(images_seen)
         return batches(images_seen)
 
     assert_same(run(config, tmp_path, batches=source), whole)
-    assert asked == [15 * BATCH]
+    assert starts == [15 * BATCH]
 
 
 def test_a_finished_run_is_found_finished(tmp_path):
@@ -118,16 +123,30 @@ def test_a_damaged_checkpoint_costs_time_and_nothing_else(tmp_path):
     assert_same(run(folder=tmp_path), whole)
 
 
-def test_every_step_s_randomness_is_of_seed_purpose_and_images():
-    seeds = []
+def test_a_loss_knows_how_far_the_run_is_and_has_the_average_and_the_noise():
+    contexts: list[LossContext] = []
 
-    def spy(model, batch, generator):
-        seeds.append(generator.initial_seed())
-        return loss(model, batch, generator)
+    def spy(model, batch, context):
+        expected = SampleNoise.of(batch, 3, "test", torch.device("cpu"))
+        assert torch.equal(context.noise.normal("x"), expected.normal("x"))
+        assert not context.ema.training and not any(p.requires_grad for p in context.ema.parameters())
+        contexts.append(context)
+        return loss(model, batch, context)
 
-    run(loss=spy)
-    assert seeds == [derive_seed(3, "test", "step", n * BATCH, 0) for n in range(30)]
-    assert len(set(seeds)) == 30
+    trained = run(loss=spy)
+    assert [context.images_seen for context in contexts] == [n * BATCH for n in range(30)]
+    assert {context.total_images for context in contexts} == {30 * BATCH}
+    assert all(context.ema is trained.ema for context in contexts)
+    assert len({seed for context in contexts for seed in context.noise.seeds}) == 30 * BATCH
+
+
+def test_a_loss_of_a_run_without_an_average_gets_none():
+    def spy(model, batch, context):
+        assert context.ema is None
+        return loss(model, batch, context)
+
+    trained = run(CONFIG.model_copy(update={"ema_halflife_images": 0}), loss=spy)
+    assert trained.ema is trained.model
 
 
 def test_the_curve_has_a_point_every_so_many_images_and_one_at_the_end():
@@ -157,33 +176,58 @@ def test_it_learns_and_the_average_learns_too():
             assert error < held_out["y"].square().mean() / 4
 
 
-def test_without_an_average_the_model_itself_is_returned():
-    trained = run(CONFIG.model_copy(update={"ema_halflife_images": 0}))
-    assert trained.ema is trained.model
-
-
 def test_images_that_are_no_multiple_of_the_batch_are_rounded_up():
     trained = run(CONFIG.model_copy(update={"images": 3 * BATCH - 2}))
     assert trained.curve[-1].images_seen == 3 * BATCH
+
+
+def diverging_loss(broken: str, model: nn.Module, batch: Batch, context: LossContext) -> Losses:
+    """Not finite, or without a finite gradient, at 96 images."""
+    good = loss(model, batch, context).loss
+    if context.images_seen != 96:
+        return Losses(good)
+    root = torch.sqrt(model.out.bias.sum() * 0)  # 0, and its slope is not a number
+    return Losses(good + (torch.inf if broken == "loss" else root))  # the first has a gradient
+
+
+@pytest.fixture
+def as_on_a_gpu(monkeypatch) -> None:
+    """The loop looks at its values as seldom as on a GPU."""
+    monkeypatch.setattr(loop, "Meter", lambda device, *rest: Meter(torch.device("cuda"), *rest))
 
 
 @pytest.mark.parametrize("broken", ["loss", "gradient"])
 def test_a_diverged_run_stops_before_it_spoils_a_weight(tmp_path, broken):
     model = net()
 
-    def diverges(model, batch, generator):
-        good = loss(model, batch, generator).loss
-        if batch["names"] != ["12"]:
-            return Losses(good)
-        root = torch.sqrt(model.out.bias.sum() * 0)  # 0, and its slope is not a number
-        return Losses(good + (torch.inf if broken == "loss" else root))  # the first has a gradient
-
+    diverges = partial(diverging_loss, broken)
     with pytest.raises(
         FloatingPointError, match=r"^training diverged at 96 images \(.*lower the learning rate$"
     ):
         train(model, diverges, batches, CONFIG, seed=3, purpose="test", checkpoints=Checkpoints(tmp_path))
     assert all(parameter.isfinite().all() for parameter in model.parameters())
     assert Checkpoints(tmp_path).latest()["images_seen"] == 10 * BATCH
+
+
+@pytest.mark.parametrize("broken", ["loss", "gradient"])
+def test_on_a_gpu_it_stops_before_it_is_written_anywhere(tmp_path, as_on_a_gpu, broken):
+    points: list[CurvePoint] = []
+    with pytest.raises(FloatingPointError, match=r"^training diverged at 96 images \("):
+        run(folder=tmp_path, loss=partial(diverging_loss, broken), on_point=points.append)
+    assert Checkpoints(tmp_path).latest()["images_seen"] == 10 * BATCH
+    assert [point.images_seen for point in points] == [7 * BATCH]
+
+
+def test_on_a_gpu_the_numbers_are_the_same_and_looked_at_seldom(tmp_path, as_on_a_gpu, monkeypatch):
+    losses: list[float] = []
+    with pytest.raises(Killed):
+        run(folder=tmp_path, batches=dying_after(13))
+    seldom = run(folder=tmp_path, on_batch=lambda images, value: losses.append(value))
+    # The first step's, then that of the latest point or checkpoint: at 14, 15, 20, 21, 25 and 28 steps.
+    assert [len(list(steps)) for _, steps in groupby(losses)] == [4, 1, 5, 1, 4, 3, 2]
+    monkeypatch.undo()
+    assert_same(seldom, run())
+    assert CONFIG.images // BATCH < LOOK_STEPS
 
 
 def test_the_gradient_is_clipped_and_its_whole_norm_reported():
@@ -202,15 +246,15 @@ def test_two_trainings_of_one_process_may_differ_in_precision():
     exact = run(CONFIG.model_copy(update={"precision": "no", "images": 2 * BATCH}))
     assert not torch.equal(rounded.model.out.weight, exact.model.out.weight)
 
-    def asks(dtype):
-        def spy(model, batch, generator):
+    def computes_in(dtype):
+        def spy(model, batch, context):
             assert model(batch["x"]).dtype == dtype
-            return loss(model, batch, generator)
+            return loss(model, batch, context)
 
         return spy
 
-    run(CONFIG.model_copy(update={"precision": "bf16", "images": BATCH}), loss=asks(torch.bfloat16))
-    run(CONFIG.model_copy(update={"precision": "no", "images": BATCH}), loss=asks(torch.float32))
+    run(CONFIG.model_copy(update={"precision": "bf16", "images": BATCH}), loss=computes_in(torch.bfloat16))
+    run(CONFIG.model_copy(update={"precision": "no", "images": BATCH}), loss=computes_in(torch.float32))
 
 
 @pytest.mark.parametrize(

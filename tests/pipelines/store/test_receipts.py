@@ -1,6 +1,6 @@
 """Parts and receipts: what is named in a receipt is whole, and what is not whole is named in none."""
 
-import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -11,11 +11,15 @@ import pytest
 from pipelines.store.receipts import (
     Counts,
     FileEntry,
+    PartReceipt,
     Parts,
     Receipt,
-    commit_file,
+    ReceiptError,
     content_digest,
     files_verify,
+    own_hash,
+    parse_receipt,
+    wrong_with,
 )
 
 KILLED = -9
@@ -29,24 +33,6 @@ def write_text(text: str):
     return lambda path: path.write_text(text)
 
 
-def test_a_committed_file_has_the_bytes_and_hash_that_are_returned(tmp_path):
-    size, sha256 = commit_file(tmp_path / "a" / "b.txt", write_text("hello"), run_id="r", point="toy.part")
-    assert (tmp_path / "a" / "b.txt").read_text() == "hello"
-    assert (size, sha256) == (5, hashlib.sha256(b"hello").hexdigest())
-    assert [path.name for path in (tmp_path / "a").iterdir()] == ["b.txt"]
-
-
-def test_a_writer_that_raises_leaves_the_old_file_as_it_was(tmp_path):
-    def breaks(path: Path):
-        path.write_text("half")
-        raise OSError("disk full")
-
-    commit_file(tmp_path / "x", write_text("old"), run_id="r", point="toy.part")
-    with pytest.raises(OSError, match="disk full"):
-        commit_file(tmp_path / "x", breaks, run_id="r", point="toy.part")
-    assert (tmp_path / "x").read_text() == "old"
-
-
 def test_a_finished_part_is_found_again_and_a_changed_one_is_not(tmp_path):
     counts = Counts.model_validate({"in": 3, "kept": 2, "rejected": 1})
     files = {"data/p.txt": write_text("rows"), "rejects/p.txt": write_text("row")}
@@ -58,7 +44,56 @@ def test_a_finished_part_is_found_again_and_a_changed_one_is_not(tmp_path):
     assert parts(tmp_path).finished("p") is None
 
 
-@pytest.mark.parametrize("damage", ["", "{", '{"name": "p"}', "\x00" * 40])
+def written(tmp_path: Path) -> dict:
+    """The fields of a part's receipt as they lie on the disk."""
+    counts = Counts.model_validate({"in": 2, "kept": 2})
+    parts(tmp_path).write("p", {"p.txt": write_text("rows")}, counts=counts, info={"seconds": 0.1 + 0.2})
+    return json.loads((tmp_path / "parts" / "p.json").read_text())
+
+
+def test_a_receipt_carries_the_hash_of_everything_else_in_it(tmp_path):
+    fields = written(tmp_path)
+    stated = fields.pop("sha256")
+    assert stated == own_hash(fields)
+    assert own_hash({"b": 1, "a": "é"}) == "aa58fba8483623bed37c1b02edfccbdd9a53123837c20bfa4cb4049993a2872e"
+
+
+@pytest.mark.parametrize(
+    ("edit", "why"),
+    [
+        (lambda fields: fields["counts"].update(kept=1, rejected=1), "it was edited"),
+        (lambda fields: fields["files"][0].update(bytes=5), "it was edited"),
+        (lambda fields: fields.update(extra=1), "it was edited"),
+        (lambda fields: fields.pop("sha256"), "of an older version: it has no hash of its own"),
+    ],
+)
+def test_an_edited_count_and_an_older_receipt_are_found(tmp_path, edit, why):
+    fields = written(tmp_path)
+    edit(fields)
+    content = json.dumps(fields).encode()
+    with pytest.raises(ReceiptError, match=why):
+        parse_receipt(content, PartReceipt)
+    (tmp_path / "parts" / "p.json").write_bytes(content)
+    assert parts(tmp_path).finished("p") is None
+
+
+def test_a_receipt_with_a_newer_versions_fields_and_their_hash_is_read_or_named(tmp_path):
+    fields = written(tmp_path)
+    del fields["sha256"]
+    newer = {**fields, "speed": 3}
+    assert parse_receipt(json.dumps({**newer, "sha256": own_hash(newer)}).encode(), PartReceipt).name == "p"
+    del newer["name"]
+    with pytest.raises(ReceiptError, match="another version"):
+        parse_receipt(json.dumps({**newer, "sha256": own_hash(newer)}).encode(), PartReceipt)
+
+
+@pytest.mark.parametrize("layout", [{"indent": 4}, {"sort_keys": True}, {"ensure_ascii": True}])
+def test_a_receipt_that_was_only_laid_out_differently_still_counts(tmp_path, layout):
+    fields = written(tmp_path)
+    assert parse_receipt(json.dumps(fields, **layout).encode(), PartReceipt).counts.kept == 2
+
+
+@pytest.mark.parametrize("damage", ["", "{", '{"name": "p"}', "\x00" * 40, "[]", "7"])
 def test_a_torn_part_receipt_is_as_if_it_were_not_there(tmp_path, damage):
     parts(tmp_path).write("p", {"p.txt": write_text("rows")})
     (tmp_path / "parts" / "p.json").write_text(damage)
@@ -107,8 +142,16 @@ def test_the_digest_depends_on_names_and_content_and_not_on_order():
     assert len({content_digest([a, b]), content_digest(swapped), content_digest([a])}) == 3
 
 
-def test_a_missing_file_does_not_verify(tmp_path):
-    assert not files_verify(tmp_path, [FileEntry(path="gone", bytes=0, sha256="")])
+def test_what_is_wrong_with_a_file_is_named(tmp_path):
+    (tmp_path / "x").write_text("rows")
+    (entry,) = parts(tmp_path).write("p", {"y": write_text("rows")}).files
+    assert wrong_with(tmp_path / "y", entry) == "" and files_verify(tmp_path, [entry])
+    assert wrong_with(tmp_path / "gone", entry) == "it is missing"
+    (tmp_path / "y").write_text("rowz")
+    assert "does not have the hash" in wrong_with(tmp_path / "y", entry)
+    (tmp_path / "y").write_text("ro")
+    assert wrong_with(tmp_path / "y", entry) == "it has 2 bytes, and its receipt lists 4"
+    assert not files_verify(tmp_path, [entry])
 
 
 def test_counts_keep_the_names_of_the_status_json():

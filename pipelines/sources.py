@@ -4,9 +4,6 @@
 eight stages: nobody re-runs a crawl); every other URI is read where it lies.
 """
 
-import hashlib
-import json
-import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -16,12 +13,13 @@ from pipelines.config import RunConfig
 from pipelines.errors import ConfigError
 from pipelines.execution.engine import Engine
 from pipelines.execution.progress import Progress
-from pipelines.stage import Input, Stage, StageConfig, Work, fingerprint, load_receipt, run_stage
+from pipelines.stage import Input, Stage, StageConfig, Work, fingerprint, run_stage
+from pipelines.store.outputs import load_receipt
 from pipelines.store.receipts import PartReceipt, Receipt, content_digest, sha256_file
+from pipelines.store.verified import VerifiedFiles, state_of
 
 TOY = "toy"
 NOT_READ = "none"  # in place of a digest: of the labelled set when both annotators are pretrained
-DIGESTS = "cache/digests.json"  # under HOME: digests of big inputs by their files' sizes and times
 
 
 class ToyWebConfig(StageConfig):
@@ -107,7 +105,7 @@ def _corpus(uri: str, home: Path) -> Input:
 
     try:
         corpus = open_corpus(uri)
-        return Input("corpus", uri, _remembered(corpus.files, corpus.digest, home))
+        return Input("corpus", uri, _remembered(uri, corpus.files, corpus.digest, home))
     except (ValueError, OSError) as error:
         raise ConfigError(f"--corpus {uri}: {' '.join(str(error).split())}") from error
 
@@ -116,32 +114,13 @@ def _labelled(path: Path, home: Path) -> Input:
     if not path.is_file():
         raise ConfigError(f"annotators.labelled: no file at {path}; it is a Parquet file (or 'toy')")
     path = path.resolve()
-    return Input(
-        "labelled", str(path), _remembered([(path.name, str(path))], lambda: sha256_file(path), home)
-    )
+    files = [(path.name, str(path))]
+    return Input("labelled", str(path), _remembered(str(path), files, lambda: sha256_file(path), home))
 
 
-def _remembered(files: Sequence[tuple[str, str]], digest: Callable[[], str], home: Path) -> str:
-    """`digest()`, remembered under HOME for as long as the files' sizes and times stand. A crawl of a
-    terabyte is hashed once, not at every command.
-    """
-    cache = home / DIGESTS
-    state = hashlib.sha256()
-    for name, path in files:
-        if not Path(path).is_file():
-            return digest()  # remote: nothing tells cheaply that it stands
-        stat = Path(path).stat()
-        state.update(f"{name}\0{path}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
-    try:
-        known = json.loads(cache.read_text())
-    except (OSError, ValueError):
-        known = {}
-    mark = state.hexdigest()
-    if mark not in known:
-        known[mark] = digest()
-        if os.access(home, os.W_OK):  # not at a look at somebody else's HOME
-            cache.parent.mkdir(parents=True, exist_ok=True)
-            temporary = cache.with_name(f"{cache.name}.tmp-{os.getpid()}")
-            temporary.write_text(json.dumps(known, indent=1))
-            temporary.replace(cache)
-    return str(known[mark])
+def _remembered(uri: str, files: Sequence[tuple[str, str]], digest: Callable[[], str], home: Path) -> str:
+    """`digest()`, remembered under HOME for as long as the files' sizes, times and inodes stand."""
+    paths = [Path(path) for _, path in files]
+    if (state := state_of(paths)) is None:
+        return digest()  # remote: nothing tells cheaply that it stands
+    return VerifiedFiles(home).value(uri, state, digest)

@@ -1,0 +1,113 @@
+"""Where and how a stage's models run: device, dtype, batch, and each one's share of a worker.
+
+    filter.judge, recaption.judge, recaption.captioner, evaluate.judge: a ModelRuntime each
+
+What comes out depends on device, dtype and batch size to the last bits; the shares only place the work.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from pipelines.errors import ConfigError
+from pipelines.execution.resources import Resources
+from pipelines.stage import Input
+
+if TYPE_CHECKING:
+    from components.captioning.captioner import Captioner
+    from components.judge.judge import Judge
+
+Device = Literal["auto", "cpu", "cuda"]
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+
+
+class ModelRuntime(BaseModel):
+    """How one model of a stage runs."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    device: Device = Field("auto", description="'auto' takes a GPU where the worker sees one")
+    dtype: Dtype = Field(
+        "auto", description="of weights and arithmetic; 'auto': bfloat16 on a GPU, else float32"
+    )
+    batch_size: int = Field(64, ge=1, description="images or texts that go through the model together")
+    gpus_per_worker: float = Field(
+        1.0, ge=0, description="share of a GPU that it takes in each worker (0.25: four workers share one)"
+    )
+    cpus_per_worker: float = Field(
+        0.5, gt=0, description="CPUs that a worker reserves for it; below one, so that reading finds a CPU"
+    )
+
+    def resolve(self, setting: str) -> "ResolvedRuntime":
+        """Device and dtype in this process. setting: the config's name of this section, for errors.
+
+        Raises ConfigError where a GPU is asked for and there is none.
+        """
+        import torch
+
+        found = torch.cuda.is_available()
+        if self.device == "cuda" and not found:
+            raise ConfigError(
+                f"{setting}.device is cuda, and the worker sees no GPU; set it to auto or cpu, or run on a"
+                " machine with one"
+            )
+        device = ("cuda" if found else "cpu") if self.device == "auto" else self.device
+        automatic = "bfloat16" if device == "cuda" else "float32"
+        return ResolvedRuntime(device, automatic if self.dtype == "auto" else self.dtype)
+
+
+def worker_resources(gpus: float, models: Mapping[str, ModelRuntime]) -> Resources:
+    """What a worker asks for that holds all of `models`, by their settings' names.
+
+    gpus: how many the cluster has. The models of one worker run in turn, so it needs the CPUs of the most
+    demanding one, but the GPU memory of all: their shares add up, above one rounded up as Ray wants it.
+    """
+    on_gpu = {
+        setting: model
+        for setting, model in models.items()
+        if model.device == "cuda" or (model.device == "auto" and gpus)
+    }
+    share = sum(model.gpus_per_worker for model in on_gpu.values())
+    return Resources(
+        cpus=max(model.cpus_per_worker for model in models.values()),
+        gpus=math.ceil(share) if share > 1 else share,
+        setting=" and ".join(f"{setting}.gpus_per_worker" for setting in on_gpu)
+        or " and ".join(f"{setting}.cpus_per_worker" for setting in models),
+    )
+
+
+# A judge scores in float32 everywhere, four workers to a GPU. A captioner takes bfloat16 there; with a
+# judge's share beside it, a worker takes a whole GPU.
+JUDGE_RUNTIME = ModelRuntime(dtype="float32", batch_size=64, gpus_per_worker=0.25)
+CAPTIONER_RUNTIME = ModelRuntime(batch_size=128, gpus_per_worker=0.75)
+
+
+@dataclass(frozen=True)
+class ResolvedRuntime:
+    """device: cpu or cuda. dtype: a name in torch."""
+
+    device: str
+    dtype: str
+
+
+def judge_name(annotators: Input) -> str:
+    """The judge that the annotators stage fitted or pinned, as open_clip names it."""
+    return f"local-dir:{annotators.path / 'judge'}"
+
+
+def load_judge(name: str, runtime: ModelRuntime, setting: str) -> "Judge":
+    """The judge of that name, in this process. setting: such as "filter.judge", for errors."""
+    from components.judge.judge import Judge
+
+    resolved = runtime.resolve(setting)
+    return Judge.load(name, device=resolved.device, dtype=resolved.dtype, batch_size=runtime.batch_size)
+
+
+def load_captioner(name: str, runtime: ModelRuntime, setting: str) -> "Captioner":
+    """The captioner in that folder, in this process. setting: such as "recaption.captioner", for errors."""
+    from components.captioning.captioner import Captioner
+
+    resolved = runtime.resolve(setting)
+    return Captioner.load(name, device=resolved.device, dtype=resolved.dtype, batch_size=runtime.batch_size)
