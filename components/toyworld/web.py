@@ -6,7 +6,6 @@ corpus is `toy:N`.
 """
 
 import json
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components.corpus.schemas import CORPUS, LABELLED
+from components.durable import write_file
 from components.randomness import derive_seed
 from components.toyworld import web_images as images
 from components.toyworld import web_texts as texts
@@ -211,6 +211,5 @@ _SPOILED_IMAGES = {
 
 def _write(path: Path, rows: Iterable[dict[str, object]], schema: pa.Schema) -> None:
     table = pa.Table.from_pylist(list(rows), schema)
-    temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
-    pq.write_table(table, temporary, compression="zstd", row_group_size=ROWS_PER_GROUP)
-    temporary.replace(path)
+    options = {"compression": "zstd", "row_group_size": ROWS_PER_GROUP}
+    write_file(path, lambda temporary: pq.write_table(table, temporary, **options))

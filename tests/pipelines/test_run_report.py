@@ -156,13 +156,14 @@ def plan(home, filtered) -> list[Planned]:
 
 
 def write_evaluation(out: Path, image: bytes) -> None:
-    numbers = {"frechet": 1.0, "judge_score": 0.5, "seconds_per_image": 0.1, "images": 3}
-    following = {"colors": 0.5}
-    found = tuple(
-        Evaluation(m, s, prompt_following=following, **numbers) for m, s in (("teacher", 50), ("student", 1))
+    metrics = {"frechet": 1.0, "judge_score": 0.5}
+    evaluations = tuple(
+        Evaluation(model, steps, 3, metrics, {"colors": 0.5}, seconds_per_image=0.1)
+        for model, steps in (("teacher", 50), ("student", 1))
     )
-    write_text(out / "metrics.json", Metrics(found, {}).to_json())
-    for evaluation in found:
+    write_text(out / "metrics.json", Metrics(evaluations, {}).to_json())
+    write_text(out / "timings.json", Metrics(evaluations, {}).timings_json())
+    for evaluation in evaluations:
         rows = [
             {
                 "index": index,
@@ -172,7 +173,7 @@ def write_evaluation(out: Path, image: bytes) -> None:
                 "model": evaluation.model,
                 "steps": evaluation.steps,
                 "seed": 0,
-                "follows": index == 0,
+                "correct": index == 0,
                 "judge_score": 0.5,
                 "image": image if index != 1 else None,
             }
@@ -225,11 +226,13 @@ def test_the_whole_run_is_gathered(home, config, plan, filtered):
         ("distill", "student", [32, 64], [0.25, 0.125]),
     ]
     assert [sample.prompt for sample in data.samples] == ["prompt 0", "prompt 2"]
-    assert [(c.model, c.steps, c.follows) for c in data.samples[0].cells] == [
+    assert [(c.model, c.steps, c.correct) for c in data.samples[0].cells] == [
         ("teacher", 50, True),
         ("student", 1, True),
     ]
     assert data.metrics.of("student", 1).mean == 0.5
+    assert data.metrics.of("student", 1).seconds_per_image == 0.1
+    assert data.problems == ()
     assert (data.promotion.promoted, data.promotion.version) == (True, "7")
     assert data.digests["corpus"] == "c" * 64 and data.digests["train"] == "digest of train"
 
@@ -294,5 +297,5 @@ def test_a_hostile_corpus_does_not_break_its_page(home, filtered, tmp_path):
     page = write_run_report(
         tmp_path, RunConfig(corpus=f"parquet:{tmp_path / 'web.parquet'}"), planned
     ).read_text()
-    assert page.count("picture broken") == 5
+    assert page.count("image broken") == 5
     assert "<script>" not in page and "&lt;script&gt;" in page
