@@ -19,8 +19,8 @@ from pipelines.errors import ConfigError
 from pipelines.execution.engine import Engine
 from pipelines.execution.progress import Progress
 from pipelines.graph import DATA_STAGES, EVERY_SNAPSHOT, SOURCES, STAGES, upstream
+from pipelines.sources import find_source, make_toy_web
 from pipelines.stage import Input, Stage, StageConfig, fingerprint, run_stage
-from pipelines.stages.corpus import find_source, make_toy_web
 from pipelines.store.locks import lock_owner
 from pipelines.store.outputs import FORCED, checked_receipt, load_receipt, read_failure
 from pipelines.store.receipts import RECEIPT, Receipt, ReceiptError

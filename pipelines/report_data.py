@@ -33,7 +33,7 @@ from components.reporting.report_data import (
 from pipelines.config import RunConfig
 from pipelines.errors import ConfigError
 from pipelines.pipeline import Planned
-from pipelines.stages.corpus import find_source, is_toy
+from pipelines.sources import find_source, is_toy
 from pipelines.stages.evaluate import SAMPLES
 from pipelines.stages.filter import FILTERED_FOLDER, REJECTS_FOLDER
 from pipelines.stages.training_config import CURVE

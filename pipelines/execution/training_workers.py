@@ -6,15 +6,15 @@ killed costs the steps since the last of them. Ray Train's storage is not used.
 
 import os
 import threading
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipelines.errors import USER_ERRORS, StageFailed, StraightshotError
-from pipelines.execution.engine import WORKER_RESTARTS, worker_failure
+from pipelines.execution.engine import WORKER_RESTARTS, Engine, worker_failure
 from pipelines.execution.worker_events import Event, EventReader, EventWriter
-from pipelines.stage import Work
 
 # (rank, world_size, events): what one process does; pickled for Ray's workers
 TrainRank = Callable[[int, int, EventWriter], None]
@@ -41,24 +41,34 @@ class _Group:
 
 
 def train_together(
-    work: Work, workers: int, train_rank: TrainRank, on_event: Callable[[Event], None]
+    engine: Engine,
+    stage: str,
+    train_rank: TrainRank,
+    *,
+    workers: int,
+    cpus: int,
+    scratch: Path,
+    on_event: Callable[[Event], None],
 ) -> None:
     """Run `train_rank(rank, world_size, events)` in so many processes until all have come to their end.
+
+    cpus: threads of each. scratch: a folder that all nodes see, for events and Ray Train's own files.
 
     Each finds the others through torch.distributed, as Accelerate does. on_event gets the events that the
     first one writes. A worker that dies starts the whole again, a few times: it should go on from its last
     checkpoint. Raises ConfigError where the workers can never fit; ConfigError or StageFailed with what one
     raised for the user; StageFailed when they failed more often than WORKER_RESTARTS.
     """
-    each = work.engine.share_of(f"{work.stage}.workers", workers, work.config.cpu_threads)
+    each = engine.share_of(f"{stage}.workers", workers, cpus)
+    run = uuid.uuid4().hex[:8]
     for attempt in range(WORKER_RESTARTS + 1):
-        channel = work.scratch / f"events-{work.run_id}-{attempt}"
-        group = _Group(work.stage, workers, train_rank, channel, on_gpu="GPU" in each)
-        failure = _attempt(group, each, work.scratch / "ray", on_event)
+        channel = scratch / f"events-{run}-{attempt}"
+        group = _Group(stage, workers, train_rank, channel, on_gpu="GPU" in each)
+        failure = _attempt(group, each, scratch / "ray", on_event)
         if failure is None:
             return
     raise StageFailed(
-        f"{work.stage}: the {workers} workers failed {WORKER_RESTARTS + 1} times; run the same command"
+        f"{stage}: the {workers} workers failed {WORKER_RESTARTS + 1} times; run the same command"
         f" again to go on from the last checkpoint (at last {failure})"
     )
 

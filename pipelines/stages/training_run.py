@@ -208,7 +208,15 @@ def train_tracked(work: Work, task: TrainingTask, make_task: MakeTask) -> Traine
         workers = _fitting_workers(work)
         if workers > 1 and checkpoints.images_seen() < config.images:
             train_rank = partial(_train_rank, work.stage, config, make_task, folder)
-            train_together(work, workers, train_rank, lambda event: replay(event, progress))
+            train_together(
+                work.engine,
+                work.stage,
+                train_rank,
+                workers=workers,
+                cpus=config.cpu_threads,
+                scratch=work.scratch,
+                on_event=lambda event: replay(event, progress),
+            )
         trained = run_task(task, config, purpose=work.stage, checkpoints=checkpoints, observer=progress)
         progress.complete(trained.curve)
         work.info["mlflow_run"] = run.id
