@@ -51,7 +51,7 @@ LONG = CaptionKind("long", "Describe the image in detail.", max_tokens=96, share
 
 CAPTION_KINDS: dict[str, CaptionKind] = {kind.name: kind for kind in (SHORT, LONG)}
 
-# The page's own text is a caption too: nobody writes it, so it has no prompt.
+# The alt text is a caption, too: it comes with the image, so it has no prompt.
 ALT, ALT_COLUMN, ALT_SHARE = "alt", "alt_text", 0.05
 
 SHORT_PROMPT, LONG_PROMPT = SHORT.prompt, LONG.prompt

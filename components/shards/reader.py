@@ -14,6 +14,7 @@ from typing import Any
 
 from upath import UPath
 
+from components.errors import InputError
 from components.shards.index import Location, Shard, Split, check_size, load_index
 from components.shards.writer import IMAGE_EXTENSIONS, KEY, META_EXTENSION, Sample
 
@@ -29,36 +30,36 @@ def read_split(index_path: Location, split: Split) -> Iterator[Sample]:
 
 
 def read_tar(path: Location, shard: Shard) -> list[Sample]:
-    """All samples of one tar. Raises ValueError, one line naming the tar, if a single bit differs."""
+    """All samples of one tar. Raises InputError, one line naming the tar, if a single bit differs."""
     data = _read(path)
     check_size(path, shard, len(data))
     if hashlib.sha256(data).hexdigest() != shard.sha256:
-        raise ValueError(f"{path}: damaged: its sha256 is not the index's; run the shard stage again")
+        raise InputError(f"{path}: damaged: its sha256 is not the index's; run the shard stage again")
     samples = parse_tar(data, str(path))
     if len(samples) != shard.samples:
-        raise ValueError(f"{path}: {len(samples)} samples, the index lists {shard.samples}")
+        raise InputError(f"{path}: {len(samples)} samples, the index lists {shard.samples}")
     return samples
 
 
 def parse_tar(data: bytes, where: str) -> list[Sample]:
-    """The samples of a tar that write_tar wrote. Raises ValueError for anything that it would not write."""
+    """The samples of a tar that write_tar wrote. Raises InputError for anything that it would not write."""
     samples: dict[str, Sample] = {}
     parsed = 0  # bytes of the tar that lie in the samples
     for members in _grouped(data, where):
         key = str(members["__key__"])
         if not KEY.fullmatch(key):
-            raise ValueError(f"{where}: sample {key!r} is none that we write: its key is not lower-case hex")
+            raise InputError(f"{where}: sample {key!r} is none that we write: its key is not lower-case hex")
         contents = {name: content for name, content in members.items() if not name.startswith("__")}
         meta = contents.pop(META_EXTENSION, None)
         if meta is None or len(contents) != 1 or not contents.keys() <= set(IMAGE_EXTENSIONS):
-            raise ValueError(f"{where}: sample {key} is not an image and its JSON; it is not a tar of ours")
+            raise InputError(f"{where}: sample {key} is not an image and its JSON; it is not a tar of ours")
         if key in samples:
-            raise ValueError(f"{where}: sample {key} comes twice")
+            raise InputError(f"{where}: sample {key} comes twice")
         ((extension, image),) = contents.items()
         samples[key] = Sample(key, image, extension, _parse_meta(meta, where, key))
         parsed += _size_in_tar(image) + _size_in_tar(meta)
     if data[parsed:].strip(b"\0"):
-        raise ValueError(f"{where}: there is more in it than samples; it is not a tar of ours")
+        raise InputError(f"{where}: there is more in it than samples; it is not a tar of ours")
     return list(samples.values())
 
 
@@ -68,15 +69,15 @@ def _grouped(data: bytes, where: str) -> Iterator[dict[str, Any]]:
 
     if data[MAGIC] != b"ustar":
         if data.strip(b"\0"):
-            raise ValueError(f"{where}: it does not begin with a tar header; it is not a tar of ours")
+            raise InputError(f"{where}: it does not begin with a tar header; it is not a tar of ours")
         return
     files = tar_file_expander([{"url": where, "stream": io.BytesIO(data)}])
     try:
         yield from group_by_keys(files)
     except tarfile.TarError as error:
-        raise ValueError(f"{where}: no tar header where one is due; it is not a tar of ours") from error
+        raise InputError(f"{where}: no tar header where one is due; it is not a tar of ours") from error
     except ValueError as error:  # what group_by_keys raises for an extension that comes again
-        raise ValueError(f"{where}: a sample comes twice; it is not a tar of ours") from error
+        raise InputError(f"{where}: a sample comes twice; it is not a tar of ours") from error
 
 
 def _size_in_tar(content: bytes) -> int:
@@ -90,7 +91,7 @@ def _parse_meta(meta: bytes, where: str, key: str) -> dict[str, object]:
     except ValueError:
         parsed = None
     if not isinstance(parsed, dict):
-        raise ValueError(f"{where}: the JSON of sample {key} is not an object")
+        raise InputError(f"{where}: the JSON of sample {key} is not an object")
     return parsed
 
 
@@ -98,4 +99,4 @@ def _read(path: Location) -> bytes:
     try:
         return UPath(path).read_bytes()
     except FileNotFoundError:
-        raise ValueError(f"{path}: this tar of the index is missing; run the shard stage again") from None
+        raise InputError(f"{path}: this tar of the index is missing; run the shard stage again") from None
