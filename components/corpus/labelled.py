@@ -1,7 +1,7 @@
 """The labelled set: images with a true short and a true long caption, from which the annotators are fitted.
 
-The judge (judge/fit.py) and the captioner (captioning/fit.py) learn from the
-same records, in orders that are drawn here, and are measured on the same few that neither has seen.
+The judge (judge/fit.py) and the captioner (captioning/fit.py) learn from the same records, in orders that are
+drawn here, and are measured on the same few that neither has seen.
 """
 
 from collections import Counter

@@ -1,7 +1,7 @@
 """The shard index: which tars there are, with the size, hash and sample count of each.
 
-`index.json` lies beside the tars. Readers start from it, and
-trust no tar that it does not name or whose sha256 differs.
+`index.json` lies beside the tars. Readers start from it, and trust no tar that it does not name or whose
+sha256 differs.
 """
 
 from collections.abc import Sequence

@@ -36,8 +36,8 @@ Pixels = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
-class Batch:
-    """One rank's share of a batch. images_seen: of all ranks together, this batch included."""
+class CaptionedImages:
+    """A batch: one rank's share of it. images_seen: of all ranks together, this batch included."""
 
     images: Pixels  # (B, H, W, 3)
     captions: list[str]
@@ -94,7 +94,7 @@ class ShardLoader:
         """sha256 (hex) over the tars' hashes: what data this is."""
         return hashlib.sha256("".join(s.shard.sha256 for s in self.shards).encode()).hexdigest()
 
-    def batches(self, images_seen: int = 0) -> Iterator[Batch]:
+    def batches(self, images_seen: int = 0) -> Iterator[CaptionedImages]:
         """The batches that follow after `images_seen` images, a multiple of batch_size. Never ends."""
         first, partial = divmod(images_seen, self.batch_size)
         if partial or images_seen < 0:
@@ -104,7 +104,7 @@ class ShardLoader:
             )
         return self._batches(first)
 
-    def _batches(self, first: int) -> Iterator[Batch]:
+    def _batches(self, first: int) -> Iterator[CaptionedImages]:
         opened = self._cache if self.cached else {}
         with ExitStack() as stack:
             reader = decoders = None
@@ -145,9 +145,9 @@ class ShardLoader:
         kind, text = draw_caption(self.blend, shard.captions[index], self.seed, shard.keys[index], epoch)
         return _Pick(shard, index, epoch, kind, text)
 
-    def _assemble(self, numbered: tuple[int, list["_Pick"]]) -> Batch:
+    def _assemble(self, numbered: tuple[int, list["_Pick"]]) -> CaptionedImages:
         number, picks = numbered
-        return Batch(
+        return CaptionedImages(
             images=np.stack([pick.shard.image(pick.sample) for pick in picks]),
             captions=[pick.caption for pick in picks],
             kinds=[pick.kind for pick in picks],
