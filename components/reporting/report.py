@@ -4,12 +4,12 @@ The layout is report.jinja, the styles are report.css.
 """
 
 import math
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from components.durable import write_text
 from components.evaluation.metrics import METRICS
 from components.evaluation.results import Evaluation, Metrics
 from components.reporting.plots import plot_losses, plot_quality
@@ -25,10 +25,7 @@ UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u20
 
 def write_report(path: Path, data: ReportData) -> Path:
     """Write the page to `path`, whole or not at all."""
-    page = render_report(data)
-    partial = path.with_name(f"{path.name}.tmp-{os.getpid()}")
-    partial.write_text(page, encoding="utf-8")
-    partial.replace(path)
+    write_text(path, render_report(data))
     return path
 
 

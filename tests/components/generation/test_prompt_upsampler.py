@@ -12,7 +12,7 @@ from components.captioning.packing import IGNORED
 from components.generation import prompt_upsampler as module
 from components.generation.prompt_upsampler import (
     INSTRUCTION,
-    MOST_ASKED,
+    MOST_PROMPT_TOKENS,
     TEMPERATURE,
     PromptUpsampler,
     _GumbelNoise,
@@ -140,8 +140,8 @@ def test_a_model_that_follows_instructions_is_instructed(upsampler, tmp_path):
 
 def test_a_prompt_without_end_is_cut(upsampler):
     endless = "a red star " * 10_000
-    ids = upsampler.tokenizer(upsampler._question(endless)).input_ids
-    assert len(ids) <= MOST_ASKED + 2
+    ids = upsampler.tokenizer(upsampler._model_prompt(endless)).input_ids
+    assert len(ids) <= MOST_PROMPT_TOKENS + 2
     assert upsampler([endless, "a red star"])[1] == upsampler(["", "a red star"])[1]
 
 
