@@ -1,4 +1,4 @@
-"""The assets: two sources and one asset per stage, thin. What a stage does is in pipelines/<stage>.py.
+"""The assets: two sources and one asset per stage, thin. What a stage does is in pipelines/stages/.
 
 What is fresh is decided by our fingerprints, not by Dagster: an asset whose output is complete reports it
 again with the same data version and does no work.
@@ -25,7 +25,7 @@ DESCRIPTIONS = {
     "recaption": "A short and a long caption for every image, cleaned and judged; the alt text kept.",
     "shard": "Deterministic WebDataset tars and their index.",
     "train": "The teacher: a text-conditioned rectified-flow DiT.",
-    "distill": "The student: a consistency model that draws in one step.",
+    "distill": "The student: a consistency model that generates in one step.",
     "evaluate": "Teacher and student on held-out prompts: metrics.json, sample grid, curves.",
     "promote": "The student in the model registry, past a gate.",
 }
@@ -54,10 +54,10 @@ def _source_asset(name: str) -> dg.AssetsDefinition:
         partitions_def=snapshots if name == "corpus" else None,
     )
     def source(straightshot: StraightshotRun) -> dg.MaterializeResult:
-        found = straightshot.pipeline.source(name)
+        corpus = straightshot.pipeline.source(name)
         return dg.MaterializeResult(
-            metadata={"uri": found.location, "digest": found.digest},
-            data_version=dg.DataVersion(found.digest),
+            metadata={"uri": corpus.location, "digest": corpus.digest},
+            data_version=dg.DataVersion(corpus.digest),
         )
 
     return source

@@ -1,6 +1,6 @@
-"""The gates, as inline blocking checks of the assets: they are looked at with the output they judge.
+"""The gates, as inline blocking checks of the assets: each is reported together with the output it judges.
 
-(A separate blocking check would, on re-execution, judge the old output again.) Reported by assets.py.
+(A separate blocking check would, on re-execution, judge the old output again.)
 """
 
 import dagster as dg
@@ -14,16 +14,16 @@ GATED = "promote"  # the stage whose gate may refuse
 
 def check_specs(stage: str) -> list[dg.AssetCheckSpec]:
     """The checks an asset promises to report."""
-    about = "in = kept + rejected + errored, with a reason for every reject, by the receipt"
-    specs = [dg.AssetCheckSpec(COUNTS, asset=stage, blocking=True, description=about)]
+    counts = "in = kept + rejected + errored, with a reason for every reject, by the receipt"
+    specs = [dg.AssetCheckSpec(COUNTS, asset=stage, blocking=True, description=counts)]
     if stage == GATED:
-        about = "the student against absolute floors and against the champion"
-        specs.append(dg.AssetCheckSpec(GATE, asset=stage, blocking=True, description=about))
+        gate = "the student against absolute thresholds and against the champion"
+        specs.append(dg.AssetCheckSpec(GATE, asset=stage, blocking=True, description=gate))
     return specs
 
 
 def check_results(receipt: Receipt) -> list[dg.AssetCheckResult]:
-    """What the receipt of a finished stage says to each of them."""
+    """The result of each of them, from the receipt of a finished stage."""
     counts = receipt.counts
     ended = counts.kept + counts.rejected + counts.errored
     results = [
@@ -34,14 +34,14 @@ def check_results(receipt: Receipt) -> list[dg.AssetCheckResult]:
         )
     ]
     if receipt.stage == GATED:  # a gate that refuses leaves no receipt
-        results.append(dg.AssetCheckResult(check_name=GATE, passed=True, metadata=_words(receipt)))
+        results.append(dg.AssetCheckResult(check_name=GATE, passed=True, metadata=_info(receipt)))
     return results
 
 
 def refusal(text: str) -> dg.AssetCheckResult:
-    """The gate's no, on record before the run fails of it."""
+    """The gate's refusal, recorded before the run fails of it."""
     return dg.AssetCheckResult(check_name=GATE, passed=False, description=text)
 
 
-def _words(receipt: Receipt) -> dict[str, str]:
+def _info(receipt: Receipt) -> dict[str, str]:
     return {name: str(value) for name, value in receipt.info.items()}

@@ -1,4 +1,4 @@
-"""Everything Dagster is told; read by `straightshot ui`, `dagster dev -m dags.definitions` and launch.py."""
+"""Everything that Dagster loads: assets, jobs, schedule, sensor and resource."""
 
 import dagster as dg
 

@@ -1,4 +1,4 @@
-"""The jobs: everything; the data stages of one snapshot; the models of the snapshots that there are."""
+"""The jobs: everything, and the data stages of one snapshot."""
 
 import dagster as dg
 
@@ -7,7 +7,7 @@ from pipelines.graph import DATA_STAGES, SOURCES
 everything = dg.define_asset_job(
     "straightshot",
     selection=dg.AssetSelection.all(),
-    description="From the raw corpus to a promoted model; what is fresh is not made again.",
+    description="From the raw corpus to a promoted model; fresh outputs are not made again.",
 )
 data = dg.define_asset_job(
     "data",

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+from dagster._core.errors import DagsterExecutionInterruptedError  # not public, but what Ctrl-C becomes
 
+from components.errors import InputError, one_line
 from dags.assets import snapshots
 from dags.definitions import defs
 from dags.instance import FOLDER, open_instance
 from dags.jobs import everything
-from pipelines.errors import StageFailed
+from pipelines.errors import StageFailed, describe
 from pipelines.graph import SOURCES, stage_named
 
 QUIET = {"console": {"config": {"log_level": "CRITICAL"}}}  # the command shows its own progress
@@ -25,7 +27,7 @@ def launch(home: Path, stages: Sequence[str], snapshot: str, settings: dict[str,
     """
     logging.getLogger("dagster").setLevel(logging.CRITICAL)
     os.environ["DAGSTER_HOME"] = str(home / FOLDER)
-    needed = {given for stage in stages for given in stage_named(stage).inputs}
+    needed = {name for stage in stages for name in stage_named(stage).inputs}
     keys = [name for name in SOURCES if name in needed] + list(stages)
     with open_instance(home) as instance:
         instance.add_dynamic_partitions(snapshots.name or "", [snapshot])
@@ -37,5 +39,9 @@ def launch(home: Path, stages: Sequence[str], snapshot: str, settings: dict[str,
                 run_config={"resources": {"straightshot": {"config": settings}}, "loggers": QUIET},
                 tags={"straightshot/started_by": "command"},
             )
+        except InputError as error:  # of a stage, not of the command line
+            raise StageFailed(describe(error)) from error
         except dg.DagsterError as error:
-            raise StageFailed(" ".join(str(error).split())) from error
+            raise StageFailed(one_line(error)) from error
+        except DagsterExecutionInterruptedError as error:  # Dagster's own name for Ctrl-C
+            raise KeyboardInterrupt from error

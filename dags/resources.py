@@ -1,13 +1,13 @@
-"""What every asset is given: the run's settings, and the pipeline they make.
+"""The resource of every asset: the run's settings, and the pipeline that they make.
 
-The settings are what the command line says, so that a run in Dagster's page shows how it was started and can
-be started again there. Without any, the config of the last run under HOME is used.
+The settings are the options of the command line, so that a run in Dagster's page shows how it was started and
+can be started again there. Without any, the config of the last run under HOME is used.
 """
 
 import dagster as dg
 from pydantic import Field, PrivateAttr
 
-from pipelines.config import RunConfig, load_config, saved_config
+from pipelines.config import RunConfig, load_config, ray_of, refuse_config, saved_config
 from pipelines.execution.engine import Engine
 from pipelines.execution.progress import Progress
 from pipelines.pipeline import Pipeline
@@ -24,7 +24,7 @@ class StraightshotRun(dg.ConfigurableResource):
     snapshot: str = ""  # the corpus snapshot; empty: the run's partition, else the preset's
     overrides: list[str] = Field(default=[])  # stage.field=value
     force: list[str] = Field(default=[])  # stages to run again although they are fresh
-    ray: str = ""  # local | auto | ray://host:port; empty: the preset's
+    ray: str = ""  # local | auto | HOST:PORT; empty: RAY_ADDRESS, else the preset's
 
     _pipeline: Pipeline | None = PrivateAttr(default=None)
 
@@ -38,7 +38,8 @@ class StraightshotRun(dg.ConfigurableResource):
         """The settings as one config. Raises ConfigError."""
         home = open_home(self.home)
         flags = {name: getattr(self, name) or None for name in ("corpus", "snapshot", "ray")}
-        if not self.preset and (saved := saved_config(home)) is not None and not self.overrides:
+        as_saved = not self.preset and not self.overrides
+        if as_saved and (saved := saved_config(home, refuse_config)) is not None:
             return saved.model_copy(update={name: value for name, value in flags.items() if value})
         return load_config(self.preset or DEFAULT_PRESET, self.overrides, **flags)
 
@@ -46,7 +47,7 @@ class StraightshotRun(dg.ConfigurableResource):
         config = self.config()
         if not self.snapshot and context.run and (key := context.run.tags.get("dagster/partition")):
             config = config.model_copy(update={"snapshot": key})
-        engine = Engine(config.ray, config.workers)
+        engine = Engine(ray_of(config, self.overrides, self.ray or None), config.workers)
         self._pipeline = Pipeline(config, open_home(self.home), engine, Progress())
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:

@@ -1,4 +1,4 @@
-"""The schedule: the whole DAG every night, on what the last run was configured with. Off until turned on.
+"""The schedule: the whole DAG every night, with the config of the last run. Off until turned on.
 
 A corpus that grew in place has another digest, so its stages run again; where nothing changed, nothing does.
 """

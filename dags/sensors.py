@@ -26,8 +26,9 @@ def new_snapshots(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.S
     if not folder.is_dir():
         return dg.SkipReason(f"no folder at {folder}")
     known = set(context.instance.get_dynamic_partitions(snapshots.name or ""))
-    found = {name: uri for name, uri in settled_snapshots(folder, time.time()).items() if name not in known}
-    if not found:
+    settled = settled_snapshots(folder, time.time())
+    new = {name: uri for name, uri in settled.items() if name not in known}
+    if not new:
         return dg.SkipReason(f"nothing new in {folder}")
     return dg.SensorResult(
         run_requests=[
@@ -37,23 +38,23 @@ def new_snapshots(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.S
                 run_config={"resources": {"straightshot": {"config": {"corpus": uri, "snapshot": name}}}},
                 tags={"straightshot/started_by": "sensor"},
             )
-            for name, uri in found.items()
+            for name, uri in new.items()
         ],
-        dynamic_partitions_requests=[snapshots.build_add_request(sorted(found))],
+        dynamic_partitions_requests=[snapshots.build_add_request(sorted(new))],
     )
 
 
 def settled_snapshots(folder: Path, now: float) -> dict[str, str]:
     """Name -> corpus URI of every entry that has not been written to for SETTLED_SECONDS."""
-    found = {}
+    settled = {}
     for path in sorted(folder.iterdir()):
         files = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
         kind = _kind(files)
         if kind is None or path.name.startswith("."):
             continue
         if now - max(file.stat().st_mtime for file in files) >= SETTLED_SECONDS:
-            found[path.stem if path.is_file() else path.name] = f"{kind}:{path}"
-    return found
+            settled[path.stem if path.is_file() else path.name] = f"{kind}:{path}"
+    return settled
 
 
 def _kind(files: list[Path]) -> str | None:

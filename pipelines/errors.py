@@ -1,11 +1,15 @@
-"""What can go wrong for a user, each with its exit status; everything else is a bug of ours.
+"""What can go wrong for a user, each with its exit status; everything else is a bug.
 
-Raised by the stages and the config, printed as one line by the command. Across processes they go as
-`serialize_error`: through Ray only the text of a traceback would come.
+Raised by the stages and the config, printed as one line by the command. Between processes they travel as
+`serialize_error`: of an exception that passes through Ray only its text would arrive.
 """
 
+import errno
 import traceback
+from collections.abc import Mapping
 from typing import Any
+
+from components.errors import InputError, one_line
 
 
 class StraightshotError(Exception):
@@ -34,18 +38,43 @@ class GateRefused(StraightshotError):
     exit_status = 3
 
 
+class UnexpectedError(Exception):
+    """A bug that showed in another process: the type and text of the error there, its traceback as a note."""
+
+
+# What a user can set right: a setting, a file, a disk. All else, other ValueErrors too, is a bug.
+USER_ERRORS = (StraightshotError, InputError, OSError)
+
+
+def describe(error: BaseException) -> str:
+    """An error as one line: a failed system call with its file and what to do, a bug with its type."""
+    if isinstance(error, OSError) and error.errno is not None:
+        full = error.errno == errno.ENOSPC
+        reason = "no space left, free some" if full else error.strerror or one_line(error)
+        return f"{error.filename or 'HOME'}: {reason}; the same command goes on from here"
+    text = one_line(error)
+    if isinstance(error, (*USER_ERRORS, UnexpectedError)) or not str(error).strip():
+        return text
+    return f"{type(error).__name__}: {text}"
+
+
 def serialize_error(error: Exception) -> dict[str, Any]:
-    """A worker's error in words, as JSON takes them: its line, whose fault it is, and where it was raised."""
+    """A worker's error as JSON takes it: its line, its kind, and the traceback of where it was raised."""
+    if isinstance(error, ConfigError):
+        kind = "config"
+    else:
+        kind = "failed" if isinstance(error, USER_ERRORS) else "unexpected"
     return {
-        "error": " ".join(str(error).split()) or type(error).__name__,
-        "config": isinstance(error, ConfigError),
+        "error": describe(error),
+        "kind": kind,
         "traceback": "".join(traceback.format_exception(error)),
     }
 
 
-def raise_serialized(told: dict[str, Any]) -> None:
+def raise_serialized(event: Mapping[str, Any]) -> None:
     """Raise the error in a worker's event, if it is one; its traceback is a note, for --debug."""
-    if "error" in told:
-        error = (ConfigError if told["config"] else StageFailed)(told["error"])
-        error.add_note(told["traceback"])
+    if "error" in event:
+        kinds = {"config": ConfigError, "failed": StageFailed, "unexpected": UnexpectedError}
+        error = kinds[event["kind"]](event["error"])
+        error.add_note(event["traceback"])
         raise error

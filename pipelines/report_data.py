@@ -31,10 +31,10 @@ from components.reporting.report_data import (
 from pipelines.config import RunConfig
 from pipelines.errors import ConfigError
 from pipelines.pipeline import Planned
-from pipelines.stages.corpus import find_source, is_toy
+from pipelines.sources import find_source, is_toy
 from pipelines.stages.evaluate import SAMPLES
 from pipelines.stages.filter import FILTERED_FOLDER, REJECTS_FOLDER
-from pipelines.stages.train import CURVE
+from pipelines.stages.training_config import CURVE
 from pipelines.store.receipts import Receipt
 
 KEPT_SHOWN = 12  # records

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
 
-from pipelines.errors import StraightshotError
+from pipelines.errors import ConfigError, describe
 from pipelines.store.home import FREE_BYTES, open_home
 
 PACKAGES = (
@@ -21,23 +21,23 @@ PACKAGES = (
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing looked at. ok is None for what is only told."""
+    """The result of one check. ok is None for what is only information."""
 
     name: str
     ok: bool | None
     text: str
 
 
-def examine(home: Path) -> bool:
-    """Print a line for each finding; whether everything needed works."""
+def print_findings(home: Path) -> bool:
+    """Print a line for each finding; whether everything that a run needs works."""
     from rich.console import Console
 
-    console, good = Console(highlight=False, soft_wrap=True), True
+    console, works = Console(highlight=False, soft_wrap=True), True
     for finding in findings(home):
-        mark = {True: "[green]ok[/]  ", False: "[red]no[/]  ", None: "    "}[finding.ok]
-        console.print(f"{mark} {finding.name:<12} {finding.text}")
-        good = good and finding.ok is not False
-    return good
+        sign = {True: "[green]ok[/]  ", False: "[red]no[/]  ", None: "    "}[finding.ok]
+        console.print(f"{sign} {finding.name:<12} {finding.text}")
+        works = works and finding.ok is not False
+    return works
 
 
 def findings(home: Path) -> Iterator[Finding]:
@@ -45,19 +45,19 @@ def findings(home: Path) -> Iterator[Finding]:
     yield Finding("python", None, f"{platform.python_version()} on {platform.platform()}")
     yield Finding("packages", None, ", ".join(_versions()))
     yield Finding("processors", None, f"{_cpus()} CPUs, {_memory_gb():.1f} GB memory")
-    yield _tried("home", lambda: _home(home))
-    yield _tried("torch", _torch)
-    yield _tried("ray", _ray)
-    yield _tried("mlflow", lambda: _mlflow(home))
-    yield _tried("dagster", _dagster)
+    yield _checked("home", lambda: _home(home))
+    yield _checked("torch", _torch)
+    yield _checked("ray", _ray)
+    yield _checked("mlflow", lambda: _mlflow(home))
+    yield _checked("dagster", _dagster)
 
 
-def _tried(name: str, look: Callable[[], str]) -> Finding:
+def _checked(name: str, check: Callable[[], str]) -> Finding:
     try:
         with redirect_stderr(StringIO()):
-            return Finding(name, True, look())
-    except (StraightshotError, ImportError, OSError, RuntimeError, ValueError) as error:
-        return Finding(name, False, " ".join(f"{type(error).__name__}: {error}".split()))
+            return Finding(name, True, check())
+    except Exception as error:  # noqa: BLE001  a library that is broken here is a finding, whatever it raises
+        return Finding(name, False, describe(error))
 
 
 def _versions() -> Iterator[str]:
@@ -70,14 +70,14 @@ def _versions() -> Iterator[str]:
 
 def _home(home: Path) -> str:
     """Writable, with room. A HOME that is not there yet is judged by the folder it would be made in."""
-    there = next(folder for folder in (home, *home.parents) if folder.exists())
-    if there == home:
+    existing = next(folder for folder in (home, *home.parents) if folder.exists())
+    if existing == home:
         open_home(home)
-    elif not os.access(there, os.W_OK):
-        raise OSError(f"{there} cannot be written")
-    free = shutil.disk_usage(there).free
+    elif not os.access(existing, os.W_OK):
+        raise ConfigError(f"{existing} cannot be written; choose another HOME")
+    free = shutil.disk_usage(existing).free
     if free < FREE_BYTES:
-        raise OSError(f"{there} has only {free / 2**20:,.0f} MB free")
+        raise ConfigError(f"{existing} has only {free / 2**20:,.0f} MB free; make room")
     return f"{home}, {free / 2**30:,.1f} GB free"
 
 
@@ -87,8 +87,8 @@ def _torch() -> str:
 
     _ = torchvision.ops.nms  # a build that does not match torch's fails here
     devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    where = ", ".join(devices) or "no GPU, so on the CPU"
-    return f"{torch.__version__} with torchvision {torchvision.__version__}; {where}"
+    computes_on = ", ".join(devices) or "no GPU, so on the CPU"
+    return f"{torch.__version__} with torchvision {torchvision.__version__}; {computes_on}"
 
 
 def _ray() -> str:

@@ -1,4 +1,4 @@
-"""`straightshot generate`: pictures from prompts, as files."""
+"""Images from prompts, as files."""
 
 import re
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from pipelines.registry.model_registry import resolve
 if TYPE_CHECKING:
     from PIL import Image
 
-SHEET_SIDE = 192  # pixels of one picture on the sheet: the models here draw 32 to 64
+SHEET_SIDE = 192  # pixels of one image on the sheet: the models here generate 32 to 64
 SHEET = "sheet.png"
 
 
@@ -26,10 +26,11 @@ def generate(
     guidance: float | None,
     upsample: bool,
 ) -> list[Path]:
-    """Draw `count` pictures of each prompt with `model` and write them to `out`; returns their paths.
+    """Generate `count` images of each prompt with `model` and write them to `out`; returns their paths.
 
-    upsample: draw what the model's upsampler makes of the prompts; each file says what was drawn. The same
-    arguments draw the same pictures. Several come with a sheet that shows them all, enlarged.
+    steps: network evaluations; guidance: guidance scale; by default the model's own. upsample: condition on
+    what the model's upsampler makes of a prompt; each file holds its prompt and its caption as text. The same
+    arguments give the same images. Several come with a sheet that shows them all, enlarged.
     """
     from PIL import Image
     from PIL.PngImagePlugin import PngInfo
@@ -37,21 +38,21 @@ def generate(
     from components.generation.generator import Generator
 
     folder = resolve(model, home)
-    every = [prompt for prompt in prompts for _ in range(count)]
+    repeated = [prompt for prompt in prompts for _ in range(count)]
     generator = Generator.load(folder)
-    generator.generate([], steps=steps, guidance=guidance)  # what cannot be drawn is told before any work
-    captions = generator.captions(every, seed=seed) if upsample else every
+    generator.generate([], steps=steps, guidance=guidance)  # bad settings fail before any work
+    captions = generator.captions(repeated, seed=seed) if upsample else repeated
     pixels = generator.generate(captions, steps=steps, seed=seed, guidance=guidance, upsample=False)
-    images = [Image.fromarray(one) for one in pixels]
+    images = [Image.fromarray(array) for array in pixels]
     out.mkdir(parents=True, exist_ok=True)
     paths = []
-    for number, (prompt, caption, image) in enumerate(zip(every, captions, images, strict=True)):
-        about = PngInfo()
-        told = {"prompt": prompt, "caption": caption, "model": model, "seed": seed, "number": number}
-        for key, value in told.items():
-            about.add_itxt(key, str(value))
+    for number, (prompt, caption, image) in enumerate(zip(repeated, captions, images, strict=True)):
+        texts = PngInfo()
+        origin = {"prompt": prompt, "caption": caption, "model": model, "seed": seed, "number": number}
+        for key, value in origin.items():
+            texts.add_itxt(key, str(value))
         path = out / f"{_slug(prompt)}-{number:03d}.png"
-        image.save(path, pnginfo=about)
+        image.save(path, pnginfo=texts)
         paths.append(path)
     if len(images) > 1:
         _sheet(images, count if len(prompts) > 1 else min(len(images), 8)).save(out / SHEET)
@@ -60,7 +61,7 @@ def generate(
 
 
 def _sheet(images: Sequence["Image.Image"], columns: int) -> "Image.Image":
-    """All pictures, enlarged without smoothing, a row per prompt."""
+    """All images, enlarged without smoothing, a row per prompt."""
     from PIL import Image
 
     gap = 4
@@ -76,5 +77,5 @@ def _sheet(images: Sequence["Image.Image"], columns: int) -> "Image.Image":
 
 def _slug(prompt: str) -> str:
     """A file name's worth of a prompt."""
-    words = re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")
-    return words[:48].rstrip("-") or "picture"
+    slug = re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")
+    return slug[:48].rstrip("-") or "image"

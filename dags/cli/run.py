@@ -1,4 +1,4 @@
-"""`straightshot run`: plan, run what is not fresh through Dagster, and say what came of it.
+"""`straightshot run`: plan, run what is not fresh through Dagster, and print the result.
 
 A run with nothing to do ends before Dagster, Ray, torch or MLflow are imported.
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dags.cli.tables import print_nothing_to_do, print_plan, print_summary
-from pipelines.config import RunConfig, load_config, save_config, saved_config
+from pipelines.config import RunConfig, load_config, ray_of, save_config, saved_config
 from pipelines.errors import ConfigError, StageBusy
 from pipelines.execution.engine import Engine
 from pipelines.execution.progress import Progress
@@ -24,7 +24,7 @@ from pipelines.store.home import home_path, open_home
 
 @dataclass(frozen=True)
 class RunRequest:
-    """What the command line asked for."""
+    """The options of one `straightshot run`."""
 
     preset: str
     corpus: str | None = None
@@ -36,22 +36,24 @@ class RunRequest:
     ray: str | None = None
 
     def config(self) -> RunConfig:
+        """The preset with what the options change. Raises ConfigError."""
         return load_config(
             self.preset, self.overrides, corpus=self.corpus, snapshot=self.snapshot, ray=self.ray
         )
 
     def forced(self) -> tuple[str, ...]:
+        """The stages to run again although they are fresh."""
         return select(self.force) if self.force else ()
 
     def settings(self, home: Path) -> dict[str, Any]:
         """The same as fields of the DAG's resource, so that the run's page shows them."""
-        given = {"corpus": self.corpus, "snapshot": self.snapshot, "ray": self.ray}
+        optional = {"corpus": self.corpus, "snapshot": self.snapshot, "ray": self.ray}
         return {
             "home": str(home),
             "preset": self.preset,
             "overrides": list(self.overrides),
             "force": list(self.forced()),
-            **{name: value for name, value in given.items() if value is not None},
+            **{name: value for name, value in optional.items() if value is not None},
         }
 
 
@@ -63,10 +65,11 @@ def dry_run_of(request: RunRequest) -> None:
 
 
 def run_pipeline(request: RunRequest) -> None:
-    """Run what was asked for and is not fresh. Raises what the first failing stage raised."""
+    """Run the selected stages that are not fresh. Raises what the first failing stage raised."""
     config, chosen, forced = request.config(), select(request.select), request.forced()
     home = open_home(request.home)
-    pipeline = Pipeline(config, home, Engine(config.ray, config.workers), Progress())
+    engine = Engine(ray_of(config, request.overrides, request.ray), config.workers)
+    pipeline = Pipeline(config, home, engine, Progress())
     pipeline.prepare()
     save_config(config, home)
     plan = pipeline.plan()
@@ -82,20 +85,24 @@ def run_pipeline(request: RunRequest) -> None:
         _launch(home, todo, config.snapshot, request.settings(home))
     finally:
         after = Pipeline(config, home).plan()
-        ran = {p.stage.name for p in after if p.fresh and p.receipt and p.receipt.finished_at >= started}
+        ran = {
+            planned.stage.name
+            for planned in after
+            if planned.fresh and planned.receipt and planned.receipt.finished_at >= started
+        }
         if ran:
             write_run_report(home, config, after)
         print_summary(after, ran, home, time.perf_counter() - clock)
 
 
 def write_page(home: Path) -> Path:
-    """Write HOME/report.html from what is there."""
+    """Write HOME/report.html from the outputs that there are."""
     config = saved_config(home) or load_config()
     return write_run_report(home, config, Pipeline(config, home).plan())
 
 
 def _launch(home: Path, todo: Sequence[str], snapshot: str, settings: dict[str, Any]) -> None:
-    warnings.filterwarnings("ignore")  # the libraries' deprecations are ours to read, not the user's
+    warnings.filterwarnings("ignore")  # the libraries' deprecations are no news to a user
     from dags.launch import launch
 
     launch(home, todo, snapshot, settings)
@@ -106,31 +113,31 @@ def _todo(plan: list[Planned], chosen: Sequence[str], forced: Sequence[str]) -> 
     their inputs change is known only when it has run.
     """
     todo: list[str] = []
-    for one in plan:
-        name = one.stage.name
+    for planned in plan:
+        name = planned.stage.name
         follows = not upstream(name).isdisjoint(todo)
-        if name in forced or (name in chosen and (follows or not one.fresh)):
+        if name in forced or (name in chosen and (follows or not planned.fresh)):
             todo.append(name)
     return todo
 
 
 def _refuse_busy(plan: list[Planned], todo: Sequence[str]) -> None:
-    for one in plan:
-        if one.state is State.RUNNING and one.stage.name in todo:
+    for planned in plan:
+        if planned.state is State.RUNNING and planned.stage.name in todo:
             raise StageBusy(
-                f"{one.stage.name} {one.fingerprint} is being made by {one.why}; wait for it, or stop it and"
-                " run again"
+                f"{planned.stage.name} {planned.fingerprint} is being made by {planned.why}; wait for it, or"
+                " stop it and run again"
             )
 
 
 def _refuse_gaps(plan: list[Planned], todo: Sequence[str]) -> None:
     """Every stage that will run finds its inputs fresh or made by this run."""
-    state = {one.stage.name: one for one in plan}
+    by_name = {planned.stage.name: planned for planned in plan}
     for name in todo:
-        for given in stage_named(name).inputs:
-            one = state.get(given)
-            if one is not None and not one.fresh and given not in todo:
+        for needed in stage_named(name).inputs:
+            planned = by_name.get(needed)
+            if planned is not None and not planned.fresh and needed not in todo:
                 raise ConfigError(
-                    f"--select: {name} needs {given}, which is {one.state.value} ({one.why}); run it too:"
-                    f" --select +{name}"
+                    f"--select: {name} needs {needed}, which is {planned.state.value} ({planned.why}); run it"
+                    f" too: --select +{name}"
                 )

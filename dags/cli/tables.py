@@ -1,4 +1,4 @@
-"""What the command prints: the tables of a plan, a status and a finished run."""
+"""What the command prints: the tables of a plan, a status, a finished run and the registered models."""
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -32,26 +32,27 @@ def print_status(plan: Sequence[Planned]) -> None:
         ">memory",
         "why",
     )
-    for one in plan:
-        table.add_row(one.stage.name, one.snapshot, _state(one.state.value), *_numbers(one), one.why)
+    for planned in plan:
+        state = _state(planned.state.value)
+        table.add_row(planned.stage.name, planned.snapshot, state, *_numbers(planned), planned.why)
     _console().print(table)
 
 
 def print_plan(plan: Sequence[Planned], todo: Collection[str], forced: Collection[str]) -> None:
     """What a run would do."""
     table = _table("stage", "state", "would", "why")
-    for one in plan:
-        name = one.stage.name
-        would = "run" if name in todo else "keep" if one.fresh else "leave"
-        if name in todo and one.fingerprint is None and one.receipt is not None:
+    for planned in plan:
+        name = planned.stage.name
+        would = "run" if name in todo else "keep" if planned.fresh else "leave"
+        if name in todo and planned.fingerprint is None and planned.receipt is not None:
             would = "run if its inputs change"
-        table.add_row(name, _state(one.state.value), would, "forced" if name in forced else one.why)
+        table.add_row(name, _state(planned.state.value), would, "forced" if name in forced else planned.why)
     _console().print(table)
 
 
 def print_nothing_to_do(plan: Sequence[Planned], home: Path) -> None:
     """A run that found everything fresh."""
-    _console().print("[green]Nothing to do:[/] every stage asked for is fresh.\n")
+    _console().print("[green]Nothing to do:[/] every selected stage is fresh.\n")
     _print_stages(plan, frozenset())
     _print_next(plan, home)
 
@@ -71,24 +72,25 @@ def print_models(versions: Sequence["ModelVersion"]) -> None:
     if not versions:
         _console().print("No model is registered yet; `straightshot run` makes one.")
         return
-    measures = ("prompt_following", "share_of_teacher", "frechet", "judge_score")
-    table = _table("version", "aliases", "registered", *(f">{name.replace('_', ' ')}" for name in measures))
-    for one in versions:
-        numbers = one.quality.numbers if one.quality else {}
-        shown = (f"{numbers[name]:.3f}" if name in numbers else "–" for name in measures)
-        table.add_row(one.version, ", ".join(one.aliases), _moment(one.created_at), *shown)
+    metrics = ("prompt_following", "share_of_teacher", "frechet", "judge_score")
+    table = _table("version", "aliases", "registered", *(f">{name.replace('_', ' ')}" for name in metrics))
+    for version in versions:
+        numbers = version.quality.numbers if version.quality else {}
+        cells = (f"{numbers[name]:.3f}" if name in numbers else "–" for name in metrics)
+        table.add_row(version.version, ", ".join(version.aliases), _moment(version.created_at), *cells)
     _console().print(table)
-    for one in versions:
-        for note in one.notes:
-            _say(note)
+    for version in versions:
+        for note in version.notes:
+            _print_plain(note)
 
 
 def print_history(moves: Sequence[Mapping[str, Any]]) -> None:
-    """Every move of the champion, the oldest first."""
+    """Every promotion, refusal and rollback, the oldest first."""
     table = _table("at", "by", "what", "model", "from", "to", "why")
     for move in moves:
-        words = (move["action"], move["model"], move["from"] or "–", move["to"])
-        table.add_row(_moment(move["at"]), move["by"], *words, "; ".join(move["checks"].values()))
+        versions = (move["from"] or "–", move["to"])
+        checks = "; ".join(move["checks"].values())
+        table.add_row(_moment(move["at"]), move["by"], move["action"], move["model"], *versions, checks)
     _console().print(table)
 
 
@@ -99,9 +101,9 @@ def _moment(text: str) -> str:
 
 def _print_stages(plan: Sequence[Planned], ran: Collection[str]) -> None:
     table = _table("stage", "state", ">in", ">kept", ">rejected", ">errored", ">seconds", ">memory")
-    for one in plan:
-        state = "ran" if one.stage.name in ran else one.state.value
-        table.add_row(one.stage.name, _state(state), *_numbers(one))
+    for planned in plan:
+        state = "ran" if planned.stage.name in ran else planned.state.value
+        table.add_row(planned.stage.name, _state(state), *_numbers(planned))
     _console().print(table)
 
 
@@ -113,20 +115,21 @@ def _print_metrics(plan: Sequence[Planned]) -> None:
     path = _output(plan, "evaluate", "metrics.json")
     if path is None:
         return
-    found = read_metrics(path).evaluations
-    categories = list(dict.fromkeys(name for one in found for name in one.prompt_following))
+    evaluations = read_metrics(path).evaluations
+    categories = list(dict.fromkeys(name for entry in evaluations for name in entry.prompt_following))
     table = _table("model", ">steps", *([">mean"] if categories else []), *(f">{c}" for c in categories))
     for name in (*(metric.label for metric in METRICS), "ms/image"):
         table.add_column(name, justify="right")
-    for one in found:
-        following = [f"{one.mean:.3f}" if one.mean is not None else "–"] if categories else []
+    for entry in evaluations:
+        following = [f"{entry.mean:.3f}" if entry.mean is not None else "–"] if categories else []
         following += [
-            f"{one.prompt_following[c]:.2f}" if c in one.prompt_following else "–" for c in categories
+            f"{entry.prompt_following[name]:.2f}" if name in entry.prompt_following else "–"
+            for name in categories
         ]
-        seconds = one.seconds_per_image
-        rest = [metric.show(one.metrics.get(metric.name)) for metric in METRICS]
+        seconds = entry.seconds_per_image
+        rest = [metric.show(entry.metrics.get(metric.name)) for metric in METRICS]
         rest.append("–" if seconds is None else f"{1000 * seconds:.1f}")
-        table.add_row(one.model, str(one.steps), *following, *rest)
+        table.add_row(entry.model, str(entry.steps), *following, *rest)
     console = _console()
     if categories:
         console.print("Prompt following, read from the pixels (1 is best):")
@@ -139,17 +142,18 @@ def _print_next(plan: Sequence[Planned], home: Path) -> None:
     lines = [("report", home / "report.html"), ("samples", _output(plan, "evaluate", "samples.png"))]
     for name, path in lines:
         if path is not None and path.exists():
-            _say(f"{name:<8} {_short(path)}")
-    if all(one.fresh for one in plan):
+            _print_plain(f"{name:<8} {_short(path)}")
+    if all(planned.fresh for planned in plan):
         at = "" if home == home_path(None) else f" --home {_short(home)}"
-        _say(f"\nNext:\n  {GENERATE}{at}\n  straightshot ui{at}\n  straightshot status{at}")
+        _print_plain(f"\nNext:\n  {GENERATE}{at}\n  straightshot ui{at}\n  straightshot status{at}")
 
 
 def _output(plan: Sequence[Planned], stage: str, name: str) -> Path | None:
     """A file of a fresh stage's output."""
-    for one in plan:
-        if one.stage.name == stage and one.fresh and one.path is not None and (one.path / name).is_file():
-            return one.path / name
+    for planned in plan:
+        if planned.stage.name == stage and planned.fresh and planned.path is not None:
+            path = planned.path / name
+            return path if path.is_file() else None
     return None
 
 
@@ -158,20 +162,20 @@ def _short(path: Path) -> str:
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
-def _say(text: str) -> None:
+def _print_plain(text: str) -> None:
     """Plain text: paths and commands are neither wrapped nor coloured, so that they can be copied."""
     _console().print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-def _numbers(one: Planned) -> tuple[str, ...]:
+def _numbers(planned: Planned) -> tuple[str, ...]:
     """in, kept, rejected, errored, seconds, peak memory of an output; dashes where there is none."""
-    receipt = one.receipt if one.fresh else None
+    receipt = planned.receipt if planned.fresh else None
     if receipt is None:
         return ("–",) * 6
     counts = receipt.counts
     records = (counts.in_, counts.kept, counts.rejected, counts.errored)
-    shown = tuple(f"{n:,}" for n in records) if counts.in_ else ("–",) * 4
-    return (*shown, f"{receipt.seconds:,.1f}", f"{receipt.peak_rss_mb:,.0f} MB")
+    cells = tuple(f"{n:,}" for n in records) if counts.in_ else ("–",) * 4
+    return (*cells, f"{receipt.seconds:,.1f}", f"{receipt.peak_rss_mb:,.0f} MB")
 
 
 def _state(state: str) -> str:

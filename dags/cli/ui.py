@@ -1,4 +1,4 @@
-"""`straightshot ui`: Dagster's page (with its daemon) and MLflow's, on loopback, until Ctrl-C.
+"""Dagster's page (with its daemon) and MLflow's, on loopback, until Ctrl-C.
 
 Both look at the same HOME that the command writes to. Nothing is opened to the network: whoever reaches
 these pages can run code.
@@ -38,8 +38,8 @@ class Page:
     log: Path
 
 
-def serve(home: Path, dagster_port: int, mlflow_port: int, say: Callable[[str], None]) -> None:
-    """Start both, say their addresses, end both on Ctrl-C. A port of 0 is the first free one.
+def serve(home: Path, dagster_port: int, mlflow_port: int, show: Callable[[str], None]) -> None:
+    """Start both, show their addresses, end both on Ctrl-C. A port of 0 is the first free one.
 
     Raises StraightshotError if one does not start, or ends by itself.
     """
@@ -59,16 +59,15 @@ def serve(home: Path, dagster_port: int, mlflow_port: int, say: Callable[[str], 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # ends the servers, too
     with ExitStack() as stack:
         running = [(page, stack.enter_context(_running(page, environment))) for page in pages]
-        say("starting …")
+        show("starting …")
         for page, process in running:
             _wait_until_up(page, process)
         for page, _ in running:
-            say(f"{page.name:<8} {page.url}")
+            show(f"{page.name:<8} {page.url}")
         if not tracker.own:
-            say(f"{'MLflow':<8} {tracker.uri}")
-        say("Ctrl-C ends them.")
-        with suppress(KeyboardInterrupt):
-            _watch(running)
+            show(f"{'MLflow':<8} {tracker.uri}")
+        show("Ctrl-C ends them.")
+        _watch(running)
 
 
 def _dagster_page(home: Path, port: int) -> Page:
@@ -117,17 +116,17 @@ def _running(page: Page, environment: dict[str, str]) -> Iterator[subprocess.Pop
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Ask the server to end, then make sure of it and of everything it started."""
+    """Terminate the server, then kill it and all its children that are left."""
     import psutil
 
     with suppress(psutil.NoSuchProcess):
-        family = psutil.Process(process.pid).children(recursive=True)
+        children = psutil.Process(process.pid).children(recursive=True)
         process.terminate()
         with suppress(subprocess.TimeoutExpired):
             process.wait(STOP_SECONDS)
         process.kill()
         process.wait()
-        for child in family:
+        for child in children:
             with suppress(psutil.NoSuchProcess):
                 child.kill()
 
@@ -164,7 +163,7 @@ def _log(home: Path, name: str) -> Path:
 
 def _last_line(log: Path) -> str:
     lines = log.read_text(errors="replace").strip().splitlines()
-    return lines[-1].strip() if lines else "it said nothing"
+    return lines[-1].strip() if lines else "its log is empty"
 
 
 def _free_port() -> int:

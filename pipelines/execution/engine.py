@@ -1,26 +1,21 @@
-"""Ray: start or connect, run fragments, size the pools. The data stages call `Engine.map_parts`.
+"""A data stage's tasks on Ray: one pool of workers, one receipt for each task.
 
 Ray starts on first use, once per run, so a command that finds everything fresh never pays for it.
 """
 
 import json
-import os
-import socket
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
+from components.errors import one_line
 from components.malloc import keep_freed_memory
-from pipelines.errors import ConfigError, StageFailed, StraightshotError, raise_serialized, serialize_error
+from pipelines.errors import ConfigError, StageFailed, raise_serialized, serialize_error
+from pipelines.execution.ray_connection import MOST_DETAIL, NO_PROGRESS_SECONDS, connect, ray_address
 from pipelines.execution.resources import Resources, never_fits, workers_that_fit
 from pipelines.store.receipts import PartReceipt
 
-OBJECT_STORE_BYTES = 256 * 2**20  # fragments travel by name, so the store holds receipts only
-NO_PROGRESS_SECONDS = 600  # a pool that stands still for so long is an error, not a wait
 WORKER_RESTARTS = 3  # a worker killed more often than this fails the stage
-RAISED = (StraightshotError, ValueError, OSError)  # what a worker says to the user; the rest is our bug
-CONNECT_SECONDS = 5.0
 
 
 class Worker(Protocol):
@@ -30,10 +25,13 @@ class Worker(Protocol):
 
 
 class Engine:
-    """Ray, local or remote. address: "local", "auto" or "ray://host:port". workers: actors per pool."""
+    """Ray, on this machine or a cluster.
 
-    def __init__(self, address: str = "local", workers: int | None = None) -> None:
-        self.address = address
+    address: "local", "auto" or HOST:PORT; by default RAY_ADDRESS, else "local". workers: the most in a pool.
+    """
+
+    def __init__(self, address: str | None = None, workers: int | None = None) -> None:
+        self.address = address or ray_address("local", explicit=False)
         self._workers = workers
         self._started = self._embedded = False
 
@@ -50,8 +48,9 @@ class Engine:
 
         resources: what each worker asks for, half a CPU by default; the pool has as many workers as the
         cluster takes of them, and no more than `workers` and than there are tasks. The order of arrival shows
-        only in `on_done`. Raises ConfigError where a worker can never fit; StageFailed, or ConfigError, with
-        the message of what a worker raised; StageFailed when one died more often than WORKER_RESTARTS.
+        only in `on_done`. Raises ConfigError where a worker can never fit; ConfigError, StageFailed or
+        UnexpectedError with the message of what a worker raised; StageFailed when one died more often than
+        WORKER_RESTARTS.
         """
         encoded = [json.dumps({"index": i, "task": task}) for i, task in enumerate(tasks)]
         if not encoded:
@@ -81,12 +80,12 @@ class Engine:
         receipts: dict[int, PartReceipt] = {}
         try:
             for row in results.iter_rows():
-                done = json.loads(row["result"])
-                raise_serialized(done)
-                receipts[done["index"]] = PartReceipt.model_validate(done["receipt"])
-                on_done(receipts[done["index"]])
+                result = json.loads(row["result"])
+                raise_serialized(result)
+                receipts[result["index"]] = PartReceipt.model_validate(result["receipt"])
+                on_done(receipts[result["index"]])
         except ray.exceptions.RayError as error:
-            raise StageFailed(last_line(error)) from error
+            raise StageFailed(worker_failure(error)) from error
         except ExecutionTimeoutError as error:
             asked = ", ".join(f"{amount:g} {kind}" for kind, amount in resources.by_kind().items())
             raise StageFailed(
@@ -94,6 +93,13 @@ class Engine:
                 f" worker, lower {resources.setting}"
             ) from error
         return [receipts[i] for i in range(len(encoded))]
+
+    def gpus(self) -> float:
+        """How many GPUs there are, over all nodes."""
+        self.start()
+        import ray
+
+        return float(ray.cluster_resources().get("GPU", 0.0))
 
     def fitting(self, processes: int) -> int:
         """How many of so many processes run side by side here: one on each GPU where there are any.
@@ -114,13 +120,13 @@ class Engine:
         self.start()
         import ray
 
-        there = ray.cluster_resources()
-        each = {"CPU": float(cpus)} | ({"GPU": 1.0} if there.get("GPU") else {})
+        total = ray.cluster_resources()
+        each = {"CPU": float(cpus)} | ({"GPU": 1.0} if total.get("GPU") else {})
         for kind, amount in each.items():
-            if self._embedded and processes * amount > there.get(kind, 0):
+            if self._embedded and processes * amount > total.get(kind, 0):
                 raise ConfigError(
                     f"{name}: {processes} processes of {amount:g} {kind} each do not fit into the"
-                    f" {there.get(kind, 0):g} {kind}s of this machine; set fewer, or use --ray ADDRESS"
+                    f" {total.get(kind, 0):g} {kind}s of this machine; set fewer, or use --ray HOST:PORT"
                 )
         return each
 
@@ -130,8 +136,8 @@ class Engine:
         import ray
 
         assert ray.get(ray.remote(lambda: 1).remote()) == 1
-        found = ray.cluster_resources()
-        return f"{self.address}: a task ran; {found.get('CPU', 0):g} CPUs, {found.get('GPU', 0):g} GPUs"
+        total = ray.cluster_resources()
+        return f"{self.address}: a task ran; {total.get('CPU', 0):g} CPUs, {total.get('GPU', 0):g} GPUs"
 
     def shutdown(self) -> None:
         """Stop or leave the Ray that this engine started or joined."""
@@ -143,46 +149,9 @@ class Engine:
 
     def start(self) -> None:
         """Start Ray, or join it; nothing to do the second time. Raises ConfigError if there is none."""
-        if self._started:
-            return
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
-        os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its C++ side writes past log_to_driver
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads leave the cores to others
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        address = os.environ.get("RAY_ADDRESS") or self.address
-        self._embedded = address == "local"
-        if ":" in address:
-            _check_reachable(address)
-        import logging
-
-        import ray
-
-        if not ray.is_initialized():
-            settings: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-            if self._embedded:
-                settings["num_cpus"] = max(2, os.cpu_count() or 2)
-                settings["object_store_memory"] = OBJECT_STORE_BYTES
-                settings["include_dashboard"] = False
-            try:
-                with _nothing_on_stderr():
-                    ray.init(address=address, **settings)
-            except (ConnectionError, ValueError) as error:
-                raise ConfigError(
-                    f"no Ray at '{address}' ({error}); start one, or use --ray local"
-                ) from error
-            except Exception as error:  # what Ray raises here has no type of its own
-                if "timed out during startup" not in str(error):
-                    raise
-                raise StageFailed(
-                    "Ray did not start within 30 s: this machine is too busy; run the same command again"
-                ) from error
-        context = ray.data.DataContext.get_current()
-        context.enable_progress_bars = False
-        context.execution_no_progress_timeout_s = NO_PROGRESS_SECONDS
-        logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # its log file has them
-        self._started = True
+        if not self._started:
+            connect(self.address)
+            self._started, self._embedded = True, self.address == "local"
 
     def _pool_size(self, resources: Resources) -> int:
         """How many workers to start: what fits, at most `workers`, by default one for each CPU.
@@ -206,64 +175,48 @@ def _nodes() -> list[dict[str, float]]:
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
-@contextmanager
-def _nothing_on_stderr() -> Iterator[None]:
-    """Ray's C++ side greets on file descriptor 2, past Python's sys.stderr, whatever its log level."""
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
-
-
 def _restarts() -> dict[str, int]:
     """How often a killed worker is started again, and its task tried again."""
     return {"max_restarts": WORKER_RESTARTS, "max_task_retries": WORKER_RESTARTS}
 
 
 class _Caller:
-    """Adapts a Worker to Ray Data: one row in (a task), one row out (its receipt, or what was wrong).
-
-    What a worker raises for the user comes back as a row (errors.serialize_error).
-    """
+    """Adapts a Worker to Ray Data: a row in (a task), a row out (its receipt, or the serialized error)."""
 
     def __init__(self, worker: type[Worker], setup: dict[str, Any]) -> None:
         self.worker: Worker | None = None
-        self.broken = ""
+        self.setup_error = ""
         keep_freed_memory()
         try:
             self.worker = worker(**setup)
-        except RAISED as error:
-            self.broken = json.dumps(serialize_error(error))
+        except Exception as error:  # noqa: BLE001  the end of this process's stack; raised again by the driver
+            self.setup_error = json.dumps(serialize_error(error))
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
-        return {"result": [self._one(json.loads(str(encoded))) for encoded in batch["task"]]}
+        return {"result": [self._result(json.loads(str(encoded))) for encoded in batch["task"]]}
 
-    def _one(self, given: dict[str, Any]) -> str:
+    def _result(self, numbered: dict[str, Any]) -> str:
         if self.worker is None:
-            return self.broken
+            return self.setup_error
         try:
-            receipt = self.worker(given["task"])
-        except RAISED as error:
+            receipt = self.worker(numbered["task"])
+        except Exception as error:  # noqa: BLE001  likewise
             return json.dumps(serialize_error(error))
         return json.dumps(
-            {"index": given["index"], "receipt": receipt.model_dump(mode="json", by_alias=True)}
+            {"index": numbered["index"], "receipt": receipt.model_dump(mode="json", by_alias=True)}
         )
 
 
-def _check_reachable(address: str) -> None:
-    """Ray itself would try a dead address for ten minutes."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"no Ray at '{address}' ({error}); start one, or use --ray local") from error
+def worker_failure(error: BaseException) -> str:
+    """Why Ray gave a worker up; without a type for it, the last line of its message, after the tracebacks."""
+    from ray.exceptions import OutOfMemoryError, RayActorError, WorkerCrashedError
 
-
-def last_line(error: BaseException) -> str:
-    """What Ray's wrappers end in: the error itself, without the tracebacks."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"a Ray worker failed: {lines[-1] if lines else type(error).__name__}; see --debug"
+    if isinstance(error, OutOfMemoryError):
+        return "a worker was ended for lack of memory; run the same command again with fewer workers"
+    if isinstance(error, RayActorError | WorkerCrashedError):
+        return (
+            f"a worker process died {WORKER_RESTARTS + 1} times, for lack of memory perhaps; run the same"
+            " command again, with fewer workers if that does not help"
+        )
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return f"a Ray worker failed: {one_line(lines[-1] if lines else error, MOST_DETAIL)}; see --debug"

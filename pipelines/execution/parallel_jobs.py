@@ -1,7 +1,7 @@
 """A few long jobs at the same time, a Ray worker each.
 
-A job that does not fit beside the others waits for them. A killed one is started again a few times; what it
-had reached is its own business (checkpoints).
+A job that does not fit beside the others waits for them. A killed one is started again a few times; it goes
+on from its own checkpoints, if it keeps any.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.errors import StageFailed
-from pipelines.execution.engine import WORKER_RESTARTS, Engine, last_line
+from pipelines.execution.engine import WORKER_RESTARTS, Engine, worker_failure
 from pipelines.execution.worker_events import Event, EventReader, EventWriter
 
-LISTEN_SECONDS = 0.2
+POLL_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
 class Job:
-    """name: in what it says and in errors. work: goes to a worker, so it and what it holds are pickled.
+    """name: in its events and in errors. work: goes to a worker, so it and what it holds are pickled.
 
     cpus: threads that it computes with.
     """
@@ -36,43 +36,45 @@ def run_together(
     on_event: Callable[[str, Event], None],
     on_done: Callable[[str], None],
 ) -> None:
-    """Run every job to its end. on_event(name, event): what a job says, {"start": True} before all else.
+    """Run every job to its end. channel: the folder of their events.
 
-    on_done(name): that job has ended well; the others may still run. Raises ConfigError where a job can never
-    fit, StageFailed with a worker's own words, or when its process died more often than WORKER_RESTARTS.
+    on_event(name, event): what a job reports, {"start": True} before all else. on_done(name): that job has
+    succeeded; the others may still run. Raises ConfigError where a job can never fit; ConfigError,
+    StageFailed or UnexpectedError with what a job raised; StageFailed when one died more often than
+    WORKER_RESTARTS.
     """
     if not jobs:
         return
     shares = [engine.share_of(f"the threads of {job.name}", 1, job.cpus) for job in jobs]
     import ray
 
-    running = {}
+    running: dict[Any, str] = {}
     for job, share in zip(jobs, shares, strict=True):
-        task: Any = ray.remote(_do).options(
+        remote: Any = ray.remote(_run_job).options(
             num_cpus=share["CPU"],
             num_gpus=share.get("GPU", 0) / len(jobs),  # they share one
             max_retries=WORKER_RESTARTS,
         )
-        running[task.remote(job, channel)] = job.name
+        running[remote.remote(job, channel)] = job.name
     events = EventReader(channel)
     try:
         while running:
-            ended, _ = ray.wait(list(running), num_returns=1, timeout=LISTEN_SECONDS)
-            for who, event in events.poll():
-                on_event(who, event)
-            for one in ended:
-                ray.get(one)
-                on_done(running.pop(one))
+            ended, _ = ray.wait(list(running), num_returns=1, timeout=POLL_SECONDS)
+            for name, event in events.poll():
+                on_event(name, event)
+            for task in ended:
+                ray.get(task)
+                on_done(running.pop(task))
     except ray.exceptions.RayError as error:
-        raise StageFailed(last_line(error)) from error
+        raise StageFailed(worker_failure(error)) from error
     finally:
-        for one in running:  # after an error, or Ctrl-C
-            ray.cancel(one, force=True)
+        for task in running:  # after an error, or Ctrl-C
+            ray.cancel(task, force=True)
 
 
-def _do(job: Job, channel: Path) -> None:
+def _run_job(job: Job, channel: Path) -> None:
     """One job, in a Ray worker."""
     events = EventWriter(channel, job.name)
     events.write(start=True)
-    with events.reporting_errors():
+    with events.reporting(Exception):
         job.work(events)

@@ -136,7 +136,7 @@ class EvaluationInputs:
     @cached_property
     def side(self) -> int:
         """Pixels along a side of a generated image."""
-        return self._generator("student").model.card.dit.image_size
+        return self._generator("student").image_size
 
     @cached_property
     def reference(self) -> Features:

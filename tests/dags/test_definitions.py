@@ -1,4 +1,4 @@
-"""The graph that Dagster is told, as a whole: a change of it shows here, and is meant."""
+"""The graph that Dagster loads, as a whole: a change of it shows here, and is meant."""
 
 import os
 import time
@@ -39,8 +39,8 @@ def specs() -> dict[str, dg.AssetSpec]:
 
 
 def test_the_graph_is_the_one_of_the_design():
-    found = {name: {dep.asset_key.to_user_string() for dep in spec.deps} for name, spec in specs().items()}
-    assert found == GRAPH
+    graph = {name: {dep.asset_key.to_user_string() for dep in spec.deps} for name, spec in specs().items()}
+    assert graph == GRAPH
     assert {stage.name for stage in STAGES} == set(GRAPH) - {"labelled", "corpus"}
 
 
@@ -60,7 +60,7 @@ def test_every_stage_has_a_blocking_check_reported_by_the_asset_itself():
     assert checks == {**counted, ("promote", "gate"): True}
 
 
-def test_every_asset_says_what_it_is():
+def test_every_asset_has_a_description_and_its_stages_version():
     for name, spec in specs().items():
         assert spec.description, name
         assert spec.group_name in {"sources", "data", "models"}
@@ -76,7 +76,7 @@ def test_the_jobs_and_what_starts_them():
     assert defs.resolve_sensor_def("new_snapshots").job_name == "data"
 
 
-def test_the_schedule_asks_for_the_last_runs_snapshot(instance, tmp_path):
+def test_the_schedule_requests_the_last_runs_snapshot(instance, tmp_path):
     save_config(load_config("micro", snapshot="2026-11-20"), tmp_path)
     context = dg.build_schedule_context(instance=instance, repository_def=defs.get_repository_def())
     request = defs.resolve_schedule_def("nightly").evaluate_tick(context).run_requests[0]
@@ -89,7 +89,7 @@ def settle(path: Path, seconds: float = SETTLED_SECONDS + 1) -> None:
         os.utime(file, (time.time() - seconds, time.time() - seconds))
 
 
-def test_a_new_snapshot_is_asked_for_once_it_has_settled_and_only_once(instance, tmp_path):
+def test_a_new_snapshot_is_requested_once_it_has_settled_and_only_once(instance, tmp_path):
     folder = tmp_path / "snapshots"
     folder.mkdir()
     (folder / "2026-11-20.parquet").write_bytes(b"x")
@@ -100,9 +100,9 @@ def test_a_new_snapshot_is_asked_for_once_it_has_settled_and_only_once(instance,
 
     context = dg.build_sensor_context(instance=instance, definitions=defs)
     result = new_snapshots(context)
-    found = {request.partition_key: request for request in result.run_requests}
-    assert found.keys() == {"2026-11-20", "2026-11-21"}
-    config = found["2026-11-21"].run_config["resources"]["straightshot"]["config"]
+    requests = {request.partition_key: request for request in result.run_requests}
+    assert requests.keys() == {"2026-11-20", "2026-11-21"}
+    config = requests["2026-11-21"].run_config["resources"]["straightshot"]["config"]
     assert config == {"corpus": f"webdataset:{folder / '2026-11-21'}", "snapshot": "2026-11-21"}
     (added,) = result.dynamic_partitions_requests
     assert list(added.partition_keys) == ["2026-11-20", "2026-11-21"]
@@ -121,12 +121,12 @@ def test_a_new_snapshot_is_asked_for_once_it_has_settled_and_only_once(instance,
         ([".s/a.parquet"], None),
     ],
 )
-def test_what_a_snapshot_holds_says_how_it_is_read(tmp_path, files, uri):
+def test_the_files_of_a_snapshot_decide_how_it_is_read(tmp_path, files, uri):
     for name in files:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
-    found = settled_snapshots(tmp_path, time.time() + SETTLED_SECONDS + 1)
-    assert found == ({"s": f"{uri}:{tmp_path / 's'}"} if uri else {})
+    settled = settled_snapshots(tmp_path, time.time() + SETTLED_SECONDS + 1)
+    assert settled == ({"s": f"{uri}:{tmp_path / 's'}"} if uri else {})
 
 
 def test_the_settings_of_a_deployment_are_valid(tmp_path):

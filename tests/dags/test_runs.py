@@ -45,13 +45,29 @@ def test_the_partition_is_the_snapshot(tmp_path, monkeypatch):
             partition_key="2026-11-20",
             resources={"straightshot": StraightshotRun()},
         )
-    wanted = saved_config(tmp_path).model_copy(update={"snapshot": "2026-11-20"})
-    assert result.output_for_node("look") == wanted.model_dump_json()
+    expected = saved_config(tmp_path).model_copy(update={"snapshot": "2026-11-20"})
+    assert result.output_for_node("look") == expected.model_dump_json()
 
 
-def test_settings_are_what_the_command_line_says(tmp_path):
-    given = StraightshotRun(
+def test_settings_are_the_options_of_the_command_line(tmp_path):
+    run = StraightshotRun(
         home=str(tmp_path), preset="micro", corpus="toy:9", snapshot="s", overrides=["train.images=77"]
     )
-    config = given.config()
+    config = run.config()
     assert (config.corpus, config.snapshot, config.train.images) == ("toy:9", "s", 77)
+
+
+@pytest.mark.parametrize(
+    ("settings", "address"),
+    [
+        ({}, "cluster:6379"),
+        ({"ray": "local"}, "local"),
+        ({"overrides": ["ray=local"]}, "local"),
+        ({"overrides": ["train.images=9"]}, "cluster:6379"),
+    ],
+)
+def test_an_address_that_the_run_names_goes_before_the_environment(tmp_path, monkeypatch, settings, address):
+    monkeypatch.setenv("RAY_ADDRESS", "cluster:6379")
+    run = StraightshotRun(home=str(tmp_path), preset="micro", **settings)
+    run.setup_for_execution(dg.build_init_resource_context())
+    assert run.pipeline.engine.address == address

@@ -8,7 +8,7 @@ import pytest
 from dags.cli.app import main
 
 
-class Said(NamedTuple):
+class Result(NamedTuple):
     """What a command left on the terminal."""
 
     status: int
@@ -17,14 +17,14 @@ class Said(NamedTuple):
 
 
 @pytest.fixture
-def straightshot(capsys: pytest.CaptureFixture[str]) -> Callable[..., Said]:
-    """`straightshot(*words)` -> its exit status, stdout and stderr."""
+def straightshot(capsys: pytest.CaptureFixture[str]) -> Callable[..., Result]:
+    """`straightshot(*arguments)` -> its exit status, stdout and stderr."""
 
-    def call(*words: object) -> Said:
+    def call(*arguments: object) -> Result:
         capsys.readouterr()
         with pytest.raises(SystemExit) as end:
-            main([str(word) for word in words])
+            main([str(word) for word in arguments])
         out, err = capsys.readouterr()
-        return Said(int(end.value.code or 0), out, err)
+        return Result(int(end.value.code or 0), out, err)
 
     return call

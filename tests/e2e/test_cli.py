@@ -25,9 +25,9 @@ def table(text: str) -> dict[str, list[str]]:
 
 
 def rows(straightshot, home: Path) -> dict[str, dict]:
-    said = straightshot("status", "--json", "--home", home)
-    assert said.status == 0
-    return {row["stage"]: row for row in json.loads(said.out)}
+    result = straightshot("status", "--json", "--home", home)
+    assert result.status == 0
+    return {row["stage"]: row for row in json.loads(result.out)}
 
 
 def files(home: Path) -> dict[str, tuple[int, int]]:
@@ -40,9 +40,9 @@ def files(home: Path) -> dict[str, tuple[int, int]]:
 
 
 def test_a_run_ends_with_the_table_the_metrics_and_where_to_look(micro_run, micro_home):
-    found = table(micro_run.stdout)
-    assert list(found) == NAMES
-    assert all(cells[0] == "ran" for cells in found.values())
+    cells_of = table(micro_run.stdout)
+    assert list(cells_of) == NAMES
+    assert all(cells[0] == "ran" for cells in cells_of.values())
     assert re.search(r"teacher +\d+ +[01]\.\d+", micro_run.stdout)
     assert re.search(r"student +1 +[01]\.\d+", micro_run.stdout)
     for name in ("report.html", "samples.png"):
@@ -51,34 +51,34 @@ def test_a_run_ends_with_the_table_the_metrics_and_where_to_look(micro_run, micr
     assert "straightshot generate" in micro_run.stdout
 
 
-def test_a_run_says_nothing_that_is_not_its_own(micro_run):
+def test_a_run_prints_nothing_that_is_not_its_own(micro_run):
     for line in micro_run.stderr.splitlines():
         assert re.match(r"(toy web|[a-z]+): ", line), line
 
 
-def test_a_second_run_does_nothing_and_says_so_within_seconds(straightshot, micro_home):
+def test_a_second_run_does_nothing_and_reports_it_within_seconds(straightshot, micro_home):
     before, started = files(micro_home), time.monotonic()
-    said = straightshot("run", "--preset", "micro", "--home", micro_home)
+    result = straightshot("run", "--preset", "micro", "--home", micro_home)
     assert time.monotonic() - started < SECOND_RUN_SECONDS
-    assert said.status == 0
-    assert said.out.startswith("Nothing to do")
-    assert {cells[0] for cells in table(said.out).values()} == {"fresh"}
+    assert result.status == 0
+    assert result.out.startswith("Nothing to do")
+    assert {cells[0] for cells in table(result.out).values()} == {"fresh"}
     assert files(micro_home) == before
 
 
 def test_status_is_fresh_and_its_counts_add_up(straightshot, micro_home):
-    found = rows(straightshot, micro_home)
-    assert list(found) == NAMES
-    for row in found.values():
+    by_stage = rows(straightshot, micro_home)
+    assert list(by_stage) == NAMES
+    for row in by_stage.values():
         counts = row["counts"]
         assert row["state"] == "fresh" and row["why"] == ""
         assert counts["in"] == counts["kept"] + counts["rejected"] + counts["errored"] > 0
         assert sum(row["reasons"].values()) == counts["rejected"] + counts["errored"]
         assert Path(row["path"]) == micro_home / row["stage"] / row["fingerprint"]
         assert row["seconds"] > 0 and row["peak_rss_mb"] > 0
-    kept = found["filter"]["counts"]["kept"]
-    assert found["recaption"]["counts"]["in"] == kept
-    assert found["shard"]["counts"]["in"] == found["recaption"]["counts"]["kept"]
+    kept = by_stage["filter"]["counts"]["kept"]
+    assert by_stage["recaption"]["counts"]["in"] == kept
+    assert by_stage["shard"]["counts"]["in"] == by_stage["recaption"]["counts"]["kept"]
 
 
 def test_metrics_json_has_the_form_of_the_design(straightshot, micro_home):
@@ -103,53 +103,53 @@ def test_metrics_json_has_the_form_of_the_design(straightshot, micro_home):
 def test_a_changed_caption_prompt_would_run_recaption_and_what_follows_and_nothing_before(
     straightshot, micro_home
 ):
-    changed = ["--preset", "micro", "--home", micro_home, "--set", "recaption.long_prompt=Say more."]
-    said = straightshot("run", *changed, "--dry-run")
-    would = {name: cells[:2] for name, cells in table(said.out).items()}
+    changed = ["--preset", "micro", "--home", micro_home, "--set", "recaption.kinds.long.prompt=Say more."]
+    result = straightshot("run", *changed, "--dry-run")
+    would = {name: cells[:2] for name, cells in table(result.out).items()}
     assert {name for name, cells in would.items() if cells == ["fresh", "keep"]} == {"annotators", "filter"}
     assert would["recaption"] == ["stale", "run"]
-    assert "config: long_prompt changed" in said.out
+    assert "config: kinds changed" in result.out
     assert {name for name, cells in would.items() if cells[0] == "stale"} == set(NAMES[2:])
 
 
-def test_the_same_prompt_and_seed_draw_the_same_pictures(straightshot, micro_home, tmp_path):
-    drawn = []
+def test_the_same_prompt_and_seed_give_the_same_images(straightshot, micro_home, tmp_path):
+    generated = []
     for folder in ("a", "b"):
         prompt = "a red circle to the left of a blue square"
-        given = ["-n", 3, "-o", tmp_path / folder, "--seed", 7, "--steps", 2, "--home", micro_home]
-        said = straightshot("generate", prompt, *given)
-        assert said.status == 0, said.err
-        assert said.out.split() == [str(path) for path in sorted((tmp_path / folder).iterdir())]
-        drawn.append(
+        options = ["-n", 3, "-o", tmp_path / folder, "--seed", 7, "--steps", 2, "--home", micro_home]
+        result = straightshot("generate", prompt, *options)
+        assert result.status == 0, result.err
+        assert result.out.split() == [str(path) for path in sorted((tmp_path / folder).iterdir())]
+        generated.append(
             {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in (tmp_path / folder).iterdir()}
         )
-    assert drawn[0] == drawn[1]
-    pictures = [name for name in drawn[0] if name != "sheet.png"]
-    assert len({drawn[0][name] for name in pictures}) == 3
-    with Image.open(tmp_path / "a" / pictures[0]) as picture:
-        assert picture.size == (32, 32)
-        assert picture.info["prompt"] == prompt
-        assert picture.info["caption"] not in ("", prompt)
-    said = straightshot("generate", prompt, "--as-is", "-o", tmp_path / "as-is", "--home", micro_home)
-    assert said.status == 0, said.err
-    with Image.open(said.out.strip()) as picture:
-        assert picture.info["caption"] == prompt
+    assert generated[0] == generated[1]
+    images = [name for name in generated[0] if name != "sheet.png"]
+    assert len({generated[0][name] for name in images}) == 3
+    with Image.open(tmp_path / "a" / images[0]) as image:
+        assert image.size == (32, 32)
+        assert image.info["prompt"] == prompt
+        assert image.info["caption"] not in ("", prompt)
+    result = straightshot("generate", prompt, "--as-is", "-o", tmp_path / "as-is", "--home", micro_home)
+    assert result.status == 0, result.err
+    with Image.open(result.out.strip()) as image:
+        assert image.info["caption"] == prompt
 
 
 def test_a_model_that_is_not_there_is_one_line(straightshot, micro_home, tmp_path):
     for model in ("previous", "99", str(tmp_path), "models:/nobody@champion"):
-        said = straightshot("generate", "a red circle", "--model", model, "--home", micro_home)
-        assert said.status == 2
-        assert len(said.err.splitlines()) == 1
+        result = straightshot("generate", "a red circle", "--model", model, "--home", micro_home)
+        assert result.status == 2
+        assert len(result.err.splitlines()) == 1
 
 
 def test_the_student_is_champion_and_there_is_nothing_to_roll_back_to(straightshot, micro_home):
-    said = straightshot("models", "--history", "--home", micro_home)
-    assert said.status == 0
-    assert "champion" in said.out and "promote" in said.out
-    said = straightshot("rollback", "--home", micro_home)
-    assert said.status == 2
-    assert "nothing to roll back to" in said.err
+    result = straightshot("models", "--history", "--home", micro_home)
+    assert result.status == 0
+    assert "champion" in result.out and "promote" in result.out
+    result = straightshot("rollback", "--home", micro_home)
+    assert result.status == 2
+    assert "nothing to roll back to" in result.err
 
 
 def test_dagsters_history_holds_the_run_with_our_digests(straightshot, micro_home):
@@ -167,32 +167,32 @@ def test_dagsters_history_holds_the_run_with_our_digests(straightshot, micro_hom
 
 
 def test_the_report_is_written_again_on_its_own(straightshot, micro_home):
-    said = straightshot("report", "--home", micro_home)
-    assert said.status == 0
-    assert Path(said.out.strip()) == micro_home / "report.html"
+    result = straightshot("report", "--home", micro_home)
+    assert result.status == 0
+    assert Path(result.out.strip()) == micro_home / "report.html"
 
 
-def test_a_second_run_of_the_same_thing_is_told_who_runs_it(straightshot, micro_home):
+def test_a_second_run_of_the_same_thing_names_who_runs_it(straightshot, micro_home):
     path = Path(rows(straightshot, micro_home)["train"]["path"])
     with lock(path.with_name(f"{path.name}.lock"), "other", "train"):
         started = time.monotonic()
-        given = ["--preset", "micro", "--home", micro_home, "--select", "train", "--force", "train"]
-        said = straightshot("run", *given)
+        options = ["--preset", "micro", "--home", micro_home, "--select", "train", "--force", "train"]
+        result = straightshot("run", *options)
         assert time.monotonic() - started < 5
         assert rows(straightshot, micro_home)["train"]["state"] == "running"
-    assert said.status == 1
-    assert "train" in said.err and "process" in said.err and len(said.err.splitlines()) == 1
+    assert result.status == 1
+    assert "train" in result.err and "process" in result.err and len(result.err.splitlines()) == 1
 
 
 def test_a_refused_model_is_status_3_and_the_champion_stays(straightshot, micro_home):
     strict = ["--set", "promote.min_prompt_following=1", "--select", "promote"]
     try:
-        said = straightshot("run", "--preset", "micro", "--home", micro_home, *strict)
-        assert said.status == 3, said.err
-        assert "gate refused version 1" in said.err.splitlines()[-1]
+        result = straightshot("run", "--preset", "micro", "--home", micro_home, *strict)
+        assert result.status == 3, result.err
+        assert "gate refused version 1" in result.err.splitlines()[-1]
         failed = rows(straightshot, micro_home)["promote"]
         assert failed["state"] == "failed" and "gate refused" in failed["why"]
-        assert table(said.out)["promote"][0] == "failed"
+        assert table(result.out)["promote"][0] == "failed"
         assert gate_says(micro_home) == (False, failed["why"].removeprefix("GateRefused: "))
     finally:  # the HOME is others', too: leave it as it was
         shutil.rmtree(failed["path"])
@@ -215,9 +215,9 @@ def gate_says(home: Path) -> tuple[bool, str | None]:
 @pytest.mark.parametrize("stage", ["promote"])
 def test_a_forced_stage_runs_alone_to_the_same_bytes(straightshot, micro_home, stage):
     before = rows(straightshot, micro_home)
-    given = ["--preset", "micro", "--home", micro_home, "--force", stage]
-    said = straightshot("run", *given)
-    assert said.status == 0, said.err
-    assert {name for name, cells in table(said.out).items() if cells[0] == "ran"} == {stage}
+    options = ["--preset", "micro", "--home", micro_home, "--force", stage]
+    result = straightshot("run", *options)
+    assert result.status == 0, result.err
+    assert {name for name, cells in table(result.out).items() if cells[0] == "ran"} == {stage}
     after = rows(straightshot, micro_home)
     assert {name: row["digest"] for name, row in after.items()} == {n: r["digest"] for n, r in before.items()}

@@ -13,8 +13,9 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from components.captioning.kinds import CAPTION_KINDS
 from components.corpus.readers import open_corpus, read_fragment
-from components.corpus.schemas import CAPTIONED, CORPUS
+from components.corpus.schemas import CORPUS, captioned_schema
 from components.evaluation.results import Evaluation, Metrics
 from components.filtering.alt_text import AltTextRules
 from components.toyworld.web import write_toy_web
@@ -133,7 +134,9 @@ def plan(home, filtered) -> list[Planned]:
     captioned = [{**row, "caption_short": "short", "caption_long": "long", **captions} for row in rows]
     for number in range(3):
         write_table(
-            home / "recaption/made/captioned" / f"part-{number:05d}.parquet", captioned[number::3], CAPTIONED
+            home / "recaption/made/captioned" / f"part-{number:05d}.parquet",
+            captioned[number::3],
+            captioned_schema(CAPTION_KINDS),
         )
     for stage, losses in (("train", [1.0, 0.5]), ("distill", [0.25, 0.125])):
         points = [{"images_seen": 32 * (i + 1), "values": {"loss": loss}} for i, loss in enumerate(losses)]

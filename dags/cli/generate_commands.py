@@ -1,0 +1,49 @@
+"""`straightshot generate`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dags.cli.options import Home
+
+commands = typer.Typer()
+
+
+@commands.command()
+def generate(
+    prompts: Annotated[list[str], typer.Argument(metavar="PROMPT...", help="What the images should show.")],
+    model: Annotated[
+        str,
+        typer.Option("--model", help="champion, challenger, previous, a models:/ URI, or a model's folder."),
+    ] = "champion",
+    steps: Annotated[
+        int | None, typer.Option(help="Network evaluations.", show_default="the model's own")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same images.")] = 0,
+    number: Annotated[int, typer.Option("-n", min=1, help="Images of each prompt.")] = 1,
+    out: Annotated[Path, typer.Option("-o", "--out", help="The folder they are written to.")] = Path("out"),
+    guidance: Annotated[
+        float | None, typer.Option(help="Guidance scale, for a model that was not distilled with one.")
+    ] = None,
+    upsample: Annotated[
+        bool, typer.Option("--upsample/--as-is", help="Expand the prompt to a long caption first, or not.")
+    ] = True,
+    home: Home = None,
+) -> None:
+    """Generate images with the promoted one-step model, or with another."""
+    from dags.cli.generate import generate as generate_files
+    from pipelines.store.home import home_path
+
+    for path in generate_files(
+        home_path(home),
+        prompts,
+        out,
+        model=model,
+        count=number,
+        seed=seed,
+        steps=steps,
+        guidance=guidance,
+        upsample=upsample,
+    ):
+        typer.echo(path)

@@ -1,0 +1,165 @@
+"""Which Ray a run works on, and how it is started or joined.
+
+An address is "local" (a Ray of this process, on this machine), "auto" (a Ray that runs on this machine) or
+HOST:PORT (a cluster, at the port of `ray start --head`). Ray Client's `ray://` has no Ray Data, so it is
+refused. The workers of a cluster get this project's code with the connection; the libraries that it needs
+must be installed there.
+"""
+
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from components.errors import one_line
+from pipelines.errors import ConfigError, StageFailed
+
+ADDRESS_VARIABLE = "RAY_ADDRESS"
+CONNECT_SECONDS = 5.0
+NO_PROGRESS_SECONDS = 600  # a pool that stands still for so long is an error, not a wait
+OBJECT_STORE_BYTES = 256 * 2**20  # fragments travel by name, so the store holds receipts only
+MOST_DETAIL = 300  # characters of Ray's own message in one of ours
+ENVIRONMENT = {  # unless the user set them
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "RAY_BACKEND_LOG_LEVEL": "fatal",  # its C++ side writes past log_to_driver
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "OMP_WAIT_POLICY": "PASSIVE",  # waiting threads leave the cores to others
+}
+# Attempts to join a cluster whose port answers: Ray's twenty take 20 s where the token is wrong, and minutes
+# where something else than Ray listens.
+ONE_ATTEMPT = {"RAY_gcs_server_port_wait_time_s": "1"}
+NOT_SENT = ["__pycache__", "*.pyc", ".mypy_cache", ".ruff_cache"]
+
+
+def ray_address(configured: str, *, explicit: bool) -> str:
+    """The Ray to use: `configured` if the user named it for this run, else RAY_ADDRESS if set, else it."""
+    return configured if explicit else os.environ.get(ADDRESS_VARIABLE) or configured
+
+
+def address_fault(address: str) -> str | None:
+    """What is wrong with the form of an address; None if nothing is."""
+    scheme, separator, _ = address.partition("://")
+    if separator:  # ray:// is Ray Client's, http:// the job API's
+        return f"{scheme}:// has no Ray Data; use HOST:PORT, such as head-node:6379"
+    if address not in ("local", "auto") and ":" not in address:
+        return "no address of a Ray; use local, auto or HOST:PORT"
+    return None
+
+
+def connect(address: str) -> None:
+    """Start Ray in this process, or join the one at `address`.
+
+    Raises ConfigError where there is none or it refuses us, StageFailed where it does not start.
+    """
+    if (fault := address_fault(address)) is not None:
+        raise ConfigError(f"--ray or {ADDRESS_VARIABLE} '{address}': {fault}")
+    for name, value in (ENVIRONMENT if address == "local" else ENVIRONMENT | ONE_ATTEMPT).items():
+        os.environ.setdefault(name, value)
+    if ":" in address:
+        _check_reachable(address)
+    import ray
+
+    if not ray.is_initialized():
+        with _nothing_on_stderr():
+            _start() if address == "local" else _join(address)
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.execution_no_progress_timeout_s = NO_PROGRESS_SECONDS
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # its log file has them
+
+
+def _start() -> None:
+    """A Ray of this process, with at least two CPUs: one may be held by a worker while another task reads."""
+    import ray
+
+    try:
+        ray.init(
+            "local",
+            num_cpus=max(2, os.cpu_count() or 2),
+            object_store_memory=OBJECT_STORE_BYTES,
+            include_dashboard=False,
+            **_quiet(),
+        )
+    except ray.exceptions.AuthenticationError as error:  # it keeps a token in the user's home
+        raise ConfigError(f"Ray does not start: {one_line(error, MOST_DETAIL)}") from error
+    except Exception as error:
+        if type(error) is not Exception:  # what Ray raises when its node is not up in 30 s has no other type
+            raise
+        raise StageFailed(
+            f"Ray did not start ({one_line(error, MOST_DETAIL)}); if this machine is busy, run the same"
+            " command again"
+        ) from error
+
+
+def _join(address: str) -> None:
+    import ray
+
+    import components
+    import pipelines
+
+    code = {"py_modules": [components, pipelines], "excludes": NOT_SENT}
+    try:
+        ray.init(address, runtime_env=code, **_quiet())
+    except ray.exceptions.AuthenticationError as error:
+        raise _refused(address) from error
+    except (ConnectionError, RuntimeError, ValueError) as error:  # of another version, it is a RuntimeError
+        if _refuses_token(address):
+            raise _refused(address) from error
+        raise ConfigError(
+            f"no Ray at '{address}' ({one_line(error, MOST_DETAIL)}); start one, or use --ray local"
+        ) from error
+
+
+def _quiet() -> dict[str, Any]:
+    return {"logging_level": logging.ERROR, "log_to_driver": False}
+
+
+def _check_reachable(address: str) -> None:
+    """Ray itself would try a dead address for ten minutes."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"no Ray at '{address}' ({error}); start one, or use --ray local") from error
+
+
+def _refuses_token(address: str) -> bool:
+    """Whether that is why the connection failed: `ray.init` keeps the reason as text only.
+
+    Only after `ray.init` has found the token's file: without one, this client ends the process.
+    """
+    if ":" not in address:
+        return False
+    # Not public, but what `ray health-check` and Ray's autoscaler use.
+    from ray._raylet import GcsClient  # type: ignore[attr-defined]
+    from ray.exceptions import AuthenticationError, RayError
+
+    try:
+        GcsClient(address=address)
+    except RayError as error:
+        return isinstance(error, AuthenticationError)
+    return False
+
+
+def _refused(address: str) -> ConfigError:
+    return ConfigError(
+        f"the Ray at '{address}' refuses this token, or the lack of one: set RAY_AUTH_MODE=token, and"
+        " RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the cluster's token"
+    )
+
+
+@contextmanager
+def _nothing_on_stderr() -> Iterator[None]:
+    """Ray's C++ side greets on file descriptor 2, past Python's sys.stderr, whatever its log level."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)

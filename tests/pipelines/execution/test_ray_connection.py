@@ -1,0 +1,178 @@
+"""Which Ray is used, what a cluster says to a wrong token, and that a cluster gets this project's code.
+
+The cluster is a real one on loopback, a process group of its own that is killed at the end.
+"""
+
+import os
+import signal
+import site
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from pipelines.config import load_config
+from pipelines.errors import ConfigError
+from pipelines.execution.engine import Engine
+from pipelines.execution.ray_connection import ray_address
+
+REPOSITORY = Path(__file__).parents[3]
+START_SECONDS = 120.0
+REFUSED_SECONDS = 15.0  # Ray alone takes 20 to say it
+PACKAGES = ("components", "pipelines", "dags")
+
+DRIVER = """\
+import sys
+from pipelines.execution.engine import Engine
+from pipelines.store.receipts import Counts, PartReceipt
+
+class Located:
+    def __call__(self, task):
+        import components, pipelines.presets
+        assert (pipelines.presets.preset_path("micro")).is_file()  # data files come along
+        counts = Counts.model_validate({"in": 1, "kept": 1})
+        return PartReceipt(name=components.__file__, files=(), counts=counts)
+
+engine = Engine(sys.argv[1])
+for receipt in engine.map_parts(Located, [{}, {}], setup={}, on_done=lambda receipt: None):
+    print(receipt.name)
+"""
+
+
+def test_what_the_user_names_goes_before_the_environment_and_the_environment_before_the_preset(monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "cluster:6379")
+    assert ray_address("local", explicit=True) == "local"
+    assert ray_address("local", explicit=False) == "cluster:6379"
+    assert Engine().address == "cluster:6379"
+    monkeypatch.setenv("RAY_ADDRESS", "")
+    assert ray_address("auto", explicit=False) == "auto"
+    assert Engine().address == "local"
+
+
+@pytest.mark.parametrize("address", ["ray://head:10001", "ray://", "http://head:8265"])
+def test_an_address_without_ray_data_is_refused_with_what_to_use_instead(monkeypatch, address):
+    with pytest.raises(ConfigError, match=r"--ray: .*:// has no Ray Data; use HOST:PORT") as refused:
+        load_config("micro", ray=address)
+    assert "\n" not in str(refused.value)
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(ConfigError, match=r"RAY_ADDRESS '.*': .* use HOST:PORT"):
+        Engine().start()
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "[::1]:1", "localhost:x"])
+def test_a_ray_that_is_not_there_is_a_config_error(address):
+    with pytest.raises(ConfigError, match="no Ray at"):
+        Engine(address).start()
+
+
+def test_a_word_that_is_no_address_lists_what_is():
+    with pytest.raises(ConfigError, match="use local, auto or HOST:PORT"):
+        load_config("micro", ["ray=nowhere"])
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A running head node. token: the environment that it was started with and that a driver needs."""
+
+    address: str
+    token: dict[str, str]
+
+
+@pytest.fixture(scope="module")
+def node_python(tmp_path_factory) -> Path:
+    """A Python that has every library of this one, and not the project."""
+    folder = tmp_path_factory.mktemp("node") / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
+    (packages,) = folder.glob("lib/python*/site-packages")
+    for installed in map(Path, site.getsitepackages()):
+        for entry in installed.iterdir():
+            if "straightshot" not in entry.name and not (packages / entry.name).exists():
+                (packages / entry.name).symlink_to(entry)
+    return folder / "bin" / "python"
+
+
+@pytest.fixture(scope="module")
+def cluster(node_python, tmp_path_factory):
+    """`ray start --head` by that Python, with a token: Ray's ports are open on every interface."""
+    secret = tmp_path_factory.mktemp("token") / "right"
+    secret.write_text("right" * 8)
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(secret)}
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [
+        str(node_python),
+        "-c",
+        "from ray.scripts.scripts import main; main()",
+        "start",
+        "--head",
+        "--block",
+    ]
+    command += ["--node-ip-address=127.0.0.1", f"--port={port}", "--num-cpus=2", "--include-dashboard=false"]
+    with tempfile.TemporaryDirectory(
+        prefix="ray-", ignore_cleanup_errors=True
+    ) as name:  # a socket's path is short
+        folder, log = Path(name), Path(name) / "head.log"
+        with log.open("wb") as output:
+            head = subprocess.Popen(
+                [*command, "--object-store-memory=100000000", f"--temp-dir={folder}"],
+                env={**without("PYTHONPATH", "RAY_ADDRESS"), **token, "RAY_USAGE_STATS_ENABLED": "0"},
+                cwd=folder,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        try:
+            deadline = time.monotonic() + START_SECONDS
+            while "--block" not in log.read_text():  # it says so once it is up
+                assert head.poll() is None and time.monotonic() < deadline, log.read_text()
+                time.sleep(0.2)
+            yield Cluster(f"127.0.0.1:{port}", token)
+        finally:
+            os.killpg(head.pid, signal.SIGKILL)
+            head.wait()
+
+
+def without(*names: str) -> dict[str, str]:
+    """This process's environment, less those."""
+    return {name: value for name, value in os.environ.items() if name not in names}
+
+
+def drive(cluster: Cluster, folder: Path, **token: str) -> "subprocess.CompletedProcess[str]":
+    """DRIVER in a folder that is not the project's, so that only `runtime_env` can bring the code."""
+    environment = {**without("RAY_AUTH_TOKEN"), "PYTHONPATH": str(REPOSITORY), **cluster.token, **token}
+    command = [sys.executable, "-c", DRIVER, cluster.address]
+    return subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, check=False)
+
+
+def test_a_node_that_has_only_the_libraries_gets_the_code_with_the_connection(node_python, cluster, tmp_path):
+    script = f"import importlib.util, ray, torch; print(*map(importlib.util.find_spec, {PACKAGES}))"
+    node = {"env": without("PYTHONPATH"), "cwd": tmp_path, "capture_output": True, "text": True}
+    found = subprocess.run([node_python, "-c", script], **node, check=True)
+    assert found.stdout.split() == ["None"] * len(PACKAGES)
+
+    done = drive(cluster, tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    (file,) = set(done.stdout.split())
+    assert "runtime_resources" in file and not Path(file).is_relative_to(REPOSITORY)
+
+
+@pytest.mark.parametrize("token", ["wrong", "missing", "none"])
+def test_a_token_that_the_cluster_refuses_is_one_line_that_says_what_to_set(cluster, tmp_path, token):
+    (tmp_path / "wrong").write_text("wrong" * 8)
+    given = (
+        {"RAY_AUTH_MODE": "disabled"} if token == "none" else {"RAY_AUTH_TOKEN_PATH": str(tmp_path / token)}
+    )
+    started = time.monotonic()
+    done = drive(cluster, tmp_path, **given)
+    assert time.monotonic() - started < REFUSED_SECONDS
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith(f"pipelines.errors.ConfigError: the Ray at '{cluster.address}' refuses"), (
+        done.stderr
+    )
+    assert "RAY_AUTH_TOKEN_PATH to the cluster's token" in last
