@@ -14,7 +14,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -137,8 +137,9 @@ def sweep(folder: Path, *, older_than: float = 0.0, recursive: bool = True) -> N
     found = folder.rglob(f"*{TEMPORARY}*") if recursive else folder.glob(f"*{TEMPORARY}*")
     before = time.time() - older_than
     for stale in sorted(found, reverse=True):
-        if not older_than or stale.stat().st_mtime < before:
-            remove(stale)
+        with suppress(FileNotFoundError):  # another process sweeps too
+            if not older_than or stale.stat().st_mtime < before:
+                remove(stale)
 
 
 def flush(path: Path) -> None:

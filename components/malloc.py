@@ -10,7 +10,7 @@ LARGEST = 2**30  # bytes; larger blocks still come from the kernel, and go back 
 def keep_freed_memory() -> None:
     """Have glibc keep freed blocks for the next tensor rather than give them back to the kernel.
 
-    A training step on a CPU frees and asks for the same few megabytes some hundred times; each time the
+    A training step on a CPU frees and allocates the same few megabytes some hundred times; each time the
     kernel would map and clear the pages anew (28,000 page faults in eight steps before, none after). Other
     C libraries are left alone.
     """

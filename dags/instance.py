@@ -4,10 +4,11 @@ The settings are written here, so that the command and the page agree; a deploym
 infra/dagster/.
 """
 
-import os
 from pathlib import Path
 
 import dagster as dg
+
+from components.durable import write_text
 
 FOLDER = "dagster"
 PAGE_SETTINGS = "dagster.yaml"  # what the page and its daemon read
@@ -48,6 +49,4 @@ def write_settings(home: Path) -> Path:
 def _write(path: Path, text: str) -> None:
     if path.exists() and path.read_text() == text:
         return
-    temporary = path.with_name(f"{path.name}.{os.getpid()}")
-    temporary.write_text(text)
-    temporary.replace(path)
+    write_text(path, text)

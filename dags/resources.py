@@ -7,7 +7,7 @@ can be started again there. Without any, the config of the last run under HOME i
 import dagster as dg
 from pydantic import Field, PrivateAttr
 
-from pipelines.config import RunConfig, load_config, ray_of, saved_config
+from pipelines.config import RunConfig, load_config, ray_of, refuse_config, saved_config
 from pipelines.execution.engine import Engine
 from pipelines.execution.progress import Progress
 from pipelines.pipeline import Pipeline
@@ -38,7 +38,8 @@ class StraightshotRun(dg.ConfigurableResource):
         """The settings as one config. Raises ConfigError."""
         home = open_home(self.home)
         flags = {name: getattr(self, name) or None for name in ("corpus", "snapshot", "ray")}
-        if not self.preset and (saved := saved_config(home)) is not None and not self.overrides:
+        as_saved = not self.preset and not self.overrides
+        if as_saved and (saved := saved_config(home, refuse_config)) is not None:
             return saved.model_copy(update={name: value for name, value in flags.items() if value})
         return load_config(self.preset or DEFAULT_PRESET, self.overrides, **flags)
 

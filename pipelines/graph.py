@@ -21,7 +21,7 @@ STAGES: tuple[Stage, ...] = (
     promote.STAGE,
 )
 DATA_STAGES = ("filter", "recaption", "shard")  # they run once per corpus snapshot
-SOURCES = ("labelled", "corpus")  # what a stage may read besides other stages: see corpus.py
+SOURCES = ("labelled", "corpus")  # what a stage may read besides other stages: see sources.py
 EVERY_SNAPSHOT = "all"  # the snapshot of a stage that depends on none
 
 

@@ -19,11 +19,13 @@ from pipelines.errors import ConfigError
 from pipelines.execution.engine import Engine
 from pipelines.execution.progress import Progress
 from pipelines.graph import DATA_STAGES, EVERY_SNAPSHOT, SOURCES, STAGES, upstream
+from pipelines.sources import find_source, make_toy_web
 from pipelines.stage import Input, Stage, StageConfig, fingerprint, run_stage
-from pipelines.stages.corpus import find_source, make_toy_web
 from pipelines.store.locks import lock_owner
 from pipelines.store.outputs import FORCED, checked_receipt, load_receipt, read_failure
 from pipelines.store.receipts import RECEIPT, Receipt, ReceiptError
+
+STATED_SNAPSHOT = re.compile(rb'"snapshot"\s*:\s*"([^"]*)"')
 
 
 class State(StrEnum):
@@ -243,10 +245,10 @@ class Pipeline:
         """
         folder = self.home / name
         paths = sorted(folder.glob(f"*/{RECEIPT}"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
-        of_snapshot = re.compile(rf'"snapshot"\s*:\s*"{re.escape(snapshot)}"'.encode())
         for path in paths:
-            if path.parent.name.endswith(FORCED) or not of_snapshot.search(path.read_bytes()):
-                continue  # looked at before it is parsed, which takes ten times as long
+            stated = STATED_SNAPSHOT.search(path.read_bytes())
+            if path.parent.name.endswith(FORCED) or (stated and stated[1] != snapshot.encode()):
+                continue  # seen before it is parsed, which takes ten times as long
             if (receipt := self._readable_receipt(path.parent)) is not None and receipt.snapshot == snapshot:
                 return receipt
         return None

@@ -1,6 +1,7 @@
-"""Gathers what the receipts, parts and metrics of a HOME say into the data of its page.
+"""Gathers the receipts, parts and metrics of a HOME into the data of its page.
 
-Reads only what receipts list; what has not run yet is absent, and the page says so.
+Reads only what receipts list; what has not run yet is absent, and the page says so. A file that cannot be
+read is one line among the page's problems.
 """
 
 import json
@@ -15,25 +16,25 @@ import yaml
 
 from components.corpus.readers import open_corpus, read_fragment
 from components.corpus.schemas import record_key
-from components.evaluation.results import Metrics, read_metrics
+from components.evaluation.results import METRICS_FILE, Metrics, read_metrics
 from components.reporting.plots import LossCurve
 from components.reporting.report_data import (
     AltExample,
     CaptionExample,
     GateCheck,
-    Promotion,
+    GateVerdict,
+    GeneratedCell,
+    PromptSample,
     ReportData,
-    Sample,
-    SampleCell,
     StageRow,
 )
 from pipelines.config import RunConfig
 from pipelines.errors import ConfigError
 from pipelines.pipeline import Planned
-from pipelines.stages.corpus import find_source, is_toy
-from pipelines.stages.evaluate import METRICS, SAMPLES
+from pipelines.sources import find_source, is_toy
+from pipelines.stages.evaluate import SAMPLES
 from pipelines.stages.filter import FILTERED_FOLDER, REJECTS_FOLDER
-from pipelines.stages.train import CURVE
+from pipelines.stages.training_config import CURVE
 from pipelines.store.receipts import Receipt
 
 KEPT_SHOWN = 12  # records
@@ -43,7 +44,7 @@ PARTS_READ = 32  # parts of a large corpus that examples are taken from
 COMMANDS = (
     (
         'straightshot generate "a red circle to the left of a blue square" -n 4 -o out/',
-        "draw with the champion",
+        "generate with the champion",
     ),
     ("straightshot ui", "the same run in Dagster’s page and MLflow’s"),
     ("straightshot run --select recaption+ --dry-run", "see what a change would run again"),
@@ -52,8 +53,9 @@ COMMANDS = (
 
 def collect(home: Path, config: RunConfig, planned: Sequence[Planned]) -> ReportData:
     """Everything that the page shows."""
-    made = {one.stage.name: one for one in planned if one.fresh}
-    receipts = {name: one.receipt for name, one in made.items() if one.receipt is not None}
+    fresh = {plan.stage.name: plan for plan in planned if plan.fresh}
+    receipts = {name: plan.receipt for name, plan in fresh.items() if plan.receipt is not None}
+    problems: list[str] = []
     last = max((receipt.finished_at for receipt in receipts.values()), default="")
     return ReportData(
         corpus=config.corpus,
@@ -62,13 +64,14 @@ def collect(home: Path, config: RunConfig, planned: Sequence[Planned]) -> Report
         home=str(home),
         finished=last.replace("T", " ").replace("+00:00", " UTC") or "not yet",
         stages=tuple(_stage_row(receipt) for receipt in receipts.values()),
-        kept=tuple(_kept(made)),
-        rejected=tuple(_rejected(home, config, made)),
-        captions=tuple(_captions(made)),
-        losses=tuple(_losses(made)),
-        samples=tuple(_samples(made)),
-        metrics=_metrics(made),
-        promotion=_promotion(planned),
+        kept=tuple(_kept(fresh)),
+        rejected=tuple(_rejected(home, config, fresh)),
+        captions=tuple(_captions(fresh)),
+        losses=tuple(_losses(fresh)),
+        samples=tuple(_samples(fresh)),
+        metrics=_metrics(fresh, problems),
+        promotion=_gate_verdict(planned, problems),
+        problems=tuple(problems),
         libraries=next((receipt.libraries for receipt in reversed(receipts.values())), {}),
         digests=_digests(receipts),
         config=yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
@@ -78,7 +81,7 @@ def collect(home: Path, config: RunConfig, planned: Sequence[Planned]) -> Report
 
 def _stage_row(receipt: Receipt) -> StageRow:
     counts = receipt.counts
-    counted = (
+    ended = (
         {"kept": counts.kept, "rejected": counts.rejected, "errored": counts.errored} if counts.in_ else {}
     )
     return StageRow(
@@ -88,18 +91,18 @@ def _stage_row(receipt: Receipt) -> StageRow:
         fingerprint=receipt.fingerprint,
         records_in=counts.in_ or None,
         rejects=receipt.reasons,
-        **counted,
+        **ended,
     )
 
 
-def _kept(made: Mapping[str, Planned]) -> Iterator[AltExample]:
+def _kept(fresh: Mapping[str, Planned]) -> Iterator[AltExample]:
     """Kept records: the first of each part in turn, so that the examples come from all over."""
     columns = ["image", "alt_text", "url", "judge_score"]
-    for row in islice(_in_turn(_files(made, "filter", f"{FILTERED_FOLDER}/"), columns), KEPT_SHOWN):
+    for row in islice(_in_turn(_files(fresh, "filter", f"{FILTERED_FOLDER}/"), columns), KEPT_SHOWN):
         yield AltExample(row["image"], row["alt_text"], row["url"], judge_score=row["judge_score"])
 
 
-def _captions(made: Mapping[str, Planned]) -> Iterator[CaptionExample]:
+def _captions(fresh: Mapping[str, Planned]) -> Iterator[CaptionExample]:
     columns = [
         "image",
         "alt_text",
@@ -109,7 +112,7 @@ def _captions(made: Mapping[str, Planned]) -> Iterator[CaptionExample]:
         "score_short",
         "score_long",
     ]
-    for row in islice(_in_turn(_files(made, "recaption", "captioned/"), columns), CAPTIONS_SHOWN):
+    for row in islice(_in_turn(_files(fresh, "recaption", "captioned/"), columns), CAPTIONS_SHOWN):
         yield CaptionExample(
             image=row["image"],
             alt_text=row["alt_text"],
@@ -121,11 +124,11 @@ def _captions(made: Mapping[str, Planned]) -> Iterator[CaptionExample]:
         )
 
 
-def _rejected(home: Path, config: RunConfig, made: Mapping[str, Planned]) -> Iterator[AltExample]:
+def _rejected(home: Path, config: RunConfig, fresh: Mapping[str, Planned]) -> Iterator[AltExample]:
     """Rejected records, every reason in turn, with the images that the raw corpus has for them."""
     rows = [
         row
-        for path in _files(made, "filter", f"{REJECTS_FOLDER}/")
+        for path in _files(fresh, "filter", f"{REJECTS_FOLDER}/")
         for row in pq.ParquetFile(path).read().to_pylist()
     ]
     chosen = list(islice(_by_reason(rows), REJECTED_SHOWN))
@@ -144,18 +147,18 @@ def _by_reason(rows: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]
 
 def _raw_images(home: Path, config: RunConfig, keys: set[str]) -> dict[str, bytes | None]:
     """The images of these records, looked for in the first fragments of the raw corpus."""
-    found: dict[str, bytes | None] = {}
+    images: dict[str, bytes | None] = {}
     try:
         for fragment in open_corpus(_corpus_uri(home, config)).fragments[:PARTS_READ]:
-            if len(found) == len(keys):
+            if len(images) == len(keys):
                 break
             for record in read_fragment(fragment):
                 key = record_key(record.image or b"", f"{config.snapshot}:{record.url or ''}")
                 if key in keys:
-                    found[key] = record.image
+                    images[key] = record.image
     except (ConfigError, ValueError):
-        return found  # the corpus has moved since: the texts are shown without their images
-    return found
+        return images  # the corpus has moved since: the texts are shown without their images
+    return images
 
 
 def _corpus_uri(home: Path, config: RunConfig) -> str:
@@ -166,63 +169,75 @@ def _corpus_uri(home: Path, config: RunConfig) -> str:
     return source.location if source else config.corpus
 
 
-def _samples(made: Mapping[str, Planned]) -> Iterator[Sample]:
-    """The drawn images that evaluate kept, gathered by prompt."""
-    tables = [pq.ParquetFile(path).read().to_pylist() for path in _files(made, "evaluate", SAMPLES)]
-    shown = sorted(
+def _samples(fresh: Mapping[str, Planned]) -> Iterator[PromptSample]:
+    """The generated images that evaluate kept, gathered by prompt."""
+    tables = [pq.ParquetFile(path).read().to_pylist() for path in _files(fresh, "evaluate", SAMPLES)]
+    kept = sorted(
         (row for rows in tables for row in rows if row["image"] is not None),
         key=lambda row: (row["index"], row["model"] != "teacher", row["steps"]),
     )
-    for index in dict.fromkeys(row["index"] for row in shown):
-        rows = [row for row in shown if row["index"] == index]
-        cells = tuple(SampleCell(row["model"], row["steps"], row["image"], row["follows"]) for row in rows)
+    for index in dict.fromkeys(row["index"] for row in kept):
+        rows = [row for row in kept if row["index"] == index]
+        cells = tuple(
+            GeneratedCell(row["model"], row["steps"], row["image"], row.get("correct", row.get("follows")))
+            for row in rows  # "follows": in outputs of version 1 of evaluate
+        )
         prompt, caption = rows[0]["prompt"], rows[0]["caption"]
-        yield Sample(prompt, cells, rows[0]["category"], caption if caption != prompt else None)
+        yield PromptSample(prompt, cells, rows[0]["category"], caption if caption != prompt else None)
 
 
-def _losses(made: Mapping[str, Planned]) -> Iterator[LossCurve]:
+def _losses(fresh: Mapping[str, Planned]) -> Iterator[LossCurve]:
     for stage, model in (("train", "teacher"), ("distill", "student")):
-        for path in _files(made, stage, CURVE):
+        for path in _files(fresh, stage, CURVE):
             points = json.loads(path.read_text(encoding="utf-8"))
             images = [point["images_seen"] for point in points]
             yield LossCurve(stage, model, images, [point["values"]["loss"] for point in points])
 
 
-def _metrics(made: Mapping[str, Planned]) -> Metrics | None:
-    paths = _files(made, "evaluate", METRICS)
-    return read_metrics(paths[0]) if paths else None
-
-
-def _promotion(planned: Iterable[Planned]) -> Promotion | None:
-    """The gate's decision; one that refused has no receipt, and its output is read all the same."""
-    promote = next((one for one in planned if one.stage.name == "promote"), None)
-    decision = promote.path / "decision.json" if promote and promote.path else None
-    if promote is None or decision is None or not decision.is_file():
+def _metrics(fresh: Mapping[str, Planned], problems: list[str]) -> Metrics | None:
+    """The metrics that evaluate wrote; a file that cannot be read is added to the problems."""
+    paths = _files(fresh, "evaluate", METRICS_FILE)
+    try:
+        return read_metrics(paths[0]) if paths else None
+    except ValueError as error:
+        problems.append(str(error))
         return None
-    document = json.loads(decision.read_text(encoding="utf-8"))
+
+
+def _gate_verdict(planned: Iterable[Planned], problems: list[str]) -> GateVerdict | None:
+    """The gate's decision; one that refused has no receipt, and its output is read all the same."""
+    promote = next((plan for plan in planned if plan.stage.name == "promote"), None)
+    path = promote.path / "decision.json" if promote and promote.path else None
+    if promote is None or path is None or not path.is_file():
+        return None
     version = promote.receipt.info.get("version") if promote.fresh and promote.receipt else None
-    checks = tuple(GateCheck(check["text"], check["passed"]) for check in document["checks"])
-    return Promotion(document["verdict"] == "promoted", version, checks)
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        checks = tuple(GateCheck(check["text"], check["passed"]) for check in document["checks"])
+        return GateVerdict(document["verdict"] == "promoted", version, checks)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        problems.append(f"{path}: not a gate's decision ({error}); run `straightshot run --force promote`")
+        return None
 
 
 def _digests(receipts: Mapping[str, Receipt]) -> dict[str, str]:
     """What went in and what came out, by the digests of its content."""
-    found = {}
+    digests = {}
     for name, receipt in receipts.items():
         for source in ("labelled", "corpus"):
             for digest in receipt.inputs.get(source, []):
-                found[source] = digest
-        found[name] = receipt.digest
-    return found
+                digests[source] = digest
+        digests[name] = receipt.digest
+    return digests
 
 
-def _files(made: Mapping[str, Planned], stage: str, prefix: str) -> list[Path]:
+def _files(fresh: Mapping[str, Planned], stage: str, prefix: str) -> list[Path]:
     """Files under `prefix` of a fresh stage's output, as its receipt lists them, at most PARTS_READ."""
-    one = made.get(stage)
-    if one is None or one.path is None or one.receipt is None:
+    plan = fresh.get(stage)
+    if plan is None or plan.path is None or plan.receipt is None:
         return []
-    names = sorted(entry.path for entry in one.receipt.files if entry.path.startswith(prefix))
-    return [one.path / name for name in names[:PARTS_READ]]
+    names = sorted(entry.path for entry in plan.receipt.files if entry.path.startswith(prefix))
+    return [plan.path / name for name in names[:PARTS_READ]]
 
 
 def _in_turn(paths: Sequence[Path], columns: list[str]) -> Iterator[dict[str, Any]]:

@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
@@ -61,6 +61,8 @@ class StageConfig(BaseModel):
     """Base of every stage's config: frozen, unknown fields refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    # Fields that say how the work is done, and change nothing about the output (but for rounding).
+    NOT_IN_FINGERPRINT: ClassVar[frozenset[str]] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -163,7 +165,7 @@ def fingerprint(
         "stage": stage.name,
         "version": stage.version,
         "snapshot": snapshot,
-        "config": config.model_dump(mode="json"),
+        "config": config.model_dump(mode="json", exclude=set(config.NOT_IN_FINGERPRINT)),
         "inputs": {name: [item.digest for item in items] for name, items in inputs.items()},
     }
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:FINGERPRINT_DIGITS]

@@ -1,23 +1,29 @@
 """Text as the DiT sees it: ids of a learned vocabulary, or the features of a frozen pretrained encoder.
 
-The null text (for guidance) is the empty caption; both encoders give it one token, so attention always has
-something to look at.
+The null text (for guidance) is the empty caption; both encoders give it a token, so that attention always
+has something to attend to. What a text is encoded to depends on nothing but the text.
 """
 
+import hashlib
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from components.conditioning.bpe import train_bpe
 from components.conditioning.config import LEARNED, TextConfig
+from components.conditioning.feature_cache import FeatureCache
 
 TOKENIZER_FILE = "tokenizer.json"
 ENCODER_FOLDER = "text_encoder"
+CACHE_BYTES = 2**30  # of a frozen encoder's features, in each process: 7,000 captions of 48 T5-base tokens
 
 
 @dataclass(frozen=True)
@@ -51,13 +57,26 @@ class TextTokens:
 
 
 class TextEncoder(Protocol):
-    """Captions to TextTokens."""
+    """Captions to TextTokens.
 
-    def __call__(self, captions: Sequence[str], length: int | None = None) -> TextTokens:
-        """Encode; padded to `length` tokens, or to the longest caption rounded up (see `padded_length`)."""
+    identity: what it is, down to vocabulary and weights, wherever it was loaded from; outputs of two
+    identities do not mix.
+    """
+
+    @property
+    def identity(self) -> str: ...
+
+    def __call__(self, captions: Sequence[str]) -> TextTokens:
+        """Encode, padded to the longest caption or somewhat more, on the encoder's device."""
         ...
 
-    def save(self, folder: Path) -> None: ...
+    def to(self, device: torch.device) -> "TextEncoder":
+        """With its weights on `device`; a vocabulary has none and stays on the CPU."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write what `load_text_encoder` reads into a model folder."""
+        ...
 
 
 def fit_text_encoder(config: TextConfig, captions: Iterable[str]) -> "LearnedText | FrozenText":
@@ -105,28 +124,39 @@ class LearnedText:
         except Exception as error:  # tokenizers raises nothing narrower
             raise ValueError(f"{path} is not a tokenizer ({error}); make the model again") from error
 
+    @cached_property
+    def identity(self) -> str:
+        return f"learned:{_digest(self.tokenizer.to_str().encode(), str(self.max_length).encode())}"
+
+    def to(self, device: torch.device) -> "LearnedText":
+        return self
+
     def save(self, folder: Path) -> None:
         (folder / TOKENIZER_FILE).write_text(self.tokenizer.to_str(), encoding="utf-8")
 
-    def __call__(self, captions: Sequence[str], length: int | None = None) -> TextTokens:
+    def __call__(self, captions: Sequence[str]) -> TextTokens:
         encoded = [[1, *e.ids][: self.max_length] for e in self.tokenizer.encode_batch_fast(list(captions))]
-        length = length or padded_length(max(map(len, encoded)), self.max_length)
+        length = padded_length(max(map(len, encoded)), self.max_length)
         values = torch.zeros(len(encoded), length, dtype=torch.long)
         mask = torch.zeros(len(encoded), length, dtype=torch.bool)
         for row, ids in enumerate(encoded):
-            kept = ids[:length]
-            values[row, : len(kept)] = torch.tensor(kept)
-            mask[row, : len(kept)] = True
+            values[row, : len(ids)] = torch.tensor(ids)
+            mask[row, : len(ids)] = True
         return TextTokens(values, mask)
 
 
 class FrozenText:
     """Features of a pretrained text encoder by id or path (T5, CLIP's text tower, ...), never trained.
 
-    Raises ValueError where there is no such model. Reads at most as many tokens as the model has places for.
+    Each text is encoded alone, without padding, and kept in `cache`: its features are a function of the text,
+    to the bit, whatever is beside it and whether or not it was seen before, so that a resumed training (which
+    begins with an empty cache) sees the same. Raises ValueError where there is no such model. Reads at most
+    as many tokens as the model has positions for.
     """
 
-    def __init__(self, model: str, max_length: int, revision: str | None = None) -> None:
+    def __init__(
+        self, model: str, max_length: int, revision: str | None = None, *, cache_bytes: int = CACHE_BYTES
+    ) -> None:
         try:
             self.tokenizer, encoder = _load_pretrained(model, revision)
         except (OSError, ValueError, KeyError) as error:
@@ -135,34 +165,56 @@ class FrozenText:
                 f"text encoder '{model}' cannot be loaded ({reason}); give a folder or a hub id of a"
                 " transformers text encoder"
             ) from error
-        self.tokenizer.padding_side = "right"  # a text's places do not depend on the longest one beside it
         self.tokenizer.pad_token = self.tokenizer.pad_token or self.tokenizer.eos_token
         self.model = encoder.eval().requires_grad_(False)
-        places = getattr(encoder.config, "max_position_embeddings", max_length)
-        self.max_length = min(max_length, self.tokenizer.model_max_length, places)
+        positions = getattr(encoder.config, "max_position_embeddings", max_length)
+        self.max_length = min(max_length, self.tokenizer.model_max_length, positions)
+        self.cache = FeatureCache(cache_bytes)
 
     @property
     def features(self) -> int:
         return int(self.model.config.hidden_size)
+
+    @cached_property
+    def identity(self) -> str:
+        # Truncation and padding are how the tokenizer was last used, not what it is.
+        tokenizer = json.loads(self.tokenizer.backend_tokenizer.to_str()) | {"truncation": 0, "padding": 0}
+        parts = [json.dumps(tokenizer, sort_keys=True).encode(), str(self.max_length).encode()]
+        for name, weights in sorted(self.model.state_dict().items()):
+            parts += [f"{name} {weights.dtype} {tuple(weights.shape)}".encode(), _bytes_of(weights)]
+        return f"frozen:{_digest(*parts)}"
+
+    def to(self, device: torch.device) -> "FrozenText":
+        """Move the model, in place. Its cache is emptied: another device rounds otherwise."""
+        before = self.model.device
+        self.model.to(device)
+        if self.model.device != before:
+            self.cache.clear()
+        return self
 
     def save(self, folder: Path) -> None:
         """Save encoder and tokenizer with the model trained on them, so that it needs nothing else."""
         self.model.save_pretrained(folder / ENCODER_FOLDER)
         self.tokenizer.save_pretrained(folder / ENCODER_FOLDER)
 
-    @torch.no_grad()
-    def __call__(self, captions: Sequence[str], length: int | None = None) -> TextTokens:
-        given = self.tokenizer(
-            list(captions),
-            padding="max_length" if length else True,
-            max_length=length or self.max_length,
-            truncation=True,
-            return_tensors="pt",
-        ).to(self.model.device)
-        mask = given["attention_mask"].bool()
-        mask[:, 0] = True
-        features = self.model(**given).last_hidden_state
-        return TextTokens(features.float(), mask)  # those of a half-precision checkpoint are in half, too
+    def __call__(self, captions: Sequence[str]) -> TextTokens:
+        features = {text: self._features(text) for text in dict.fromkeys(captions)}
+        rows = [features[caption] for caption in captions]
+        lengths = torch.tensor([len(row) for row in rows])
+        values = pad_sequence(rows, batch_first=True).float()  # a half-precision model's are in half
+        mask = torch.arange(values.shape[1]) < lengths[:, None]
+        return TextTokens(values, mask).to(self.model.device)
+
+    def _features(self, text: str) -> Tensor:
+        """The text's features (L, D), on the CPU."""
+        features = self.cache.get(text)
+        if features is None:
+            ids = self.tokenizer(text, truncation=True, max_length=self.max_length).input_ids
+            inputs = torch.tensor([ids or [self.tokenizer.pad_token_id]], device=self.model.device)
+            with torch.no_grad():
+                features = self.model(input_ids=inputs).last_hidden_state[0].cpu()
+            self.cache.put(text, features)
+        return features
 
 
 def _load_pretrained(model: str, revision: str | None) -> tuple[Any, Any]:
@@ -175,6 +227,19 @@ def _load_pretrained(model: str, revision: str | None) -> tuple[Any, Any]:
     auto = AutoModelForTextEncoding if known else AutoModel
     tokenizer = AutoTokenizer.from_pretrained(model, revision=revision)
     return tokenizer, auto.from_pretrained(model, revision=revision, config=config)
+
+
+def _digest(*parts: bytes) -> str:
+    """sha256 (hex) of the parts, in this order."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "big"))
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def _bytes_of(weights: Tensor) -> bytes:
+    return weights.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
 
 
 def padded_length(longest: int, most: int, step: int = 8) -> int:

@@ -1,41 +1,41 @@
-"""The learned text encoder inside the DiT: word embeddings that have seen their neighbours.
+"""The learned text encoder inside the DiT: token embeddings mixed with those of their neighbours.
 
-A frozen language model hands over words in context; embeddings learned from nothing do not know that "red"
-belongs to "circle". Two local layers tell them, so that attention finds an object, not a bag of words.
+A frozen language model gives each token in context; embeddings learned from nothing do not know that "red"
+belongs to "circle". Two local layers mix neighbours, so that attention finds an object, not a bag of tokens.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-REACH = 2  # words to either side that a layer sees
+RADIUS = 2  # tokens to either side that a layer mixes in
 LAYERS = 2
 
 
-class WordEmbedding(nn.Module):
-    """ids (B, L), mask (B, L) -> words in context (B, L, D)."""
+class TokenEmbedding(nn.Module):
+    """ids (B, L), mask (B, L) -> tokens in context (B, L, D)."""
 
     def __init__(self, vocabulary: int, width: int) -> None:
         super().__init__()
         self.embedding = nn.Embedding(vocabulary, width)
-        self.layers = nn.ModuleList(Neighbours(width) for _ in range(LAYERS))
+        self.layers = nn.ModuleList(NeighbourMixing(width) for _ in range(LAYERS))
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
-        words = self.embedding(ids)
+        tokens = self.embedding(ids)
         for layer in self.layers:
-            words = layer(words, mask)
-        return words
+            tokens = layer(tokens, mask)
+        return tokens
 
 
-class Neighbours(nn.Module):
-    """words + SiLU(mix of each word and the REACH words to either side); padding is silence."""
+class NeighbourMixing(nn.Module):
+    """tokens + SiLU(linear map of each token and RADIUS tokens to either side); padding counts as zero."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.mix = nn.Linear((2 * REACH + 1) * width, width)
+        self.mix = nn.Linear((2 * RADIUS + 1) * width, width)
 
-    def forward(self, words: Tensor, mask: Tensor) -> Tensor:
-        heard = F.layer_norm(words, words.shape[-1:]) * mask[..., None]
-        padded = F.pad(heard, (0, 0, REACH, REACH))
-        around = [padded[:, at : at + words.shape[1]] for at in range(2 * REACH + 1)]
-        return words + F.silu(self.mix(torch.cat(around, dim=-1)))
+    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        normalised = F.layer_norm(tokens, tokens.shape[-1:]) * mask[..., None]
+        padded = F.pad(normalised, (0, 0, RADIUS, RADIUS))
+        windows = [padded[:, at : at + tokens.shape[1]] for at in range(2 * RADIUS + 1)]
+        return tokens + F.silu(self.mix(torch.cat(windows, dim=-1)))

@@ -10,37 +10,38 @@ from typing import Any
 from upath import UPath
 
 from components.corpus.corpus_files import folder_files
-from components.corpus.fragments import FolderMember, Fragment, RawRecord, cut
+from components.corpus.fragments import FolderMember, Fragment, FragmentSize, RawRecord, cut_records
 
-# Everything that claims to be a picture is a record; formats we do not decode are the filter's to reject.
+# Everything that claims to be an image is a record; formats we do not decode are the filter's to reject.
 IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".svg")
 TABLES = (".csv", ".jsonl")
 FILE_COLUMNS = ("file_name", "image_path", "image", "file")
 TEXT_COLUMNS = ("alt_text", "caption", "text")
 
 
-def plan(path: str, rows_per_fragment: int) -> tuple[list[Fragment], list[tuple[str, str]]]:
+def plan(path: str, limit: FragmentSize) -> tuple[list[Fragment], list[tuple[str, str]]]:
     """Fragments over the folder's images by name, and over what its table names besides."""
     root, names = folder_files(path)
     captions, table = _captions(root, names)
-    there = set(names)
-    pictures = [name for name in names if name.lower().endswith(IMAGES)]
-    absent = sorted(set(captions) - set(pictures))
-    members = [_member(name, there, captions) for name in pictures]
+    images = [name for name in names if name.lower().endswith(IMAGES)]
+    absent = sorted(set(captions) - set(images))
+    present = set(names)
+    members = [_member(name, present, captions) for name in images]
     members += [FolderMember(None, None, captions[name], name) for name in absent]
+    sizes = [_size(UPath(root), member.image) for member in members]
     fragments = [
-        Fragment(index, "folder", root, start, stop, tuple(members[start:stop]))
-        for index, (start, stop) in enumerate(cut(len(members), rows_per_fragment))
+        Fragment(index, "folder", root, start, stop, stream=index, members=tuple(members[start:stop]))
+        for index, (start, stop) in enumerate(cut_records(sizes, limit))
     ]
-    used = [*pictures, *(member.sidecar for member in members if member.sidecar), *([table] if table else [])]
+    used = [*images, *(member.sidecar for member in members if member.sidecar), *([table] if table else [])]
     return fragments, [(name, str(UPath(root) / name)) for name in sorted(used)]
 
 
 def read(fragment: Fragment) -> Iterator[RawRecord]:
     root = UPath(fragment.path)
     for member in fragment.members:
-        beside = _bytes_or_none(root, member.sidecar)
-        text = member.alt_text if beside is None else beside.decode("utf-8-sig", "replace")
+        sidecar = _bytes_or_none(root, member.sidecar)
+        text = member.alt_text if sidecar is None else sidecar.decode("utf-8-sig", "replace")
         yield RawRecord(_bytes_or_none(root, member.image), text, member.url)
 
 
@@ -52,9 +53,17 @@ def _bytes_or_none(root: UPath, name: str | None) -> bytes | None:
         return None
 
 
-def _member(name: str, there: set[str], captions: dict[str, str | None]) -> FolderMember:
+def _size(root: UPath, name: str | None) -> int:
+    """Bytes of one file; 0 where it cannot be looked at."""
+    try:
+        return int((root / name).stat().st_size) if name else 0
+    except OSError:
+        return 0
+
+
+def _member(name: str, names: set[str], captions: dict[str, str | None]) -> FolderMember:
     sidecar = str(PurePosixPath(name).with_suffix(".txt"))
-    if name in captions or sidecar not in there:
+    if name in captions or sidecar not in names:
         return FolderMember(name, None, captions.get(name), name)
     return FolderMember(name, sidecar, None, name)
 

@@ -1,5 +1,8 @@
 """Parquet corpora: `image` (bytes, or a struct with bytes, as Hugging Face writes it) or `image_path`;
 `alt_text`; `url` if there is one.
+
+A row group is the least that can be read by itself, so the fragments of one are read in one pass. What is
+held at a time is bounded by BATCH_BYTES and by the file's own pages.
 """
 
 from collections.abc import Iterator
@@ -11,15 +14,18 @@ import pyarrow.parquet as pq
 from upath import UPath
 
 from components.corpus.corpus_files import find_files
-from components.corpus.fragments import Fragment, RawRecord, cut
+from components.corpus.fragments import MIB, Fragment, FragmentSize, RawRecord, cut_groups
 
-BATCH_ROWS = 256  # rows decoded at a time
+BATCH_ROWS = 256  # most rows decoded at a time
+BATCH_BYTES = 16 * MIB  # about what is decoded at a time
+BUFFER_BYTES = 4 * MIB  # of a column, read at a time; with pre_buffer, Arrow reads whole row groups
 
 
-def plan(path: str, rows_per_fragment: int) -> tuple[list[Fragment], list[tuple[str, str]]]:
+def plan(path: str, limit: FragmentSize) -> tuple[list[Fragment], list[tuple[str, str]]]:
     """Fragments of every file in order of name; each file's columns are checked here, before any work."""
     fragments: list[Fragment] = []
     files: list[tuple[str, str]] = []
+    stream = 0
     for name, file_path in find_files(path, (".parquet",)):
         with UPath(file_path).open("rb") as file:
             table = _opened(file, file_path)
@@ -27,8 +33,10 @@ def plan(path: str, rows_per_fragment: int) -> tuple[list[Fragment], list[tuple[
             files.append((name, file_path))
             if image == "image_path":
                 files += _pointed_at(table, name, file_path)
-            for start, stop in cut(table.metadata.num_rows, rows_per_fragment):
-                fragments.append(Fragment(len(fragments), "parquet", file_path, start, stop))
+            for spans in cut_groups(_groups(table, image, file_path), limit):
+                for start, stop in spans:
+                    fragments.append(Fragment(len(fragments), "parquet", file_path, start, stop, stream))
+                stream += 1
     return fragments, files
 
 
@@ -37,8 +45,7 @@ def read(fragment: Fragment) -> Iterator[RawRecord]:
     with UPath(fragment.path).open("rb") as file:
         table = _opened(file, fragment.path)
         image = _image_column(table.schema_arrow, fragment.path)
-        columns = [image, "alt_text", *(["url"] if "url" in table.schema_arrow.names else [])]
-        for row in _rows(table, columns, fragment):
+        for row in _rows(table, _columns(table, image), fragment):
             data = row[image]
             if image == "image_path":
                 data = _file_bytes(folder, data)
@@ -47,18 +54,40 @@ def read(fragment: Fragment) -> Iterator[RawRecord]:
             yield RawRecord(data, row["alt_text"], row.get("url"))
 
 
+def _columns(table: pq.ParquetFile, image: str) -> list[str]:
+    return [image, "alt_text", *(["url"] if "url" in table.schema_arrow.names else [])]
+
+
+def _groups(table: pq.ParquetFile, image: str, path: str) -> list[tuple[int, int]]:
+    """(rows, bytes) of each row group: of the columns that are read, and of the files that they point at."""
+    columns = _columns(table, image)
+    groups = []
+    for number in range(table.metadata.num_row_groups):
+        group = table.metadata.row_group(number)
+        chunks = [group.column(column) for column in range(group.num_columns)]
+        size = sum(c.total_uncompressed_size for c in chunks if c.path_in_schema.split(".")[0] in columns)
+        if image == "image_path":
+            pointers = table.read_row_group(number, [image])[image].to_pylist()
+            size += sum(_file_size(UPath(path).parent, pointer) for pointer in pointers)
+        groups.append((group.num_rows, size))
+    return groups
+
+
 def _rows(table: pq.ParquetFile, columns: list[str], fragment: Fragment) -> Iterator[dict[str, Any]]:
-    """The fragment's rows, from the row groups it overlaps."""
-    groups, first, offset = [], None, 0
-    for group in range(table.metadata.num_row_groups):
-        rows = table.metadata.row_group(group).num_rows
-        if offset < fragment.stop and offset + rows > fragment.start:
-            groups.append(group)
+    """The fragment's rows, from the row groups it overlaps; about BATCH_BYTES of them are held at a time."""
+    groups, first, offset, rows_in, bytes_in = [], None, 0, 0, 0
+    for number in range(table.metadata.num_row_groups):
+        group = table.metadata.row_group(number)
+        if offset < fragment.stop and offset + group.num_rows > fragment.start:
+            groups.append(number)
             first = offset if first is None else first
-        offset += rows
+            rows_in += group.num_rows
+            bytes_in += group.total_byte_size
+        offset += group.num_rows
+    batch_rows = max(1, min(BATCH_ROWS, BATCH_BYTES * rows_in // max(bytes_in, 1)))
     at = first or 0
     try:
-        for batch in table.iter_batches(BATCH_ROWS, row_groups=groups, columns=columns):
+        for batch in table.iter_batches(batch_rows, row_groups=groups, columns=columns):
             low, high = max(fragment.start - at, 0), min(fragment.stop - at, batch.num_rows)
             if low < high:
                 yield from _decoded(batch.slice(low, high - low), fragment.path).to_pylist()
@@ -88,7 +117,7 @@ def _decoded(batch: pa.RecordBatch, path: str) -> pa.RecordBatch:
 
 def _opened(file: Any, path: str) -> pq.ParquetFile:
     try:
-        return pq.ParquetFile(file)
+        return pq.ParquetFile(file, buffer_size=BUFFER_BYTES, pre_buffer=False)
     except pa.ArrowException as error:
         raise ValueError(f"{path} is no readable parquet file: {_one_line(error)}; fetch it again") from error
 
@@ -147,6 +176,16 @@ def _file_bytes(folder: UPath, pointer: str | None) -> bytes | None:
         return (folder / pointer).read_bytes()
     except OSError:
         return None
+
+
+def _file_size(folder: UPath, pointer: str | None) -> int:
+    """Bytes of that file; 0 where `_file_bytes` gives none."""
+    if not pointer or not _is_inside(pointer):
+        return 0
+    try:
+        return int((folder / pointer).stat().st_size)
+    except OSError:
+        return 0
 
 
 def _is_inside(pointer: str) -> bool:

@@ -3,22 +3,30 @@
 A corpus is named by `parquet:PATH`, `folder:PATH` or `webdataset:PATH`; PATH may be remote (`s3://…`).
 What is wrong with the corpus as a whole is a ValueError when it is opened; what is wrong with one record
 shows as a field that is None, and is the filter's to reject.
+
+Some fragments can only be read one after the other (those of one Parquet row group, of one compressed tar).
+`Corpus.streams` groups them, and `read_stream` reads such a group in one pass.
 """
 
 import hashlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from types import ModuleType
 
 from upath import UPath
 
-from components.corpus import reader_folder, reader_parquet
-from components.corpus import reader_webdataset as reader_tar
-from components.corpus.fragments import Fragment, RawRecord
+from components.corpus import reader_folder, reader_parquet, reader_webdataset
+from components.corpus.fragments import Fragment, FragmentSize, RawRecord, streams
 
-__all__ = ["Corpus", "Fragment", "RawRecord", "open_corpus", "read_fragment"]
+__all__ = ["Corpus", "Fragment", "FragmentSize", "RawRecord", "open_corpus", "read_fragment", "read_stream"]
 
-KINDS = ("parquet", "folder", "webdataset")
-_CHUNK = 1 << 20  # bytes hashed at a time
+READERS: dict[str, ModuleType] = {
+    "parquet": reader_parquet,
+    "folder": reader_folder,
+    "webdataset": reader_webdataset,
+}
+_HASHED_AT_A_TIME = 1 << 20  # bytes
 
 
 @dataclass(frozen=True)
@@ -34,6 +42,11 @@ class Corpus:
     def rows(self) -> int:
         return sum(fragment.rows for fragment in self.fragments)
 
+    @property
+    def streams(self) -> list[list[Fragment]]:
+        """The fragments in groups that are read in one pass each; most groups have one."""
+        return streams(self.fragments)
+
     def digest(self) -> str:
         """sha256 of the kind, and of each file's name and content: where the corpus lies does not matter."""
         total = hashlib.sha256(self.kind.encode())
@@ -42,21 +55,24 @@ class Corpus:
         return total.hexdigest()
 
 
-def open_corpus(uri: str, rows_per_fragment: int = 512) -> Corpus:
+def open_corpus(
+    uri: str,
+    rows_per_fragment: int = FragmentSize.rows,
+    fragment_bytes: int = FragmentSize.bytes,
+) -> Corpus:
     """Plan the corpus at `parquet:PATH | folder:PATH | webdataset:PATH`; reads no image.
 
-    PATH is a file, a folder or a glob. Raises ValueError, one line, where it cannot be read as such.
+    PATH is a file, a folder or a glob. fragment_bytes: of the images and texts of one fragment, as stored.
+    Raises ValueError, one line, where it cannot be read as such.
     """
     kind, colon, path = uri.partition(":")
-    if not colon or kind not in KINDS or not path:
+    if not colon or kind not in READERS or not path:
         raise ValueError(
-            f"corpus '{uri}' is not understood; write {', '.join(f'{kind}:PATH' for kind in KINDS)}"
+            f"corpus '{uri}' is not understood; write {', '.join(f'{kind}:PATH' for kind in READERS)}"
         )
-    if rows_per_fragment < 1:
-        raise ValueError(f"rows_per_fragment is {rows_per_fragment}; it must be 1 or more")
-    reader = {"parquet": reader_parquet, "folder": reader_folder, "webdataset": reader_tar}[kind]
+    limit = FragmentSize(rows_per_fragment, fragment_bytes)
     try:
-        fragments, files = reader.plan(path, rows_per_fragment)
+        fragments, files = READERS[kind].plan(path, limit)
     except OSError as error:
         raise ValueError(f"corpus '{uri}' cannot be read: {_one_line(error)}") from error
     if not fragments:
@@ -66,10 +82,9 @@ def open_corpus(uri: str, rows_per_fragment: int = 512) -> Corpus:
 
 def read_fragment(fragment: Fragment) -> Iterator[RawRecord]:
     """The fragment's records in order. Raises ValueError where its file is gone, changed or damaged."""
-    reader = {"parquet": reader_parquet, "folder": reader_folder, "webdataset": reader_tar}[fragment.kind]
     count = 0
     try:
-        for record in reader.read(fragment):
+        for record in READERS[fragment.kind].read(fragment):
             count += 1
             yield record
     except OSError as error:
@@ -81,10 +96,25 @@ def read_fragment(fragment: Fragment) -> Iterator[RawRecord]:
         )
 
 
+def read_stream(fragments: Sequence[Fragment]) -> Iterator[tuple[Fragment, Iterable[RawRecord]]]:
+    """Neighbouring fragments of one stream, each with its records, read in one pass.
+
+    What is left of a fragment's records is skipped when the next fragment is taken.
+    """
+    first, last = fragments[0], fragments[-1]
+    members = tuple(member for fragment in fragments for member in fragment.members)
+    records = read_fragment(replace(first, stop=last.stop, members=members))
+    for fragment in fragments:
+        mine = islice(records, fragment.rows)
+        yield fragment, mine
+        for _ in mine:
+            pass
+
+
 def _file_digest(path: str) -> str:
     digest = hashlib.sha256()
     with UPath(path).open("rb") as file:
-        while chunk := file.read(_CHUNK):
+        while chunk := file.read(_HASHED_AT_A_TIME):
             digest.update(chunk)
     return digest.hexdigest()
 

@@ -1,9 +1,14 @@
 """The data contracts: Arrow schemas of every hand-off, the reject reasons, and a record's key.
 
 Every stage writes and reads through these; a missing, extra or retyped column fails before the first write.
+
+A column of the shards' JSON is a column of recaption's output, `image` aside: to add one, add it to FILTERED
+and, by the same name, to what the filter measures (`Kept` in components/filtering/examine.py). It travels on
+through recaption and shard. A caption and its score come with their kind (components/captioning/kinds.py).
 """
 
 import hashlib
+from collections.abc import Iterable
 from enum import StrEnum
 
 import pyarrow as pa
@@ -61,17 +66,20 @@ FILTERED = pa.schema(
     ]
 )
 
-CAPTIONED = pa.schema(
-    [
-        *FILTERED,
-        ("caption_short", pa.string()),
-        ("caption_long", pa.string()),
-        ("captioner", pa.string()),
-        ("prompt_hash", pa.string()),
-        ("score_short", pa.float32()),
-        ("score_long", pa.float32()),
-    ]
-)
+
+def captioned_schema(kinds: Iterable[str]) -> pa.Schema:
+    """FILTERED with a caption and its score for each of these kinds (their names), and who wrote them."""
+    kinds = list(kinds)
+    return pa.schema(
+        [
+            *FILTERED,
+            *((f"caption_{kind}", pa.string()) for kind in kinds),
+            ("captioner", pa.string()),
+            ("prompt_hash", pa.string()),
+            *((f"score_{kind}", pa.float32()) for kind in kinds),
+        ]
+    )
+
 
 REJECTS = pa.schema(
     [

@@ -1,10 +1,25 @@
-"""The settings of the network, without torch: a command that finds everything done never imports it."""
+"""The settings of the network and of its diffusion, without torch: a command that finds everything done
+never imports it.
+"""
+
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+ProcessName = Literal["rectified_flow", "ddpm"]
+Quantity = Literal["x_0", "velocity", "eps"]  # what a network may predict and a loss may compare
+
+
+class DiffusionConfig(BaseModel):
+    """The path from data to noise, and what the network predicts on it. A model's card keeps it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    process: ProcessName = Field("rectified_flow", description="the path from data to noise")
+    prediction: Quantity = Field("x_0", description="what the network's output is; x_0 suits large patches")
+
 
 class DiTConfig(BaseModel):
-    """Sizes of the network. Lengths in pixels or features."""
+    """Sizes of the network. Lengths in pixels (of an autoencoder's latents: in latents) or features."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     image_size: int = Field(32, gt=0, description="side of the square image, in pixels")

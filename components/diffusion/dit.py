@@ -1,8 +1,8 @@
 """A text-conditioned diffusion transformer: text and image tokens in one stream.
 
-`DiT(x_t, t, text)` predicts x_0 from a noisy image, as large patches need (JiT, Li 2025). Blocks are
-adaLN-zero (Peebles 2023) with QK-norm and the pooled text beside the time (SD3, Esser 2024); places are
-learned, and turn a part of each head's features (rotary, Su 2021).
+`DiT(x_t, t, text)` is a denoiser's network: what its output means (x_0, velocity or eps) is the Denoiser's
+business. Blocks are adaLN-zero (Peebles 2023) with QK-norm and the pooled text beside the time (SD3, Esser
+2024); positions are learned embeddings, and rotate a part of each head's features (RoPE, Su 2021).
 """
 
 import math
@@ -13,16 +13,15 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from components.conditioning.text import TextTokens
-from components.conditioning.token_mixing import WordEmbedding
+from components.conditioning.token_mixing import TokenEmbedding
 from components.diffusion.config import DiTConfig
-from components.diffusion.process import velocity_of_x_hat
 
-POSITION_SCALE = 0.5  # spread of the learned places beside words and patches of about 1
+POSITION_SCALE = 0.5  # spread of the position embeddings beside tokens and patches of about 1
 FEW_TOKENS = 256  # up to which attention is written out on a CPU
 
 
 class DiT(nn.Module):
-    """x_hat = DiT(x_t, t, text): (B, C, H, W), (B,), TextTokens of B captions -> (B, C, H, W)."""
+    """DiT(x_t, t, text): (B, C, H, W), (B,), TextTokens of B captions -> the prediction, (B, C, H, W)."""
 
     def __init__(self, config: DiTConfig) -> None:
         super().__init__()
@@ -31,13 +30,13 @@ class DiT(nn.Module):
         self.config = config
         width, pixels = config.width, config.channels * config.patch**2
         self.text_in = (
-            WordEmbedding(config.vocabulary, width)
+            TokenEmbedding(config.vocabulary, width)
             if config.vocabulary
             else nn.Linear(config.text_features, width)
         )
         self.image_in = nn.Linear(pixels, width)
-        places = (config.image_size // config.patch) ** 2
-        self.image_positions = nn.Parameter(POSITION_SCALE * torch.randn(places, width))
+        patches = (config.image_size // config.patch) ** 2
+        self.image_positions = nn.Parameter(POSITION_SCALE * torch.randn(patches, width))
         self.text_positions = nn.Parameter(POSITION_SCALE * torch.randn(config.text_length, width))
         self.pooled_in = nn.Linear(width, width, bias=False)
         self.time_in = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
@@ -50,24 +49,22 @@ class DiT(nn.Module):
         patch, side = self.config.patch, x_t.shape[-1] // self.config.patch
         image = self.image_in(rearrange(x_t, "b c (h p) (w q) -> b (h w) (c p q)", p=patch, q=patch))
         image = image + self.image_positions
-        words = self.text_in(text.values, text.mask) if self.config.vocabulary else self.text_in(text.values)
-        pooled = self.pooled_in(masked_mean(words, text.mask))
+        embedded = (text.values, text.mask) if self.config.vocabulary else (text.values,)
+        text_tokens = self.text_in(*embedded)
+        pooled = self.pooled_in(masked_mean(text_tokens, text.mask))
         condition = F.silu(self.time_in(time_features(t, self.config.width)) + pooled)
-        words = words + self.text_positions[: words.shape[1]]
+        text_tokens = text_tokens + self.text_positions[: text_tokens.shape[1]]
         shared = self.modulation(condition).unflatten(-1, (8, -1))  # (B, 8, D): 6 for blocks, 2 at the end
-        tokens = torch.cat([words, image], dim=1).float()  # (B, L + h w, D)
+        tokens = torch.cat([text_tokens, image], dim=1).float()  # (B, L + h w, D)
         bias = attention_bias(text.mask, side * side)
-        rotation = rotations(words.shape[1], side, side, self.config.width // self.config.heads, x_t.device)
+        length, head_dims = text_tokens.shape[1], self.config.width // self.config.heads
+        rotation = rotations(length, side, side, head_dims, x_t.device)
         first_values: Tensor | None = None
         for block in self.blocks:
             tokens, first_values = block(tokens, shared[:, :6], rotation, bias, first_values)
         shift, scale = shared[:, 6:, None].unbind(1)
-        pixels = self.out(modulate(tokens[:, words.shape[1] :], shift, scale))
+        pixels = self.out(modulate(tokens[:, length:], shift, scale))
         return rearrange(pixels, "b (h w) (c p q) -> b c (h p) (w q)", h=side, p=patch, q=patch).float()
-
-    def velocity(self, x_t: Tensor, t: Tensor, text: TextTokens) -> Tensor:
-        """v_hat of the rectified flow, from the predicted x_0."""
-        return velocity_of_x_hat(x_t, self(x_t, t, text), t)
 
     def _initialise(self) -> None:
         for module in self.modules():
@@ -81,8 +78,8 @@ class DiT(nn.Module):
 class Block(nn.Module):
     """Attention and MLP on all tokens, both scaled, shifted and gated by the time.
 
-    The shapes of the gates come from one projection for all blocks plus this block's own table (adaLN-single,
-    Chen 2023), which starts at zero: every block starts as the identity (adaLN-zero, Peebles 2023).
+    Shifts, scales and gates come from one projection for all blocks plus this block's own table (adaLN-
+    single, Chen 2023), which starts at zero: every block starts as the identity (adaLN-zero, Peebles 2023).
     """
 
     def __init__(self, config: DiTConfig, *, first: bool) -> None:
@@ -102,8 +99,8 @@ class Block(nn.Module):
     def forward(
         self, tokens: Tensor, condition: Tensor, rotation: Tensor, bias: Tensor, first_values: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        six = (condition + self.modulation)[:, :, None]  # (B, 6, 1, D)
-        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = six.unbind(1)
+        modulation = (condition + self.modulation)[:, :, None]  # (B, 6, 1, D)
+        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = modulation.unbind(1)
         qkv = self.qkv(modulate(tokens, shift_a, scale_a))
         q, k, v = rearrange(qkv, "b n (three h d) -> three b n h d", three=3, h=self.heads)
         q, k = rotate(self.query_norm(q), rotation), rotate(self.key_norm(k), rotation)
@@ -144,17 +141,17 @@ def time_features(t: Tensor, width: int, highest: float = 100.0) -> Tensor:
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
 
 
-def rotations(length: int, height: int, width: int, features: int, device: torch.device) -> Tensor:
-    """How far each pair of features turns at each token: unit complex, (L + height width, features / 2).
+def rotations(length: int, height: int, width: int, head_dims: int, device: torch.device) -> Tensor:
+    """The rotation of each pair of a head's features at each token: unit complex, (L + height width, d / 2).
 
-    A quarter of the pairs turns with the row, a quarter with the column; the others, and the text, stay.
+    A quarter of the pairs rotates with the row, a quarter with the column; the others, and the text, do not.
     """
-    turning = features // 8
-    angles = torch.zeros(length + height * width, features // 2, device=device)
-    speeds = torch.pi * torch.exp2(-torch.arange(turning, device=device))
+    rotary_dims = head_dims // 8  # pairs for the rows, and as many for the columns
+    angles = torch.zeros(length + height * width, head_dims // 2, device=device)
+    frequencies = torch.pi * torch.exp2(-torch.arange(rotary_dims, device=device))
     rows, columns = torch.arange(height, device=device), torch.arange(width, device=device)
-    angles[length:, :turning] = rows.repeat_interleave(width)[:, None] * speeds
-    angles[length:, turning : 2 * turning] = columns.repeat(height)[:, None] * speeds
+    angles[length:, :rotary_dims] = rows.repeat_interleave(width)[:, None] * frequencies
+    angles[length:, rotary_dims : 2 * rotary_dims] = columns.repeat(height)[:, None] * frequencies
     return torch.polar(torch.ones_like(angles), angles)
 
 
@@ -164,13 +161,13 @@ def rotate(x: Tensor, rotation: Tensor) -> Tensor:
     return torch.view_as_real(pairs * rotation[:, None]).flatten(-2)
 
 
-def masked_mean(words: Tensor, mask: Tensor) -> Tensor:
-    """The mean of (B, L, D) over the tokens that are there, (B, D)."""
-    weights = mask.to(words.dtype)[..., None]
-    return (words * weights).sum(1) / weights.sum(1).clamp(min=1)
+def masked_mean(tokens: Tensor, mask: Tensor) -> Tensor:
+    """The mean of (B, L, D) over the tokens whose mask (B, L) is True, (B, D)."""
+    weights = mask.to(tokens.dtype)[..., None]
+    return (tokens * weights).sum(1) / weights.sum(1).clamp(min=1)
 
 
-def attention_bias(text: Tensor, image_tokens: int) -> Tensor:
-    """0 where a token may be looked at, -inf elsewhere: (B, 1, 1, L + image_tokens), from the mask (B, L)."""
-    seen = F.pad(text, (0, image_tokens), value=True)
-    return torch.zeros(seen.shape, device=text.device).masked_fill(~seen, -torch.inf)[:, None, None, :]
+def attention_bias(text_mask: Tensor, image_tokens: int) -> Tensor:
+    """0 where a token may be attended to, -inf elsewhere, (B, 1, 1, L + image_tokens). text_mask: (B, L)."""
+    mask = F.pad(text_mask, (0, image_tokens), value=True)
+    return torch.zeros(mask.shape, device=mask.device).masked_fill(~mask, -torch.inf)[:, None, None, :]

@@ -1,24 +1,24 @@
-"""From noise to images: guided Euler steps of the flow, and consistency sampling.
+"""Samplers: `sampler(denoiser, start, times)` walks from the noise (or a noised image) to an image.
 
-A sampler reads as its equation: get noise, prepare the times, step. All take x as (B, C, H, W) in [-1, 1].
+start: (B, C, H, W) at times[0]. times: (N + 1,), usually falling to 0; N evaluations of the denoiser (Heun's
+method: 2 N). Grids are in times.py. An editing sampler is one of these with another start and grid.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-from components.conditioning.text import TextTokens
-from components.diffusion.dit import DiT
+from components.diffusion.denoiser import ConditionedDenoiser
 from components.diffusion.process import over
 from components.randomness import derive_seed
 
-Velocity = Callable[[Tensor, Tensor], Tensor]  # (x_t, t) -> v
+Step = Callable[[ConditionedDenoiser, Tensor, Tensor, Tensor], Tensor]
 
 
 def get_noise(shape: Sequence[int], seed: int, purpose: str, first: int = 0) -> Tensor:
-    """Noise (B, C, H, W) on the CPU; image `first + i` gets the same noise in whatever batch it is drawn."""
+    """Noise (B, C, H, W) on the CPU; image `first + i` has the same noise in whatever batch it is."""
     batch, *image = shape
     rows = []
     for index in range(first, first + batch):
@@ -27,49 +27,56 @@ def get_noise(shape: Sequence[int], seed: int, purpose: str, first: int = 0) -> 
     return torch.stack(rows)
 
 
-def guided_velocity(model: DiT, text: TextTokens, null: TextTokens, scale: float) -> Velocity:
-    """v_null + w (v_cond - v_null) (Ho 2022), both in one batch; w = 1 asks the conditional model alone."""
-    size, length = text.mask.shape
-    if scale == 1.0:
-        return lambda x, t: model.velocity(x, t, text)
-    both = text.joined(null.repeat(size, length))
-
-    def velocity(x: Tensor, t: Tensor) -> Tensor:
-        v_cond, v_null = model.velocity(torch.cat([x, x]), torch.cat([t, t]), both).chunk(2)
-        return v_null + scale * (v_cond - v_null)
-
-    return velocity
+def euler(denoiser: ConditionedDenoiser, start: Tensor, times: Tensor) -> Tensor:
+    """Integrate dx = v dt along `times` with first-order steps."""
+    return _integrate(euler_step, denoiser, start, times)
 
 
-def euler(velocity: Velocity, noise: Tensor, steps: int) -> Tensor:
-    """Integrate dx = v dt from t = 1 to 0 in even steps."""
-    times = torch.linspace(1, 0, steps + 1, device=noise.device)
-    x = noise
-    for t, s in pairwise(times):
-        x = euler_step(velocity, x, t.expand(len(x)), s.expand(len(x)))
+def heun(denoiser: ConditionedDenoiser, start: Tensor, times: Tensor) -> Tensor:
+    """Integrate dx = v dt along `times` with second-order steps, of two evaluations each."""
+    return _integrate(heun_step, denoiser, start, times)
+
+
+def consistency(
+    denoiser: ConditionedDenoiser, start: Tensor, times: Tensor, fresh_noise: Callable[[int], Tensor]
+) -> Tensor:
+    """Multistep consistency sampling (Song 2023, Algorithm 1): predict x_0, add fresh noise, predict again.
+
+    fresh_noise(step): the noise (B, C, H, W) that takes the prediction to times[step]; 1 is the first such.
+    The last time, 0, is where the last prediction lies.
+    """
+    x = start
+    for step, (t, s) in enumerate(_steps(times, start), start=1):
+        x_0 = denoiser.consistency(x, t)
+        if step == len(times) - 1:
+            return x_0
+        x = denoiser.process.sample(x_0, fresh_noise(step).to(x_0.device), s).x_t
     return x
 
 
-def euler_step(velocity: Velocity, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
+def euler_step(denoiser: ConditionedDenoiser, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
     """One first-order step from t to s, both (B,)."""
-    return x + over(s - t, x) * velocity(x, t)
+    return x + over(s - t, x) * denoiser.velocity(x, t)
 
 
-def heun_step(velocity: Velocity, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
+def heun_step(denoiser: ConditionedDenoiser, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
     """One second-order step from t to s, both (B,)."""
-    v = velocity(x, t)
-    ahead = x + over(s - t, x) * v
-    return x + over(s - t, x) * (v + velocity(ahead, s)) / 2
+    velocity = denoiser.velocity(x, t)
+    ahead = x + over(s - t, x) * velocity
+    return x + over(s - t, x) * (velocity + denoiser.velocity(ahead, s)) / 2
 
 
-def consistency(predict: Velocity, noise: Tensor, steps: int, seed: int, first: int = 0) -> Tensor:
-    """Multistep consistency sampling (Song 2023, Algorithm 1): predict x_0, add fresh noise, predict again.
+STEPS: dict[str, Step] = {"euler": euler_step, "heun": heun_step}  # by a config's name of them
 
-    predict(x_t, t) -> x_0. Times are even: 1, (steps-1)/steps, ...
-    """
-    x_0 = predict(noise, torch.ones(len(noise), device=noise.device))
-    for step in range(1, steps):
-        t = torch.full((len(noise),), 1 - step / steps, device=noise.device)
-        fresh = get_noise(noise.shape, seed, f"consistency-{step}", first).to(noise.device)
-        x_0 = predict(over(1 - t, x_0) * x_0 + over(t, x_0) * fresh, t)
-    return x_0
+
+def _integrate(step: Step, denoiser: ConditionedDenoiser, start: Tensor, times: Tensor) -> Tensor:
+    x = start
+    for t, s in _steps(times, start):
+        x = step(denoiser, x, t, s)
+    return x
+
+
+def _steps(times: Tensor, start: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """From which time to which, for every image of the batch: (B,) each."""
+    for t, s in pairwise(times.to(start.device)):
+        yield t.expand(len(start)), s.expand(len(start))

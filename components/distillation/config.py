@@ -11,5 +11,7 @@ class ConsistencyConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     intervals: int = Field(12, ge=2, description="steps between noise and data")
     shift: float = Field(1.5, gt=0, description="SD3's shift of their times; above 1: finer near the noise")
-    solver: Literal["euler", "heun"] = Field("euler", description="of the teacher's path; heun asks it twice")
+    solver: Literal["euler", "heun"] = Field(
+        "euler", description="of a step; heun evaluates the teacher twice"
+    )
     guidance: float = Field(3.0, ge=1, description="scale of the teacher's guidance, absorbed")

@@ -1,4 +1,7 @@
-"""Measures a model on held-out prompts: prompt following, the judge's score and the Fréchet distance."""
+"""Measures a model on held-out prompts: generate an image of each prompt, then compute every metric.
+
+The metrics themselves are the table in metrics.py.
+"""
 
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -6,23 +9,19 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
-from components.evaluation.frechet import frechet_distance
+from components.evaluation.metrics import METRICS, Features, MetricInputs, Pixels
 from components.evaluation.results import Evaluation
 from components.judge.judge import Judge
 from components.shards.decode import decode_square
 from components.shards.writer import Sample
-from components.toyworld.prompts import CATEGORIES, Prompt, make_prompts
-from components.toyworld.scorer import follows
-
-Pixels = npt.NDArray[np.uint8]
-Features = npt.NDArray[np.float32]
+from components.toyworld.prompts import ToyPrompt, make_prompts
+from components.toyworld.scorer import accuracy_by_category, is_correct
 
 
-class Draws(Protocol):
-    """What is measured; components/generation/generator.py is one."""
+class ImageGenerator(Protocol):
+    """A model that is measured; components/generation/generator.py has one."""
 
     def generate(
         self,
@@ -39,36 +38,36 @@ class Draws(Protocol):
 
 @dataclass(frozen=True)
 class EvalPrompt:
-    """A held-out prompt; `prompt` knows what must be seen where a scorer knows the corpus's world."""
+    """A held-out prompt; `toy` says what its image must show, where the toy world's scorer can tell."""
 
     text: str
-    prompt: Prompt | None = None
+    toy: ToyPrompt | None = None
 
     @property
     def category(self) -> str | None:
-        return self.prompt.category if self.prompt else None
+        return self.toy.category if self.toy else None
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """An image of every caption, (N, H, W, 3), and the seconds that drawing them took."""
+class GeneratedImages:
+    """An image of every caption, (N, H, W, 3), and the seconds that generating them took."""
 
     images: Pixels
     seconds: float
 
 
 @dataclass(frozen=True)
-class Measured:
-    """An evaluation with what it was read from, question by question."""
+class MeasuredModel:
+    """An evaluation with what it was computed from, prompt by prompt."""
 
     evaluation: Evaluation
     images: Pixels  # (N, H, W, 3)
     judge_scores: Features  # (N,)
-    follows: tuple[bool | None, ...]  # None where no scorer knows the world
+    correct: tuple[bool | None, ...]  # None where no scorer covers the domain
 
 
 def toy_prompts(per_category: int, seed: int) -> list[EvalPrompt]:
-    """GenEval's six categories asked of the toy world's held-out combinations."""
+    """GenEval's six categories on the toy world's held-out combinations."""
     return [EvalPrompt(prompt.text, prompt) for prompt in make_prompts(per_category, seed)]
 
 
@@ -83,8 +82,8 @@ def reference_features(judge: Judge, held_out: Iterable[Sample], size: int) -> F
     return judge.image_features([Image.fromarray(decode_square(s.image, size)) for s in held_out])
 
 
-def draw(
-    generator: Draws,
+def generate_images(
+    generator: ImageGenerator,
     captions: Sequence[str],
     *,
     steps: int,
@@ -92,8 +91,11 @@ def draw(
     guidance: float | None,
     batch_size: int,
     on_images: Callable[[int], object],
-) -> Drawn:
-    """Draw every caption once, in batches of a fixed composition. `on_images` hears of each batch's size."""
+) -> GeneratedImages:
+    """Generate an image of every caption, in batches of a fixed composition.
+
+    on_images is called after each batch with the number of its images.
+    """
     images, seconds = [], 0.0
     for first in range(0, len(captions), batch_size):
         texts = captions[first : first + batch_size]
@@ -103,43 +105,42 @@ def draw(
         )
         seconds += time.perf_counter() - started
         on_images(len(texts))
-    return Drawn(np.concatenate(images), seconds)
+    return GeneratedImages(np.concatenate(images), seconds)
 
 
 def measure(
-    drawn: Drawn,
-    questions: Sequence[EvalPrompt],
+    generated: GeneratedImages,
+    prompts: Sequence[EvalPrompt],
     *,
     model: str,
     steps: int,
     judge: Judge,
     reference: Features,
-) -> Measured:
-    """Ask everything of the drawn images. reference: features of held-out images, from the same judge."""
-    pictures = [Image.fromarray(image) for image in drawn.images]
-    features = judge.image_features(pictures)
-    texts = judge.text_features([question.text for question in questions])
-    scores = np.einsum("nd,nd->n", features, texts)
-    verdicts = tuple(
-        follows(image, question.prompt) if question.prompt else None
-        for image, question in zip(drawn.images, questions, strict=True)
+) -> MeasuredModel:
+    """Compute every metric of the generated images.
+
+    reference: features of held-out images, by the same judge. model, steps: what generated the images.
+    """
+    inputs = MetricInputs(
+        images=generated.images,
+        image_features=judge.image_features([Image.fromarray(image) for image in generated.images]),
+        text_features=judge.text_features([prompt.text for prompt in prompts]),
+        reference=reference,
+    )
+    correct = tuple(
+        is_correct(image, prompt.toy) if prompt.toy else None
+        for image, prompt in zip(generated.images, prompts, strict=True)
     )
     evaluation = Evaluation(
         model=model,
         steps=steps,
-        frechet=frechet_distance(features, reference),
-        judge_score=float(scores.mean(dtype=np.float64)),
-        seconds_per_image=drawn.seconds / len(questions),
-        images=len(questions),
-        prompt_following=_by_category(questions, verdicts),
+        images=len(prompts),
+        metrics={metric.name: metric.compute(inputs) for metric in METRICS},
+        prompt_following=accuracy_by_category(
+            (prompt.category, verdict)
+            for prompt, verdict in zip(prompts, correct, strict=True)
+            if prompt.category is not None and verdict is not None
+        ),
+        seconds_per_image=generated.seconds / len(prompts),
     )
-    return Measured(evaluation, drawn.images, scores, verdicts)
-
-
-def _by_category(questions: Sequence[EvalPrompt], verdicts: Sequence[bool | None]) -> dict[str, float]:
-    """The share of each category's prompts that were followed, in the order of CATEGORIES."""
-    found: dict[str, list[bool]] = {}
-    for question, verdict in zip(questions, verdicts, strict=True):
-        if question.category is not None and verdict is not None:
-            found.setdefault(question.category, []).append(verdict)
-    return {name: sum(found[name]) / len(found[name]) for name in CATEGORIES if name in found}
+    return MeasuredModel(evaluation, generated.images, inputs.judge_scores, correct)

@@ -1,7 +1,7 @@
-"""One raw record, alone: its alt text asked, its bytes opened once and measured, or the reason why not.
+"""One raw record, alone: its alt text checked, its bytes opened once and measured, or the reason why not.
 
 What needs other records (duplicates) or a model (the judge's score) comes after; see `selection.py` and
-`judge.py`.
+`judge.py`. A column that the filter measures is a field of `Kept` and a column of FILTERED by the same name.
 """
 
 import hashlib
@@ -23,8 +23,8 @@ class Kept:
     """A record that went through, with what was measured. width, height: pixels, upright."""
 
     key: str
-    picture: Image.Image  # decoded; for the judge, then to be let go
-    image: bytes
+    pixels: Image.Image  # decoded; for the judge, then to be let go
+    image: bytes  # as encoded
     alt_text: str  # cleaned
     url: str | None
     width: int
@@ -47,28 +47,28 @@ class Rejected:
 def examine(
     record: RawRecord, key: str, alt_text_rules: AltTextRules, image_rules: ImageRules
 ) -> Kept | Rejected:
-    """Ask the alt text first (it is cheap), then the image. What goes wrong on the way is a reason, too."""
+    """Check the alt text first (it is cheap), then the image. What fails on the way is a reason, too."""
     try:
         rejection = check_alt_text(record.alt_text, alt_text_rules)
         if rejection is None:
-            picture = open_image(record.image, image_rules)
+            pixels = open_image(record.image, image_rules)
             assert record.image is not None
             assert record.alt_text is not None
             alt_text = clean_alt_text(record.alt_text)
             return Kept(
                 key=key,
-                picture=picture,
+                pixels=pixels,
                 image=record.image,
                 alt_text=alt_text,
                 url=record.url,
-                width=picture.width,
-                height=picture.height,
+                width=pixels.width,
+                height=pixels.height,
                 sha256=hashlib.sha256(record.image).hexdigest(),
-                phash=perceptual_hash(picture),
+                phash=perceptual_hash(pixels),
                 language=language_of(alt_text),
             )
-    except ImageRejected as refused:
-        rejection = refused.rejection
+    except ImageRejected as error:
+        rejection = error.rejection
     except Exception as error:  # noqa: BLE001 (the per-record boundary: one bad record never stops a stage)
         rejection = Rejection(Reason.ERRORED, f"{type(error).__name__}: {' '.join(str(error).split())}"[:200])
     return Rejected(key, rejection, record.alt_text, record.url)

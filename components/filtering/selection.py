@@ -1,5 +1,6 @@
-"""What only the whole corpus can decide: the judge's floor, duplicates, and the best share by score. The
-answer depends on the planned order of the corpus only, never on the order in which fragments were done.
+"""What only the whole corpus can decide: the judge's threshold, duplicates, and the best share by score.
+
+The result depends on the planned order of the corpus only, never on the order in which fragments were done.
 """
 
 import math
@@ -12,7 +13,7 @@ from components.filtering.duplicates import DuplicateRules, Hashed, find_duplica
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredRecord:
     """What the selection sees of a record. score: the judge's cosine of image and alt text."""
 
     key: str
@@ -22,21 +23,21 @@ class Measured:
 
 
 def select(
-    rows: Sequence[Measured],
+    rows: Sequence[MeasuredRecord],
     duplicates: DuplicateRules,
     judge_threshold: float | None,
     judge_keep_fraction: float | None,
 ) -> dict[int, Rejection]:
     """The rows that do not go on, by index. Each rule sees only what those before it left.
 
-    The floor comes before the duplicates, so that a picture whose first copy has an unfitting text is still
-    there in a later copy; the share comes last, so that copies do not count in it.
+    The threshold comes before the duplicates, so that an image whose first copy has a text that does not fit
+    is still there in a later copy; the share comes last, so that copies do not count in it.
     """
     rejected: dict[int, Rejection] = {}
     if judge_threshold is not None:
         for index, row in enumerate(rows):
             if not row.score >= judge_threshold:  # so that a NaN fails, too
-                rejected[index] = _scored(row, f"the floor {judge_threshold:g}")
+                rejected[index] = _scored(row, f"the threshold {judge_threshold:g}")
     left = [index for index in range(len(rows)) if index not in rejected]
     hashes = [Hashed(rows[index].sha256, rows[index].phash) for index in left]
     for position, duplicate in find_duplicates(hashes, duplicates).items():
@@ -50,5 +51,5 @@ def select(
     return rejected
 
 
-def _scored(row: Measured, bar: str) -> Rejection:
-    return Rejection(Reason.JUDGE_SCORE, f"{row.score:.3f} is below {bar}")
+def _scored(row: MeasuredRecord, limit: str) -> Rejection:
+    return Rejection(Reason.JUDGE_SCORE, f"{row.score:.3f} is below {limit}")

@@ -8,16 +8,20 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from components.diffusion.samplers import consistency, euler, get_noise, guided_velocity
-from components.distillation.consistency import consistency_map
+from components.conditioning.autoencoder import to_pixels
+from components.diffusion.denoiser import conditioned
+from components.diffusion.guidance import guided
+from components.diffusion.samplers import consistency, euler, get_noise
+from components.diffusion.times import even_times
 from components.generation.model_folder import Model, load_model
 
-BATCH = 64  # images that are drawn together
-MOST_STEPS = 1000
+BATCH = 64  # images that are generated together
+MAX_STEPS = 1000
+MAX_GUIDANCE = 100.0
 
 
 class Generator:
-    """Draws with one model. The same (prompt, seed, index, steps, guidance) gives the same image."""
+    """Generates with one model. The same (prompt, seed, index, steps, guidance) gives the same image."""
 
     def __init__(self, model: Model) -> None:
         self.model = model
@@ -29,6 +33,11 @@ class Generator:
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         return cls(load_model(Path(folder), device))
+
+    @property
+    def image_size(self) -> int:
+        """Side of its square images, in pixels."""
+        return self.model.image_size
 
     def generate(
         self,
@@ -42,62 +51,59 @@ class Generator:
     ) -> npt.NDArray[np.uint8]:
         """One image per prompt, (N, H, W, 3). Image i starts from the noise of (seed, first + i).
 
-        steps, guidance: the model's own by default. upsample: draw what `captions` makes of the prompts
-        instead of the prompts as they are. Raises ValueError for steps or guidance out of range, and
-        for guidance other than the absorbed one of a consistency model.
+        steps, guidance: the model's own by default. upsample: generate from what `captions` makes of the
+        prompts instead of from the prompts as they are. Raises ValueError for steps or guidance out of range,
+        and for guidance other than the absorbed one of a consistency model.
         """
         steps = self.model.card.steps if steps is None else steps
-        if not 1 <= steps <= MOST_STEPS:
-            raise ValueError(f"steps is {steps}; it must be 1 to {MOST_STEPS}")
-        scale = self._guidance(guidance)
+        if not 1 <= steps <= MAX_STEPS:
+            raise ValueError(f"steps is {steps}; it must be 1 to {MAX_STEPS}")
+        scale = self._guidance_scale(guidance)
         texts = self.captions(prompts, seed=seed, first=first) if upsample else prompts
         batches = [
-            self._draw(texts[at : at + BATCH], steps, seed, scale, first + at)
+            self._generate_batch(texts[at : at + BATCH], steps, seed, scale, first + at)
             for at in range(0, len(prompts), BATCH)
         ]
-        return to_pixels(torch.cat(batches)) if batches else np.zeros((0, *self._shape()[1:], 3), np.uint8)
+        empty = np.zeros((0, self.image_size, self.image_size, 3), np.uint8)
+        return to_pixels(torch.cat(batches)) if batches else empty
 
     def captions(self, prompts: Sequence[str], *, seed: int = 0, first: int = 0) -> list[str]:
-        """The prompts at length, as the model's upsampler says them; as they are where it has none."""
+        """The prompts as the model's upsampler rewrites them; as they are where it has none."""
         if self.model.upsampler is None:
             return list(prompts)
-        said: list[str] = []
+        captions: list[str] = []
         for at in range(0, len(prompts), BATCH):
-            said += self.model.upsampler(prompts[at : at + BATCH], seed=seed, first=first + at)
-        return said
+            captions += self.model.upsampler(prompts[at : at + BATCH], seed=seed, first=first + at)
+        return captions
 
-    def _draw(self, prompts: Sequence[str], steps: int, seed: int, scale: float, first: int) -> Tensor:
-        network, encoder = self.model.network, self.model.encoder
+    def _generate_batch(
+        self, prompts: Sequence[str], steps: int, seed: int, scale: float, first: int
+    ) -> Tensor:
+        """Images (B, 3, H, W) in about [-1, 1]."""
+        denoiser, encoder, times = self.model.denoiser, self.model.encoder, even_times(steps)
         text = encoder(prompts).to(self.device)
-        noise = get_noise((len(prompts), *self._shape()), seed, "noise", first).to(self.device)
+        dit = self.model.card.dit
+        shape = (len(prompts), dit.channels, dit.image_size, dit.image_size)
+        noise = get_noise(shape, seed, "noise", first).to(self.device)
         with torch.no_grad():
             if self.model.card.kind == "consistency":
-                return consistency(
-                    lambda x, t: consistency_map(network, x, t, text), noise, steps, seed, first
+                latents = consistency(
+                    conditioned(denoiser, text),
+                    noise,
+                    times,
+                    lambda step: get_noise(shape, seed, f"consistency-{step}", first),
                 )
-            return euler(guided_velocity(network, text, encoder([""]).to(self.device), scale), noise, steps)
+            else:
+                latents = euler(guided(denoiser, text, encoder([""]).to(self.device), scale), noise, times)
+            return self.model.autoencoder.decode(latents)
 
-    def _guidance(self, given: float | None) -> float:
+    def _guidance_scale(self, requested: float | None) -> float:
+        """The model's own scale, or the one that was asked for if the model can use it."""
         own = self.model.card.guidance or 1.0
-        if given is None:
+        if requested is None:
             return own
-        if self.model.card.kind == "consistency" and given != own:
-            raise ValueError(f"this model absorbed guidance {own:g}; it cannot draw with {given:g}")
-        if not 0 <= given <= 100:
-            raise ValueError(f"guidance is {given:g}; it must be 0 to 100")
-        return given
-
-    def _shape(self) -> tuple[int, int, int]:
-        dit = self.model.card.dit
-        return dit.channels, dit.image_size, dit.image_size
-
-
-def to_pixels(x: Tensor) -> npt.NDArray[np.uint8]:
-    """(B, C, H, W) in [-1, 1] -> (B, H, W, C) in 0..255, clipped."""
-    scaled = (x.float().clamp(-1, 1) + 1) * 127.5
-    return scaled.round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
-
-
-def from_pixels(images: npt.NDArray[np.uint8]) -> Tensor:
-    """(B, H, W, C) in 0..255 -> (B, C, H, W) in [-1, 1]."""
-    return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
+        if self.model.card.kind == "consistency" and requested != own:
+            raise ValueError(f"this model absorbed guidance {own:g}; it cannot generate with {requested:g}")
+        if not 0 <= requested <= MAX_GUIDANCE:
+            raise ValueError(f"guidance is {requested:g}; it must be 0 to {MAX_GUIDANCE:g}")
+        return requested

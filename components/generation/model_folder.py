@@ -1,30 +1,42 @@
-"""A trained model as a folder: `config.json`, `model.safetensors`, its text encoder's files, its upsampler.
-
-Written by the train and distill stages, read by the Generator, by distillation and by the registry.
+"""A trained model as a folder: `config.json` (its card), `model.safetensors`, its text encoder's files, its
+upsampler's. The card says all that is needed to sample it: process, prediction, autoencoder, steps.
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from components.conditioning.text import TextConfig, TextEncoder, load_text_encoder
-from components.diffusion.dit import DiT, DiTConfig
+from components.conditioning.autoencoder import Autoencoder, PixelAutoencoder, load_autoencoder
+from components.conditioning.config import AutoencoderConfig, TextConfig
+from components.conditioning.text import TextEncoder, load_text_encoder
+from components.diffusion.config import DiffusionConfig, DiTConfig
+from components.diffusion.denoiser import Denoiser, make_denoiser
+from components.diffusion.dit import DiT
 from components.generation.prompt_upsampler import PromptUpsampler
 
 CARD, WEIGHTS, UPSAMPLER = "config.json", "model.safetensors", "upsampler"
-MOST_DETAIL = 200  # characters of a library's error that are shown
+MAX_DETAIL = 200  # characters of a library's error in ours
 
 
 class ModelCard(BaseModel):
-    """What a model is and how it likes to be sampled."""
+    """What a model is and how it is sampled by default.
+
+    A card without `diffusion` or `autoencoder`, as written before there were others, means their defaults:
+    rectified flow, x_0, pixels.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    kind: Literal["flow", "consistency"]
+    kind: Literal["flow", "consistency"] = Field(
+        description="flow: integrated with guidance; consistency: its own consistency function"
+    )
     dit: DiTConfig
+    diffusion: DiffusionConfig = DiffusionConfig()
     text: TextConfig
+    autoencoder: AutoencoderConfig = AutoencoderConfig()
     steps: int = Field(gt=0, description="network evaluations (guided ones count once) by default")
     guidance: float | None = Field(description="guidance scale; of a consistency model: absorbed")
     images_seen: int = Field(ge=0, description="in the training that made it")
@@ -32,12 +44,23 @@ class ModelCard(BaseModel):
 
 @dataclass(frozen=True)
 class Model:
-    """A model ready to use: network in evaluation mode, text encoder, card, what says prompts at length."""
+    """A model ready to use: network in evaluation mode, encoders, card and prompt upsampler."""
 
     network: DiT
     encoder: TextEncoder
     card: ModelCard
     upsampler: PromptUpsampler | None = None
+    autoencoder: Autoencoder = field(default_factory=PixelAutoencoder)
+
+    @property
+    def denoiser(self) -> Denoiser:
+        """The network as what the card says it is."""
+        return make_denoiser(self.network, self.card.diffusion)
+
+    @property
+    def image_size(self) -> int:
+        """Side of its square images, in pixels."""
+        return self.card.dit.image_size * self.autoencoder.downscale
 
 
 def save_model(folder: Path, model: Model) -> None:
@@ -53,7 +76,10 @@ def save_model(folder: Path, model: Model) -> None:
 
 
 def load_model(folder: Path, device: str = "cpu", *, upsampler: bool = True) -> Model:
-    """Read a model folder, with its upsampler if asked for. Raises ValueError, one line, if it is not one."""
+    """Read a model folder onto `device`, with its upsampler or without.
+
+    Raises ValueError, one line, if it is not one.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -65,16 +91,21 @@ def load_model(folder: Path, device: str = "cpu", *, upsampler: bool = True) -> 
         network = DiT(card.dit)
         network.load_state_dict(load_file(folder / WEIGHTS))
         encoder = load_text_encoder(card.text, folder)
-        says = folder / UPSAMPLER
-        said = PromptUpsampler.load(says, device=device, ours=True) if upsampler and says.exists() else None
+        prompts = _load_upsampler(folder / UPSAMPLER, device) if upsampler else None
     except FileNotFoundError as error:
         raise ValueError(f"{folder} is not a model folder: {Path(error.filename).name} is missing") from error
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(step) for step in first["loc"])
+        where = ".".join(str(part) for part in first["loc"])
         line = f"{CARD}: {where}: {first['msg']}" if where else f"{CARD}: {first['msg']}"
         raise ValueError(f"{folder} does not load as a model ({line}); make it again") from error
     except (SafetensorError, RuntimeError) as error:
-        line = " ".join(str(error).split())[:MOST_DETAIL]
+        line = " ".join(str(error).split())[:MAX_DETAIL]
         raise ValueError(f"{folder} does not load as a model ({WEIGHTS}: {line}); make it again") from error
-    return Model(network.to(device).eval().requires_grad_(False), encoder, card, said)
+    network = network.to(device).eval().requires_grad_(False)
+    target = torch.device(device)
+    return Model(network, encoder.to(target), card, prompts, load_autoencoder(card.autoencoder).to(target))
+
+
+def _load_upsampler(folder: Path, device: str) -> PromptUpsampler | None:
+    return PromptUpsampler.load(folder, device=device, ours=True) if folder.exists() else None

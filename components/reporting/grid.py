@@ -1,6 +1,6 @@
 """The sample grid: one row a prompt, one column a model and its steps, the same seed along a row.
 
-Drawn by pipelines/stages/evaluate.py as samples.png, for MLflow and the README; the report lays out its own.
+For a file that stands alone (samples.png, MLflow, the README); the report lays out its own.
 """
 
 from collections.abc import Sequence

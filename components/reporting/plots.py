@@ -1,6 +1,6 @@
 """Plots as SVG text that follows the page's colours.
 
-Matplotlib draws them; each colour is then written as `var(--name, #hex)`, so that a page with a dark theme
+Matplotlib renders them; each colour is then written as `var(--name, #hex)`, so that a page with a dark theme
 recolours them and a viewer without one (MLflow, a README) sees the colour named here. Same data, same bytes.
 """
 
@@ -30,10 +30,10 @@ COLOURS = {
     "surface": "#fefefe",
 }
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
-POINTS = 400  # at most this many points of a curve are drawn; a page needs no more than its pixels
+POINTS = 400  # at most this many points of a curve are plotted; a page needs no more than its pixels
 SMOOTHING = 0.04  # width of the running mean, as a share of the curve
 LEAST_RANGE = 0.45  # of the axis of prompt following
-WIDE_RANGE = 12.0  # a loss that falls by more than this factor is drawn on a logarithmic axis
+WIDE_RANGE = 12.0  # a loss that falls by more than this factor is plotted on a logarithmic axis
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class LossCurve:
     values: Sequence[float]
 
     def smoothed(self) -> npt.NDArray[np.float64]:
-        """The running mean of `values`, of the same length; at the ends over what there is of the window."""
+        """The running mean of `values`, of the same length; the window is cut at the ends."""
         values = np.asarray(self.values, dtype=np.float64)
         half = int(len(values) * SMOOTHING / 2)
         total = np.concatenate([[0.0], np.cumsum(values)])
@@ -60,16 +60,15 @@ def plot_losses(curves: Sequence[LossCurve]) -> str:
 
     Values that are not finite are left out. Raises ValueError where no finite value is left.
     """
-    kept = [_finite(curve) for curve in curves]
+    finite = [_finite(curve) for curve in curves]
     description = "; ".join(
         f"Loss of {curve.stage} over {curve.images_seen[-1]:,.0f} images: from {curve.smoothed()[0]:.3g} to "
         f"{curve.smoothed()[-1]:.3g}"
-        for curve in kept
+        for curve in finite
     )
     with _style():
         figure, axes = _axes(width=4.9, height=2.9)
-        drawn = [_draw_loss(axes, curve) for curve in kept]
-        raw = np.concatenate(drawn)
+        raw = np.concatenate([_plot_loss(axes, curve) for curve in finite])
         if raw.min() > 0 and raw.max() / raw.min() > WIDE_RANGE:
             axes.set_yscale("log")
             axes.yaxis.set_minor_locator(NullLocator())
@@ -85,32 +84,33 @@ def plot_quality(evaluations: Sequence[Evaluation]) -> str:
 
     Quality is prompt following (mean over categories), or the judge's score where nothing was scored.
     """
-    followed = all(found.mean is not None for found in evaluations)
+    scored = all(e.mean is not None for e in evaluations)
+    evaluations = [e for e in evaluations if _quality(e, scored) is not None]
     points = ", ".join(
-        f"{e.model} in {e.steps} step{'s' * (e.steps != 1)} {_quality(e, followed):.3f}" for e in evaluations
+        f"{e.model} in {e.steps} step{'s' * (e.steps != 1)} {_quality(e, scored):.3f}" for e in evaluations
     )
     description = f"Quality against network evaluations: {points}"
     with _style():
         figure, axes = _axes(width=4.9, height=3.1)
-        for model in dict.fromkeys(found.model for found in evaluations):
+        for model in dict.fromkeys(e.model for e in evaluations):
             line = sorted((e for e in evaluations if e.model == model), key=lambda e: e.network_evaluations)
-            _draw_quality(axes, model, line, [_quality(e, followed) for e in line])
-        every = sorted({found.network_evaluations for found in evaluations})
+            _plot_quality(axes, model, line, [q for e in line if (q := _quality(e, scored)) is not None])
+        every = sorted({e.network_evaluations for e in evaluations})
         axes.set_xscale("log")
         axes.set_xticks(every, [str(count) for count in every])
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xlabel("network evaluations per image (log)")
-        axes.set_ylabel("prompt following, mean" if followed else "judge score")
+        axes.set_ylabel("prompt following, mean" if scored else "judge score")
         axes.margins(x=0.14, y=0.3)
-        if followed:  # tenths around the data: a zoomed axis would make a hundredth look like a cliff
+        if scored:  # tenths around the data: a zoomed axis would make a hundredth look like a cliff
             low, high = axes.get_ylim()
             top = min(math.ceil(10 * high + 0.5) / 10, 1.05)
             axes.set_ylim(min(math.floor(10 * low - 0.5) / 10, top - LEAST_RANGE), top)
         return _to_svg(figure, description)
 
 
-def _draw_loss(axes: Axes, curve: LossCurve) -> npt.NDArray[np.float64]:
-    """Draw one curve and give the values drawn."""
+def _plot_loss(axes: Axes, curve: LossCurve) -> npt.NDArray[np.float64]:
+    """Plot one curve; returns the values plotted."""
     keep = np.unique(np.linspace(0, len(curve.values) - 1, POINTS).round().astype(int))
     seen, raw = np.asarray(curve.images_seen, dtype=np.float64)[keep], np.asarray(curve.values)[keep]
     mean = curve.smoothed()[keep]
@@ -129,15 +129,15 @@ def _draw_loss(axes: Axes, curve: LossCurve) -> npt.NDArray[np.float64]:
     return np.asarray(raw, dtype=np.float64)
 
 
-def _draw_quality(axes: Axes, model: str, line: Sequence[Evaluation], quality: Sequence[float]) -> None:
+def _plot_quality(axes: Axes, model: str, line: Sequence[Evaluation], quality: Sequence[float]) -> None:
     colour = COLOURS[model]
-    calls = [found.network_evaluations for found in line]
+    calls = [e.network_evaluations for e in line]
     if model == "teacher":  # the level to be reached, across the page
         axes.axhline(quality[-1], color=colour, linewidth=1, linestyle=(0, (4, 4)), alpha=0.6)
     axes.plot(calls, quality, color=colour, marker="o", markersize=6, linewidth=1.8)
     for x, y in zip(calls, quality, strict=True):
         _write(axes, f"{y:.3f}", (x, y), above=model == "teacher", far=False, side="center")
-    listed = ", ".join(str(found.steps) for found in line)
+    listed = ", ".join(str(e.steps) for e in line)
     name = f"{model}, {listed} step" + "s" * (listed != "1")
     if model == "teacher":
         _write(axes, name, (calls[-1], quality[-1]), above=True, far=True, side="right", colour=colour)
@@ -167,8 +167,8 @@ def _write(
     )
 
 
-def _quality(found: Evaluation, followed: bool) -> float:
-    return found.mean if followed and found.mean is not None else found.judge_score
+def _quality(evaluation: Evaluation, scored: bool) -> float | None:
+    return evaluation.mean if scored else evaluation.metrics.get("judge_score")
 
 
 def _finite(curve: LossCurve) -> LossCurve:
@@ -176,7 +176,7 @@ def _finite(curve: LossCurve) -> LossCurve:
     keep = np.isfinite(values)
     if not keep.any():
         raise ValueError(
-            f"the loss curve of {curve.stage} has no finite value to draw; look at its training log"
+            f"the loss curve of {curve.stage} has no finite value to plot; look at its training log"
         )
     seen = np.asarray(curve.images_seen, dtype=np.float64)
     return LossCurve(curve.stage, curve.model, seen[keep].tolist(), values[keep].tolist())

@@ -31,12 +31,12 @@ FAMILIES: Mapping[str, Mapping[Reason, str]] = {
     "Record": {
         Reason.DUPLICATE: "the same record twice",
         Reason.NEAR_DUPLICATE: "nearly the same image again",
-        Reason.JUDGE_SCORE: "the text does not fit the picture",
+        Reason.JUDGE_SCORE: "the text does not fit the image",
     },
     "Caption": {
-        Reason.CAPTION_EMPTY: "the captioner said nothing",
+        Reason.CAPTION_EMPTY: "the captioner wrote nothing",
         Reason.CAPTION_REPETITION: "the caption repeats itself",
-        Reason.CAPTION_SCORE: "the caption does not fit the picture",
+        Reason.CAPTION_SCORE: "the caption does not fit the image",
     },
     "Error": {Reason.ERRORED: "failed while it was worked on"},
 }
@@ -44,7 +44,7 @@ FAMILIES: Mapping[str, Mapping[Reason, str]] = {
 
 @dataclass(frozen=True)
 class ReasonCount:
-    """How many records one reason turned away."""
+    """How many records one reason rejected."""
 
     reason: str
     words: str
@@ -64,7 +64,7 @@ def count_reasons(rejects: Mapping[str, int]) -> tuple[ReasonCount, ...]:
         for reason, records in rejects.items()
         if records
     ]
-    return tuple(sorted(counted, key=lambda found: (-found.records, found.reason)))
+    return tuple(sorted(counted, key=lambda count: (-count.records, count.reason)))
 
 
 def reason_words(reason: str | None) -> str:

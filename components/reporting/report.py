@@ -1,20 +1,21 @@
-"""Draws the report page: one HTML file with everything in it, readable without a network or a script.
+"""Renders the report page: one HTML file with everything in it, readable without a network or a script.
 
-The layout is report.jinja, its looks report.css.
+The layout is report.jinja, the styles are report.css.
 """
 
 import math
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from components.durable import write_text
+from components.evaluation.metrics import METRICS
 from components.evaluation.results import Evaluation, Metrics
 from components.reporting.plots import plot_losses, plot_quality
 from components.reporting.reasons import ReasonCount, count_reasons, reason_words
 from components.reporting.report_data import ReportData, StageRow
-from components.reporting.thumbnails import picture
+from components.reporting.thumbnails import thumbnail
 
 DATA_STAGES = ("filter", "recaption", "shard")  # the funnel, in order
 TEXT_SHOWN = 400  # characters of an alt text or caption; crawled ones can be pages long
@@ -24,10 +25,7 @@ UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u20
 
 def write_report(path: Path, data: ReportData) -> Path:
     """Write the page to `path`, whole or not at all."""
-    page = render_report(data)
-    partial = path.with_name(f"{path.name}.tmp-{os.getpid()}")
-    partial.write_text(page, encoding="utf-8")
-    partial.replace(path)
+    write_text(path, render_report(data))
     return path
 
 
@@ -43,7 +41,13 @@ def render_report(data: ReportData) -> str:
         lstrip_blocks=True,
     )
     templates.filters.update(
-        picture=picture, words=reason_words, count=_count, share=_share, duration=_duration, crawled=_crawled
+        thumbnail=thumbnail,
+        words=reason_words,
+        count=_count,
+        share=_share,
+        duration=_duration,
+        crawled=_crawled,
+        score=_score,
     )
     page = templates.get_template("report.jinja").render(
         data=data,
@@ -51,6 +55,7 @@ def render_report(data: ReportData) -> str:
         funnel=_funnel(data.stages),
         models=_model_rows(data.metrics),
         categories=_categories(data.metrics),
+        columns=METRICS,
         losses=_loss_plots(data),
         quality=plot_quality(data.metrics.evaluations) if data.metrics else "",
         seconds=sum(row.seconds for row in data.stages),
@@ -77,13 +82,13 @@ class FunnelStep:
 class ModelRow:
     """One line of the metrics table; `of_teacher` is its mean against the teacher's best."""
 
-    found: Evaluation
+    evaluation: Evaluation
     of_teacher: float | None
 
 
 @dataclass(frozen=True)
 class Headline:
-    """The finding, said first. The numbers are None where evaluate has not run."""
+    """The main result, at the top of the page. The numbers are None where evaluate has not run."""
 
     text: str
     teacher: Evaluation | None = None
@@ -94,19 +99,19 @@ class Headline:
 
     @property
     def speedup(self) -> float | None:
-        """How many times faster the student draws an image."""
-        if not self.teacher or not self.student or not self.student.seconds_per_image:
-            return None
-        return self.teacher.seconds_per_image / self.student.seconds_per_image
+        """How many times faster the student generates an image."""
+        teacher = self.teacher.seconds_per_image if self.teacher else None
+        student = self.student.seconds_per_image if self.student else None
+        return teacher / student if teacher and student else None
 
 
 def _headline(metrics: Metrics | None) -> Headline:
     teacher, student = _best_teacher(metrics), _quickest_student(metrics)
     if not teacher or not student:
         return Headline("This run has not been evaluated yet")
-    followed = teacher.mean is not None and student.mean is not None
-    measure = "prompt following, mean" if followed else "judge score"
-    best, quick = (teacher.mean, student.mean) if followed else (teacher.judge_score, student.judge_score)
+    scored = teacher.mean is not None and student.mean is not None
+    measure = "prompt following, mean" if scored else "judge score"
+    best, quick = (e.mean if scored else e.metrics.get("judge_score") for e in (teacher, student))
     steps = "One step" if student.steps == 1 else f"{student.steps} steps"
     reach = "reaches" if student.steps == 1 else "reach"
     text = f"{steps} {reach} {_share(quick, best)} of the teacher" if best else f"{steps}, one straight shot"
@@ -115,13 +120,13 @@ def _headline(metrics: Metrics | None) -> Headline:
 
 def _best_teacher(metrics: Metrics | None) -> Evaluation | None:
     """The teacher at its most steps: the reference for every student."""
-    rows = [found for found in metrics.evaluations if found.model == "teacher"] if metrics else []
-    return max(rows, key=lambda found: found.steps, default=None)
+    rows = [e for e in metrics.evaluations if e.model == "teacher"] if metrics else []
+    return max(rows, key=lambda e: e.steps, default=None)
 
 
 def _quickest_student(metrics: Metrics | None) -> Evaluation | None:
-    rows = [found for found in metrics.evaluations if found.model == "student"] if metrics else []
-    return min(rows, key=lambda found: found.steps, default=None)
+    rows = [e for e in metrics.evaluations if e.model == "student"] if metrics else []
+    return min(rows, key=lambda e: e.steps, default=None)
 
 
 def _funnel(stages: Sequence[StageRow]) -> tuple[FunnelStep, ...]:
@@ -140,21 +145,21 @@ def _model_rows(metrics: Metrics | None) -> tuple[ModelRow, ...]:
     teacher = _best_teacher(metrics)
     reference = teacher.mean if teacher else None
     return tuple(
-        ModelRow(found, found.mean / reference if reference and found.mean is not None else None)
-        for found in (metrics.evaluations if metrics else ())
+        ModelRow(e, e.mean / reference if reference and e.mean is not None else None)
+        for e in (metrics.evaluations if metrics else ())
     )
 
 
 def _categories(metrics: Metrics | None) -> tuple[str, ...]:
     """The categories in the order they were measured."""
-    every = [name for found in (metrics.evaluations if metrics else ()) for name in found.prompt_following]
+    every = [name for e in (metrics.evaluations if metrics else ()) for name in e.prompt_following]
     return tuple(dict.fromkeys(every))
 
 
 def _loss_plots(data: ReportData) -> tuple[tuple[str, str], ...]:
-    """(stage, SVG) for each curve that has a point to draw."""
-    drawable = [c for c in data.losses if any(math.isfinite(value) for value in c.values)]
-    return tuple((curve.stage, plot_losses([curve])) for curve in drawable)
+    """(stage, SVG) for each curve that has a point to plot."""
+    plottable = [c for c in data.losses if any(math.isfinite(value) for value in c.values)]
+    return tuple((curve.stage, plot_losses([curve])) for curve in plottable)
 
 
 def _count(number: float | None) -> str:
@@ -172,22 +177,29 @@ def _share(part: float | None, whole: float | None) -> str:
     return f"{share:.0f}%"
 
 
-def _duration(seconds: float) -> str:
-    """Seconds as a person says them: 0.4 ms, 48.2 s, 3 min 05 s, 2 h 04 min."""
+def _score(value: float | None) -> str:
+    """0.8125 as 0.812; a dash where it was not measured."""
+    return "–" if value is None else f"{value:.3f}"
+
+
+def _duration(seconds: float | None) -> str:
+    """Seconds in units that read well: 0.4 ms, 48.2 s, 3 min 05 s, 2 h 04 min; a dash for None."""
+    if seconds is None:
+        return "–"
     if seconds < 1:
-        said = f"{seconds * 1000:.3g} ms"
+        text = f"{seconds * 1000:.3g} ms"
     elif seconds < 60:
-        said = f"{seconds:.1f} s"
+        text = f"{seconds:.1f} s"
     elif seconds < 3600:
         minutes, rest = divmod(round(seconds), 60)
-        said = f"{minutes} min {rest:02d} s"
+        text = f"{minutes} min {rest:02d} s"
     else:
         hours, rest = divmod(round(seconds / 60), 60)
-        said = f"{hours} h {rest:02d} min"
-    return said.replace(" ", "\N{NO-BREAK SPACE}")
+        text = f"{hours} h {rest:02d} min"
+    return text.replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def _crawled(text: str | None) -> str:
-    """Text of unknown origin, made visible and bounded; escaping it is the template's doing."""
+    """Text of unknown origin, made visible and bounded; the template escapes it."""
     visible = UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text or "")
     return visible if len(visible) <= TEXT_SHOWN else visible[: TEXT_SHOWN - 1] + "…"

@@ -1,4 +1,4 @@
-"""What a report page shows, as plain data. Assembled by pipelines/report.py, drawn by report.py.
+"""What a report page shows, as plain data.
 
 Everything but the title may be absent: the page then says which stage has not run.
 """
@@ -12,7 +12,7 @@ from components.reporting.plots import LossCurve
 
 @dataclass(frozen=True)
 class StageRow:
-    """One stage as its receipt tells it."""
+    """One stage, from its receipt."""
 
     stage: str
     seconds: float
@@ -51,35 +51,35 @@ class CaptionExample:
 
 
 @dataclass(frozen=True)
-class SampleCell:
-    """One drawn image."""
+class GeneratedCell:
+    """One generated image."""
 
     model: str  # teacher | student
     steps: int
     image: bytes
-    follows: bool | None = None  # the scorer's verdict; None where nothing scores it
+    correct: bool | None = None  # the scorer's verdict; None where nothing scores it
 
 
 @dataclass(frozen=True)
-class Sample:
-    """One held-out prompt and what each model drew for it from the same seed."""
+class PromptSample:
+    """One held-out prompt and what each model generated for it from the same seed."""
 
     prompt: str
-    cells: tuple[SampleCell, ...]
+    cells: tuple[GeneratedCell, ...]
     category: str | None = None
-    caption: str | None = None  # what was drawn for it, where that is not the prompt itself
+    caption: str | None = None  # what it was generated from, where that is not the prompt itself
 
 
 @dataclass(frozen=True)
 class GateCheck:
-    """One question of the gate, with its numbers in `text`; passed is None where it could not be asked."""
+    """One check of the gate, with its numbers in `text`; passed is None where it could not be made."""
 
     text: str
     passed: bool | None
 
 
 @dataclass(frozen=True)
-class Promotion:
+class GateVerdict:
     """The gate's verdict on the student."""
 
     promoted: bool
@@ -89,7 +89,7 @@ class Promotion:
 
 @dataclass(frozen=True)
 class ReportData:
-    """A run, ready to be drawn."""
+    """A run, ready to be rendered."""
 
     corpus: str
     preset: str
@@ -101,9 +101,10 @@ class ReportData:
     rejected: tuple[AltExample, ...] = ()
     captions: tuple[CaptionExample, ...] = ()
     losses: tuple[LossCurve, ...] = ()
-    samples: tuple[Sample, ...] = ()
+    samples: tuple[PromptSample, ...] = ()
     metrics: Metrics | None = None
-    promotion: Promotion | None = None
+    problems: tuple[str, ...] = ()  # one line each: files that could not be read
+    promotion: GateVerdict | None = None
     libraries: Mapping[str, str] = field(default_factory=dict)  # name -> version
     digests: Mapping[str, str] = field(default_factory=dict)  # what -> sha256 of its content
     config: str = ""  # the run's config, as YAML

@@ -1,4 +1,4 @@
-"""Images of a corpus made fit to stand in a page: small, safe, honest when broken."""
+"""Images of a corpus as a page can embed them: small, safe, and named as broken where they are."""
 
 import base64
 import io
@@ -13,13 +13,13 @@ DECODE_PIXELS = 40_000_000  # a larger image is never decoded for the sake of a 
 
 
 @dataclass(frozen=True)
-class Picture:
-    """An image as a data URI, or the trouble with it in a few words."""
+class Thumbnail:
+    """An image as a data URI, or in a few words why there is none."""
 
     uri: str | None
     width: int = 0
     height: int = 0
-    trouble: str = ""
+    problem: str = ""
 
     @property
     def hard_pixels(self) -> bool:
@@ -27,29 +27,29 @@ class Picture:
         return max(self.width, self.height) <= 64
 
 
-def picture(data: bytes | None) -> Picture:
-    """`data` as a page can show it. Never raises: an image that does not open is a Picture with a trouble."""
+def thumbnail(data: bytes | None) -> Thumbnail:
+    """`data` as a page can show it. Never raises: for an image that does not open, `problem` says why."""
     if not data:
-        return Picture(None, trouble="no image")
+        return Thumbnail(None, problem="no image")
     try:
         return _opened(data)
     except Image.DecompressionBombError:
-        return Picture(None, trouble=f"too large to show, {len(data):,} bytes")
+        return Thumbnail(None, problem=f"too large to show, {len(data):,} bytes")
     except UnidentifiedImageError:
-        return Picture(None, trouble=f"not an image that is read, {len(data):,} bytes")
+        return Thumbnail(None, problem=f"not an image that is read, {len(data):,} bytes")
     except Exception as error:  # noqa: BLE001  the per-record boundary: a decoder may raise anything
-        return Picture(None, trouble=f"broken, {len(data):,} bytes ({type(error).__name__})")
+        return Thumbnail(None, problem=f"broken, {len(data):,} bytes ({type(error).__name__})")
 
 
-def _opened(data: bytes) -> Picture:
+def _opened(data: bytes) -> Thumbnail:
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
         width, height = image.size
         if width * height > DECODE_PIXELS:
-            return Picture(None, width, height, trouble=f"{width} × {height}, too large to show")
+            return Thumbnail(None, width, height, problem=f"{width} × {height}, too large to show")
         image.load()
         if max(width, height) <= EMBED_SIDE and len(data) <= EMBED_BYTES:
-            return Picture(_uri(data, image.format or "PNG"), width, height)
-        return Picture(_uri(_reduced(image), "WEBP"), width, height)
+            return Thumbnail(_uri(data, image.format or "PNG"), width, height)
+        return Thumbnail(_uri(_reduced(image), "WEBP"), width, height)
 
 
 def _reduced(image: Image.Image) -> bytes:

@@ -14,11 +14,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import chain, count, islice
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from components.captioning.kinds import captions_of
 from components.randomness import derive_seed
 from components.shards.blend import Blend, draw_caption
 from components.shards.decode import decode_square
@@ -26,11 +27,9 @@ from components.shards.index import TRAIN, Location, PlacedShard, Split, find_sh
 from components.shards.order import SampleOrder, permutation
 from components.shards.prefetch import ahead
 from components.shards.reader import read_tar
-from components.shards.writer import Sample
 
 LANES = 8  # tars read side by side, and the most ranks that see the same batches as one rank
 WINDOW = 16  # batches that are grouped by caption length together
-CAPTION_COLUMNS = {"alt": "alt_text", "short": "caption_short", "long": "caption_long"}
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -41,7 +40,7 @@ class Batch:
 
     images: Pixels  # (B, H, W, 3)
     captions: list[str]
-    kinds: list[str]  # which caption each is: alt, short, long
+    kinds: list[str]  # which caption each is, by name
     keys: list[str]
     epochs: list[int]  # how often each sample was seen before
     images_seen: int
@@ -176,7 +175,7 @@ class _OpenShard:
             path,
             size,
             [s.key for s in samples],
-            [_captions(s) for s in samples],
+            [captions_of(s.meta) for s in samples],
             [s.image for s in samples],
             [],
         )
@@ -204,10 +203,6 @@ class _Pick(NamedTuple):
     epoch: int
     kind: str
     caption: str
-
-
-def _captions(sample: Sample) -> dict[str, Any]:
-    return {kind: sample.meta.get(column) for kind, column in CAPTION_COLUMNS.items()}
 
 
 def _fitting_lanes(lanes: int | None, batch_size: int, world_size: int) -> int:

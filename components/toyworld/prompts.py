@@ -1,4 +1,4 @@
-"""The held-out prompts: GenEval's six categories asked of the toy world (Ghosh 2023, Table 1).
+"""The held-out prompts: GenEval's six categories on the toy world (Ghosh 2023, Table 1).
 
 Prompts with two things use only pairs that no scene of the web or of the labelled set contains.
 """
@@ -33,8 +33,8 @@ CATEGORIES: tuple[str, ...] = (
 
 
 @dataclass(frozen=True)
-class Prompt:
-    """A text, and what its picture must show: (colour, shape) of each thing, how many, in what relation."""
+class ToyPrompt:
+    """A text, and what its image must show: (colour, shape) of each thing, how many, in what relation."""
 
     text: str
     category: str
@@ -43,7 +43,7 @@ class Prompt:
     relation: str | None = None  # of the first to the second, for position
 
 
-def make_prompts(per_category: int, seed: int) -> list[Prompt]:
+def make_prompts(per_category: int, seed: int) -> list[ToyPrompt]:
     """`per_category` prompts of each of CATEGORIES in order; a text recurs only after all others."""
     alone = [((colour, shape),) for colour in COLOURS for shape in SHAPES]
     pairs = held_out_pairs()
@@ -51,21 +51,23 @@ def make_prompts(per_category: int, seed: int) -> list[Prompt]:
     for category in CATEGORIES:
         rng = np.random.default_rng(derive_seed(seed, "prompts", category))
         if category in ("single_object", "colors"):
-            every = [Prompt(phrase(*looks[0]), category, looks) for looks in alone]
+            every = [ToyPrompt(phrase(*looks[0]), category, looks) for looks in alone]
         elif category == "counting":
             every = [
-                Prompt(phrase(*looks[0], count=n), category, looks, n) for looks in alone for n in (2, 3, 4)
+                ToyPrompt(phrase(*looks[0], count=n), category, looks, n)
+                for looks in alone
+                for n in (2, 3, 4)
             ]
         elif category == "position":
             every = [_position(looks, relation) for looks in pairs for relation in RELATIONS]
         else:
-            every = [Prompt(listed([phrase(*look) for look in looks]), category, looks) for looks in pairs]
+            every = [ToyPrompt(listed([phrase(*look) for look in looks]), category, looks) for looks in pairs]
         order = np.concatenate([rng.permutation(len(every)) for _ in range(-(-per_category // len(every)))])
         prompts += [every[i] for i in order[:per_category]]
     return prompts
 
 
-def scene_for(prompt: Prompt, rng: np.random.Generator) -> Scene:
+def scene_for(prompt: ToyPrompt, rng: np.random.Generator) -> Scene:
     """A scene of which the prompt is true."""
     looks = list(prompt.looks)
     things: tuple[Thing, ...]
@@ -85,6 +87,6 @@ def held_out_pairs() -> list[tuple[tuple[str, str], tuple[str, str]]]:
     return [(a, b) for a in looks for b in looks if a[0] != b[0] and a[1] != b[1] and is_held_out(a, b)]
 
 
-def _position(looks: tuple[tuple[str, str], ...], relation: str) -> Prompt:
+def _position(looks: tuple[tuple[str, str], ...], relation: str) -> ToyPrompt:
     text = f" {RELATION_WORDS[relation]} ".join(phrase(*look) for look in looks)
-    return Prompt(text, "position", looks, relation=relation)
+    return ToyPrompt(text, "position", looks, relation=relation)

@@ -1,11 +1,11 @@
-"""Prompt following on the toy world, read from the pixels: what is in a picture, and does it fit the prompt.
+"""Prompt following on the toy world, read from the pixels: what an image shows, and if that fits the prompt.
 
 Colours by unmixing each pixel against the background, things by connected components, shapes by overlap with
-templates. No model is involved, so a score cannot drift; `score_true_renders` verifies it on pictures whose
-truth is known.
+templates. No model is involved, so a score cannot drift; `score_true_renders` verifies it on images whose
+content is known.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -15,15 +15,15 @@ from scipy import ndimage
 
 from components.randomness import derive_seed
 from components.toyworld.captions import holds
-from components.toyworld.prompts import CATEGORIES, Prompt, make_prompts, scene_for
+from components.toyworld.prompts import CATEGORIES, ToyPrompt, make_prompts, scene_for
 from components.toyworld.render import render
 from components.toyworld.scene import BACKGROUNDS, COLOURS, SHAPES, Scene, Thing
 
 Floats = NDArray[np.float32]
 
 SOLID = 70.0  # a pixel this near (RGB distance) to a colour counts as that colour
-LEAST_SOLID = 0.005  # of the image's pixels: below this a colour is not in the picture
-LEAST_AREA = 0.013  # of the image: half of the smallest thing drawn; anything less is a speck
+LEAST_SOLID = 0.005  # of the image's pixels: below this a colour is not in the image
+LEAST_AREA = 0.013  # of the image: half of the smallest thing rendered; anything less is a speck
 LEAST_OVERLAP = 0.70  # with the best template: below this a thing has no shape
 FRAME = 24  # side of the frame in which shapes are compared
 FRAME_REACH = 1.05  # half the frame, in units of the square root of the thing's area
@@ -31,8 +31,8 @@ TEMPLATE_PIXELS = (7.0, 9.0, 12.0, 16.0, 24.0)  # sizes in pixels at which templ
 
 
 @dataclass(frozen=True)
-class SeenThing:
-    """A thing in a picture; fractions of the side as in Thing. `shape` is None where no template fits."""
+class DetectedThing:
+    """A thing in an image; fractions of the side as in Thing. `shape` is None where no template fits."""
 
     shape: str | None
     colour: str
@@ -42,21 +42,33 @@ class SeenThing:
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What is in a picture, in reading order of the things' components."""
+class Detection:
+    """What is in an image; the things in reading order."""
 
     background: str
-    things: tuple[SeenThing, ...]
+    things: tuple[DetectedThing, ...]
 
 
-def score_prompts(images: Sequence[NDArray[np.uint8]], prompts: Sequence[Prompt]) -> dict[str, float]:
-    """The part of each category's prompts that is followed; `images[i]`, (H, W, 3), is for `prompts[i]`."""
+def score_prompts(images: Sequence[NDArray[np.uint8]], prompts: Sequence[ToyPrompt]) -> dict[str, float]:
+    """Each category's share of correct images; `images[i]`, (H, W, 3), is for `prompts[i]`.
+
+    Raises ValueError where there is not one image for each prompt.
+    """
     if len(images) != len(prompts):
         raise ValueError(f"{len(images)} images for {len(prompts)} prompts; give one image per prompt")
-    outcomes: dict[str, list[bool]] = {}
-    for image, prompt in zip(images, prompts, strict=True):
-        outcomes.setdefault(prompt.category, []).append(follows(image, prompt))
-    return {name: float(np.mean(outcomes[name])) for name in CATEGORIES if name in outcomes}
+    return accuracy_by_category(
+        (prompt.category, is_correct(image, prompt)) for image, prompt in zip(images, prompts, strict=True)
+    )
+
+
+def accuracy_by_category(verdicts: Iterable[tuple[str, bool]]) -> dict[str, float]:
+    """(category, correct) of every image -> the share of correct ones, in the order of CATEGORIES."""
+    by_category: dict[str, list[bool]] = {}
+    for category, correct in verdicts:
+        by_category.setdefault(category, []).append(correct)
+    return {
+        name: sum(by_category[name]) / len(by_category[name]) for name in CATEGORIES if name in by_category
+    }
 
 
 def score_true_renders(per_category: int, size: int, seed: int) -> dict[str, float]:
@@ -69,9 +81,9 @@ def score_true_renders(per_category: int, size: int, seed: int) -> dict[str, flo
     return score_prompts(images, prompts)
 
 
-def follows(image: NDArray[np.uint8], prompt: Prompt) -> bool:
-    """Whether the image shows what its prompt's category asks for (GenEval's rules; Ghosh 2023, §3)."""
-    things = see(image).things
+def is_correct(image: NDArray[np.uint8], prompt: ToyPrompt) -> bool:
+    """Whether the image shows what its prompt's category requires (GenEval's rules; Ghosh 2023, §3)."""
+    things = detect(image).things
     by_shape = [[thing for thing in things if thing.shape == shape] for _, shape in prompt.looks]
     match prompt.category:
         case "single_object":
@@ -93,22 +105,21 @@ def follows(image: NDArray[np.uint8], prompt: Prompt) -> bool:
     raise ValueError(f"prompt category '{prompt.category}' is unknown; use one of {', '.join(CATEGORIES)}")
 
 
-def see(image: NDArray[np.uint8]) -> Seen:
+def detect(image: NDArray[np.uint8]) -> Detection:
     """Background and things of an (H, W, 3) image of the toy world, at 24 pixels or more."""
     pixels = np.asarray(image, np.float32)
     background, level = _background(pixels)
-    colours = _colours_present(pixels, level)
-    things: list[SeenThing] = []
-    if colours:
-        nearest, coverage = _unmix(pixels, level, colours)
-        for index, colour in enumerate(colours):
-            mine = nearest == index
-            things += _things(np.where(mine, coverage, 0), colour)
-    return Seen(background, tuple(sorted(things, key=lambda thing: (thing.y, thing.x))))
+    present = _colours_present(pixels, level)
+    things: list[DetectedThing] = []
+    if present:
+        nearest, coverage = _unmix(pixels, level, present)
+        for index, colour in enumerate(present):
+            things += _things(np.where(nearest == index, coverage, 0), colour)
+    return Detection(background, tuple(sorted(things, key=lambda thing: (thing.y, thing.x))))
 
 
 def _background(pixels: Floats) -> tuple[str, Floats]:
-    """Its name, and the colour it really has in this picture: (3,)."""
+    """Its name, and the colour it really has in this image: (3,)."""
     flat = pixels.reshape(-1, 3)
     names, palette = list(BACKGROUNDS), np.array(list(BACKGROUNDS.values()), np.float32)
     distances = _distances(flat, palette)
@@ -145,23 +156,23 @@ def _unmix(pixels: Floats, level: Floats, colours: list[str]) -> tuple[NDArray[n
     return nearest.reshape(shape), coverage.reshape(shape)
 
 
-def _things(coverage: Floats, colour: str) -> list[SeenThing]:
+def _things(coverage: Floats, colour: str) -> list[DetectedThing]:
     """The things in one colour's coverage map (H, W)."""
     side = coverage.shape[0]
     labels, count = ndimage.label(coverage > 0.5)
     things = []
     for index, box in enumerate(ndimage.find_objects(labels, count), start=1):
         rows, columns = (slice(max(part.start - 1, 0), part.stop + 1) for part in box)
-        own = labels[rows, columns] == index
+        component = labels[rows, columns] == index
         # One pixel around the component is its antialiased edge.
-        edge = ndimage.binary_dilation(own, np.ones((3, 3)))
+        edge = ndimage.binary_dilation(component, np.ones((3, 3)))
         weights = np.where(edge & (coverage[rows, columns] > 0.15), coverage[rows, columns], 0)
         area = float(weights.sum())
         if area < LEAST_AREA * coverage.size:
             continue
         shape, size, (x, y) = _shape(weights, area)
         things.append(
-            SeenThing(shape, colour, (columns.start + x) / side, (rows.start + y) / side, size / side)
+            DetectedThing(shape, colour, (columns.start + x) / side, (rows.start + y) / side, size / side)
         )
     return things
 
@@ -230,5 +241,5 @@ def _distances(flat: Floats, palette: Floats) -> Floats:
     return (flat**2).sum(1, keepdims=True) - 2 * flat @ palette.T + (palette**2).sum(1)
 
 
-def _placed(thing: SeenThing) -> Thing:
+def _placed(thing: DetectedThing) -> Thing:
     return Thing(thing.shape or "", thing.colour, thing.x, thing.y, thing.size)

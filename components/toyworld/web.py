@@ -6,7 +6,6 @@ corpus is `toy:N`.
 """
 
 import json
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components.corpus.schemas import CORPUS, LABELLED
+from components.durable import write_file
 from components.randomness import derive_seed
 from components.toyworld import web_images as images
 from components.toyworld import web_texts as texts
@@ -33,6 +33,7 @@ JUNK_KINDS: dict[str, float] = {
     "duplicate": 0.028, "reencoded": 0.026,
 }  # fmt: skip
 COPIES = ("duplicate", "reencoded")
+ROWS_PER_GROUP = 512  # of the Parquet files; workers of the filter share a file by its row groups
 ORIGINAL_KINDS = ("good", "partial", "vague")  # what gets copied
 ORIGINALS_KEPT = 2000  # records; a copy is never further from its original
 LABELLED_SHARE = 4  # one scene in so many is the labelled set's: it never shows a scene of the web
@@ -210,6 +211,5 @@ _SPOILED_IMAGES = {
 
 def _write(path: Path, rows: Iterable[dict[str, object]], schema: pa.Schema) -> None:
     table = pa.Table.from_pylist(list(rows), schema)
-    temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
-    pq.write_table(table, temporary, compression="zstd")
-    temporary.replace(path)
+    options = {"compression": "zstd", "row_group_size": ROWS_PER_GROUP}
+    write_file(path, lambda temporary: pq.write_table(table, temporary, **options))

@@ -5,7 +5,6 @@ beside its place and renamed; the one before it is removed only afterwards. (Acc
 deletes the old one first and loads an incomplete one.)
 """
 
-import hashlib
 import json
 import os
 import shutil
@@ -14,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from components.durable import sha256_file, write_folder
 
 STATE, MANIFEST = "state.pt", "checkpoint.json"
 
@@ -27,20 +28,11 @@ class Checkpoints:
 
     def save(self, images_seen: int, state: dict[str, Any]) -> None:
         """Write the state at `images_seen`, then drop older ones."""
-        final = self.folder / f"{images_seen:012d}"
-        temporary = final.with_name(f"{final.name}.tmp-{os.getpid()}")
-        shutil.rmtree(temporary, ignore_errors=True)  # of a killed process with our id
-        temporary.mkdir(parents=True)
-        torch.save(state, temporary / STATE)
-        manifest = {"images_seen": images_seen, "sha256": _sha256(temporary / STATE)}
-        (temporary / MANIFEST).write_text(json.dumps(manifest))
-        for path in (temporary / STATE, temporary / MANIFEST, temporary):
-            _fsync(path)
-        self.before_rename()
-        if final.exists():  # damaged, or latest() would have gone on from it
-            shutil.rmtree(final)
-        temporary.replace(final)
-        _fsync(self.folder)
+        final = self.folder / f"{images_seen:012d}"  # one that is there is damaged: latest() passed it over
+        with write_folder(final, suffix=str(os.getpid()), before_rename=self.before_rename) as folder:
+            torch.save(state, folder / STATE)
+            manifest = {"images_seen": images_seen, "sha256": sha256_file(folder / STATE)}
+            (folder / MANIFEST).write_text(json.dumps(manifest))
         for old in self._folders():
             if old < final:  # a worker that outlives its run for a second must not remove the next run's
                 shutil.rmtree(old)
@@ -64,19 +56,6 @@ class Checkpoints:
 def _verifies(folder: Path) -> bool:
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
-        return bool(manifest["sha256"] == _sha256(folder / STATE))
+        return bool(manifest["sha256"] == sha256_file(folder / STATE))
     except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):  # torn, or not ours
         return False
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -4,6 +4,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from components.diffusion.config import Quantity
+
 
 class OptimizerConfig(BaseModel):
     """Learning rates and their shape over the run, all counted in images."""
@@ -42,10 +44,13 @@ class TrainingConfig(BaseModel):
 
 
 class FlowLossConfig(BaseModel):
-    """How times are drawn and captions dropped."""
+    """What is compared, how times are drawn and captions dropped."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     time_mean: float = Field(0.3, description="of the logit-normal times; positive leans to noise")
     time_std: float = Field(1.0, gt=0)
     shift: float = Field(1.0, gt=0, description="SD3's resolution shift of the times; 1: none")
+    target: Quantity | None = Field(
+        None, description="what is compared; by default velocity of rectified flow, eps of ddpm"
+    )
     caption_dropout: float = Field(0.1, ge=0, lt=1, description="share of captions emptied, for guidance")

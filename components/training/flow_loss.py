@@ -1,19 +1,26 @@
-"""The rectified-flow loss of the teacher, as the training loop takes it."""
+"""The denoising loss of the teacher, as the training loop takes it."""
 
 from torch import nn
 
 from components.conditioning.text import TextTokens
-from components.diffusion.process import logit_normal, rectified_flow, shift_times, velocity_of_x_hat
+from components.diffusion.config import DiffusionConfig
+from components.diffusion.denoiser import make_denoiser
+from components.diffusion.process import make_process
+from components.diffusion.times import logit_normal, shift_times
 from components.training.config import FlowLossConfig
 from components.training.loss import Batch, LossContext, Losses, LossFunction
 
 
-def flow_loss(config: FlowLossConfig, null: TextTokens) -> LossFunction:
-    """||v_hat - v||² on x_t = (1 - t) x_0 + t eps (Liu 2022; Esser 2024).
+def flow_loss(config: FlowLossConfig, diffusion: DiffusionConfig, null: TextTokens) -> LossFunction:
+    """|| estimate - truth ||² of x_0, the velocity or eps (`config.target`) at x_t = alpha x_0 + sigma eps.
+
+    Of the velocity of rectified flow it is flow matching (Liu 2022; Esser 2024), of DDPM's eps L_simple (Ho
+    2020, Eq. 14); whichever the network predicts. A target that is not given is the process's own.
 
     Batches hold `x_0` (B, C, H, W) in [-1, 1], `text` and `mask` (B, L). null: the empty caption (1, l).
     """
-    process = rectified_flow()
+    process = make_process(diffusion.process)
+    target = config.target or process.loss_target
 
     def loss(model: nn.Module, batch: Batch, context: LossContext) -> Losses:
         x_0, device, noise = batch["x_0"], batch["x_0"].device, context.noise
@@ -23,7 +30,8 @@ def flow_loss(config: FlowLossConfig, null: TextTokens) -> LossFunction:
         keep = noise.uniform("caption_dropout") >= config.caption_dropout
         text = TextTokens(batch["text"], batch["mask"]).where(keep, null.to(device).repeat(size, length))
         point = process.sample(x_0, eps, t)
-        v_hat = velocity_of_x_hat(point.x_t, model(point.x_t, t, text), t)
-        return Losses((v_hat - point.v).square().mean())
+        truth = {"x_0": x_0, "velocity": point.velocity, "eps": eps}[target]
+        estimate = make_denoiser(model, diffusion).estimate(target, point.x_t, t, text)
+        return Losses((estimate - truth).square().mean())
 
     return loss

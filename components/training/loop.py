@@ -1,7 +1,7 @@
 """The one training loop. Annotators, teacher and student all pass through it; their losses are passed in.
 
-Time is `images_seen`. Every step asks the data for the batch at `images_seen` and draws each sample's noise
-from (seed, purpose, key, epoch), so a resumed run sees what an uninterrupted one would have, to the bit.
+Time is `images_seen`. Every step takes the batch at `images_seen` from the data and draws each sample's noise
+from (seed, purpose, key, epoch), so a resumed run sees what an uninterrupted run would have, to the bit.
 Several processes share each batch (processes.py): the same call in each, with its own share as `batches`.
 Their number may change when a run is resumed; the result then is the same to rounding.
 """

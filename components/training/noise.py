@@ -66,7 +66,7 @@ class SampleNoise:
 
     @cached_property
     def _states(self) -> Tensor:
-        """The seeds as a tensor: the one thing that travels to the device."""
+        """The seeds as a tensor: all that is copied to the device."""
         where = "cpu" if self.device.type == "mps" else self.device  # which has no float64
         return torch.tensor(self.seeds, dtype=torch.int64).to(where, non_blocking=True)
 

@@ -60,8 +60,8 @@ class Processes:
     ) -> tuple[nn.Module, list[torch.optim.Optimizer]]:
         """Model and optimizers as Accelerate prepares them: on the device, wrapped in DDP where it averages.
 
-        The given model holds the same weights; take state dicts from it, whose names bear no prefix. What
-        shards weights and optimizers (FSDP2) would be one more kind of GradientAveraging here.
+        The model passed in holds the same weights; take state dicts from it, whose names have no prefix.
+        Sharded weights and optimizers (FSDP2) would be one more kind of GradientAveraging here.
         """
         if self.averaging is GradientAveraging.FLAT:  # Accelerate knows processes on CPUs with DDP only
             return model, [self.accelerator.prepare(optimizer) for optimizer in optimizers]

@@ -1,4 +1,4 @@
-"""`straightshot run` and `straightshot status`."""
+"""`straightshot run`, `straightshot status` and `straightshot verify`."""
 
 from typing import Annotated
 
@@ -71,3 +71,16 @@ def status(
         typer.echo(status_json(plan))
     else:
         print_status(plan)
+
+
+@commands.command()
+def verify(
+    target: Annotated[str | None, typer.Argument(metavar="[STAGE|PATH]", show_default="every output")] = None,
+    home: Home = None,
+) -> None:
+    """Hash every file of the outputs and name those that are not as they were made."""
+    from dags.cli.messages import FAILED
+    from dags.cli.verify import verify_outputs
+
+    if not verify_outputs(home, target, typer.echo):
+        raise typer.Exit(FAILED)

@@ -75,10 +75,13 @@ def print_models(versions: Sequence["ModelVersion"]) -> None:
     metrics = ("prompt_following", "share_of_teacher", "frechet", "judge_score")
     table = _table("version", "aliases", "registered", *(f">{name.replace('_', ' ')}" for name in metrics))
     for version in versions:
-        numbers = version.quality.numbers() if version.quality else {}
+        numbers = version.quality.numbers if version.quality else {}
         cells = (f"{numbers[name]:.3f}" if name in numbers else "–" for name in metrics)
         table.add_row(version.version, ", ".join(version.aliases), _moment(version.created_at), *cells)
     _console().print(table)
+    for version in versions:
+        for note in version.notes:
+            _print_plain(note)
 
 
 def print_history(moves: Sequence[Mapping[str, Any]]) -> None:
@@ -106,6 +109,7 @@ def _print_stages(plan: Sequence[Planned], ran: Collection[str]) -> None:
 
 def _print_metrics(plan: Sequence[Planned]) -> None:
     """Teacher and student at each number of steps, as evaluate measured them."""
+    from components.evaluation.metrics import METRICS
     from components.evaluation.results import read_metrics
 
     path = _output(plan, "evaluate", "metrics.json")
@@ -114,15 +118,17 @@ def _print_metrics(plan: Sequence[Planned]) -> None:
     evaluations = read_metrics(path).evaluations
     categories = list(dict.fromkeys(name for entry in evaluations for name in entry.prompt_following))
     table = _table("model", ">steps", *([">mean"] if categories else []), *(f">{c}" for c in categories))
-    for name in (">judge", ">Fréchet", ">ms/image"):
-        table.add_column(name[1:], justify="right")
+    for name in (*(metric.label for metric in METRICS), "ms/image"):
+        table.add_column(name, justify="right")
     for entry in evaluations:
         following = [f"{entry.mean:.3f}" if entry.mean is not None else "–"] if categories else []
         following += [
             f"{entry.prompt_following[name]:.2f}" if name in entry.prompt_following else "–"
             for name in categories
         ]
-        rest = (f"{entry.judge_score:.3f}", f"{entry.frechet:.3f}", f"{1000 * entry.seconds_per_image:.1f}")
+        seconds = entry.seconds_per_image
+        rest = [metric.show(entry.metrics.get(metric.name)) for metric in METRICS]
+        rest.append("–" if seconds is None else f"{1000 * seconds:.1f}")
         table.add_row(entry.model, str(entry.steps), *following, *rest)
     console = _console()
     if categories:

@@ -94,6 +94,13 @@ class Engine:
             ) from error
         return [receipts[i] for i in range(len(encoded))]
 
+    def gpus(self) -> float:
+        """How many GPUs there are, over all nodes."""
+        self.start()
+        import ray
+
+        return float(ray.cluster_resources().get("GPU", 0.0))
+
     def fitting(self, processes: int) -> int:
         """How many of so many processes run side by side here: one on each GPU where there are any.
 

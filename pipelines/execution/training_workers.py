@@ -1,23 +1,23 @@
 """One training in several processes that share each batch: Ray Train outside, Accelerate inside.
 
-Ray Train places the processes and has them find each other; what they reach lies in our own checkpoints, so
-a killed one costs the way from the last of them. Its own storage is not used.
+Ray Train places the processes and has them find each other. Checkpoints are our own: a process that is
+killed costs the steps since the last of them. Ray Train's storage is not used.
 """
 
 import os
 import threading
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pipelines.errors import USER_ERRORS, StageFailed, StraightshotError
-from pipelines.execution.engine import WORKER_RESTARTS, worker_failure
+from pipelines.execution.engine import WORKER_RESTARTS, Engine, worker_failure
 from pipelines.execution.worker_events import Event, EventReader, EventWriter
-from pipelines.stage import Work
 
-if TYPE_CHECKING:
-    from pipelines.stages.training_run import MakeTask
+# (rank, world_size, events): what one process does; pickled for Ray's workers
+TrainRank = Callable[[int, int, EventWriter], None]
 
 POLL_SECONDS, CLEAN_UP_SECONDS = 0.2, 30
 SETTINGS = {  # Ray Train's, unless the user set them; the driver's environment is where it reads them
@@ -30,43 +30,51 @@ SETTINGS = {  # Ray Train's, unless the user set them; the driver's environment 
 
 
 @dataclass(frozen=True)
-class _Share:
+class _Group:
     """What every process of one attempt needs to know. channel: the folder of its events."""
 
     stage: str
-    config: Any
-    make_task: "MakeTask"
-    checkpoints: Path
+    workers: int
+    train_rank: TrainRank
     channel: Path
     on_gpu: bool
 
 
 def train_together(
-    work: Work, config: Any, make_task: "MakeTask", checkpoints: Path, on_event: Callable[[Event], None]
+    engine: Engine,
+    stage: str,
+    train_rank: TrainRank,
+    *,
+    workers: int,
+    cpus: int,
+    scratch: Path,
+    on_event: Callable[[Event], None],
 ) -> None:
-    """Train in `config.workers` processes until the last checkpoint is under `checkpoints`.
+    """Run `train_rank(rank, world_size, events)` in so many processes until all have come to their end.
 
-    make_task(rank, world_size) makes a process's network, loss and data. on_event gets the first's events:
-    {"start": images}, {"images": n, "loss": mean} after every step, {"point": ...} at every point of the
-    curve. A worker that dies starts the whole again from the last checkpoint, a few times.
-    Raises ConfigError where the workers can never fit; ConfigError or StageFailed with what one raised for
-    the user; StageFailed when they failed more often than WORKER_RESTARTS.
+    cpus: threads of each. scratch: a folder that all nodes see, for events and Ray Train's own files.
+
+    Each finds the others through torch.distributed, as Accelerate does. on_event gets the events that the
+    first one writes. A worker that dies starts the whole again, a few times: it should go on from its last
+    checkpoint. Raises ConfigError where the workers can never fit; ConfigError or StageFailed with what one
+    raised for the user; StageFailed when they failed more often than WORKER_RESTARTS.
     """
-    each = work.engine.share_of(f"{work.stage}.workers", config.workers, config.cpu_threads)
+    each = engine.share_of(f"{stage}.workers", workers, cpus)
+    run = uuid.uuid4().hex[:8]
     for attempt in range(WORKER_RESTARTS + 1):
-        channel = work.scratch / f"events-{work.run_id}-{attempt}"
-        share = _Share(work.stage, config, make_task, checkpoints, channel, on_gpu="GPU" in each)
-        failure = _attempt(share, each, work.scratch / "ray", on_event)
+        channel = scratch / f"events-{run}-{attempt}"
+        group = _Group(stage, workers, train_rank, channel, on_gpu="GPU" in each)
+        failure = _attempt(group, each, scratch / "ray", on_event)
         if failure is None:
             return
     raise StageFailed(
-        f"{work.stage}: the {config.workers} workers failed {WORKER_RESTARTS + 1} times; run the same command"
+        f"{stage}: the {workers} workers failed {WORKER_RESTARTS + 1} times; run the same command"
         f" again to go on from the last checkpoint (at last {failure})"
     )
 
 
 def _attempt(
-    share: _Share, each: dict[str, float], storage: Path, on_event: Callable[[Event], None]
+    group: _Group, each: dict[str, float], storage: Path, on_event: Callable[[Event], None]
 ) -> str | None:
     """Train once; None when it came to its end, else the line that says what went wrong."""
     for name, value in SETTINGS.items():
@@ -78,12 +86,12 @@ def _attempt(
     limits: Any = {"max_failures": 0, "controller_failure_limit": WORKER_RESTARTS}
     settings: Any = {"worker_runtime_env": {"env_vars": {"OMP_WAIT_POLICY": "PASSIVE"}}}
     trainer = TorchTrainer(
-        lambda: _work(share),
+        lambda: _work(group),
         scaling_config=ScalingConfig(
-            num_workers=share.config.workers, use_gpu=share.on_gpu, resources_per_worker=each
+            num_workers=group.workers, use_gpu=group.on_gpu, resources_per_worker=each
         ),
         run_config=RunConfig(
-            name=share.stage,
+            name=group.stage,
             storage_path=str(storage.absolute()),
             failure_config=FailureConfig(**limits),
             **settings,
@@ -101,7 +109,7 @@ def _attempt(
     thread = threading.Thread(target=fit, name="ray-train", daemon=True)
     thread.start()
     try:
-        _follow(thread, EventReader(share.channel), on_event)
+        _follow(thread, EventReader(group.channel), on_event)
     except StraightshotError:
         thread.join(CLEAN_UP_SECONDS)  # the other workers are being stopped
         raise
@@ -119,28 +127,15 @@ def _follow(thread: threading.Thread, events: EventReader, on_event: Callable[[E
                 on_event(event)
 
 
-def _work(share: _Share) -> None:
+def _work(group: _Group) -> None:
     """One process's part, in a Ray worker."""
-    if not share.on_gpu:
+    if not group.on_gpu:
         os.environ["ACCELERATE_USE_CPU"] = "true"  # without it Accelerate looks for several GPUs only
     from ray.train import get_context
 
-    from pipelines.stages.training_run import run_task
-    from pipelines.store.faults import checkpoints_at
-
     context = get_context()
     rank, world_size = context.get_world_rank(), context.get_world_size()
-    events = EventWriter(share.channel, str(rank))
+    events = EventWriter(group.channel, str(rank))
     # Not every error: where one worker dies, the others fail of it, and all are started again.
     with events.reporting(*USER_ERRORS):
-        run_task(
-            share.make_task(rank, world_size),
-            share.config,
-            purpose=share.stage,
-            checkpoints=checkpoints_at(share.checkpoints, share.stage),
-            on_start=lambda images: events.write(start=images),
-            on_batch=lambda images, loss: events.write(images=images, loss=loss),
-            on_point=lambda point: events.write(
-                point=point.images_seen, values=point.values, rate=point.images_per_second
-            ),
-        )
+        group.train_rank(rank, world_size, events)

@@ -1,8 +1,8 @@
 """The model registry: versions, their aliases, and the way from a name to a model folder.
 
-`resolve` is what `straightshot generate --model` calls; promote.py registers through `Registry` and moves
-its aliases. MLflow's aliases keep no history, so the succession of champions is kept beside them, in a tag
-of the registered model: rolling back twice goes back two champions.
+MLflow's aliases keep no history, so the champions' history is kept beside them, in a tag of the registered
+model: rolling back twice goes back two champions. What another version of this project registered, with fewer
+or more metrics, is read all the same; a version's `notes` say what is different.
 """
 
 import io
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from pipelines.errors import ConfigError, StageBusy
-from pipelines.registry.gate import GateConfig, Quality
+from pipelines.registry.gate import GateConfig, Quality, read_gate
 from pipelines.registry.mlflow_run import TrackedRun
 from pipelines.registry.mlflow_store import Tracker
 from pipelines.registry.packaging import log_served_model, model_folder, unpacked, weights_of
@@ -36,23 +36,24 @@ DIGEST_TAG = "straightshot.digest"
 WEIGHTS_TAG = "straightshot.weights"  # relative path -> sha256
 QUALITY_TAG = "straightshot.quality"
 GATE_TAG = "straightshot.gate"
-SUCCESSION_TAG = "straightshot.champions"  # of the registered model: versions, oldest first
-SUCCESSION_LENGTH = 50
+CHAMPIONS_TAG = "straightshot.champions"  # of the registered model: versions, oldest first
+CHAMPIONS_KEPT = 50
 
 
 @dataclass(frozen=True)
 class ModelVersion:
-    """One registered model. `quality` and `gate` are None for one that somebody registered by hand."""
+    """One registered model. `quality` and `gate` are None where it has none that can be read."""
 
     name: str
     version: str
     aliases: tuple[str, ...]
     created_at: str  # UTC, ISO 8601
     digest: str | None  # of the model folder's content
-    weights: Mapping[str, str] | None  # of each file: relative path -> sha256
+    weights: Mapping[str, str] | None  # of each file: relative path -> sha256; empty: they cannot be read
     quality: Quality | None
     gate: GateConfig | None
     run_id: str | None
+    notes: tuple[str, ...] = ()  # one line each: what cannot be read, or is of another version's form
 
     @property
     def uri(self) -> str:
@@ -60,7 +61,7 @@ class ModelVersion:
 
 
 def resolve(model: str, home: Path, uri: str | None = None, name: str = REGISTERED_NAME) -> Path:
-    """The model folder that `model` names: champion | challenger | previous | a version | models:/... | PATH.
+    """The model folder of `model`: champion | challenger | previous | a version | models:/... | PATH.
 
     Weights from the registry are compared with the hashes they were registered with. Raises ConfigError.
     """
@@ -72,8 +73,8 @@ def resolve(model: str, home: Path, uri: str | None = None, name: str = REGISTER
             return Registry(tracker, name).folder(model)
         path = model.removeprefix("models:/")
         for separator in ("@", "/"):
-            owner, found, reference = path.partition(separator)
-            if found and owner and reference:
+            owner, _, reference = path.partition(separator)
+            if owner and reference:
                 return Registry(tracker, owner).folder(reference)
         return unpacked(tracker, _logged_model(tracker, path))
 
@@ -114,12 +115,13 @@ class Registry:
 
     def versions(self) -> list[ModelVersion]:
         """Every version, the newest first."""
-        found = self._client.search_model_versions(f"name='{self.name}'", max_results=10_000)
+        registered = self._client.search_model_versions(f"name='{self.name}'", max_results=10_000)
         aliases = self._aliases()
-        return sorted((self._read(each, aliases) for each in found), key=lambda v: -int(v.version))
+        versions = (self._read(version, aliases) for version in registered)
+        return sorted(versions, key=lambda version: -int(version.version))
 
     def version(self, reference: str) -> ModelVersion:
-        """The version with this number or alias. Raises ConfigError naming what there is."""
+        """The version with this number or alias. Raises ConfigError that lists those there are."""
         aliases = self._aliases()
         number = aliases.get(reference, reference)
         for version in self.versions():
@@ -144,6 +146,11 @@ class Registry:
         version = self.version(reference)
         location = self._client.get_model_version_download_uri(self.name, version.version)
         folder = unpacked(self.tracker, location)
+        if version.weights == {}:
+            raise ConfigError(
+                f"the hashes of the weights of {version.uri} cannot be read, so {folder} cannot be verified;"
+                " choose another version, or run again with --force distill"
+            )
         if version.weights is not None and version.weights != weights_of(folder):
             raise ConfigError(
                 f"{folder} does not hold the weights that were registered as {version.uri}: they were changed"
@@ -154,17 +161,17 @@ class Registry:
     def register(
         self, folder: Path, digest: str, run: TrackedRun, *, steps: int, tags: Mapping[str, str]
     ) -> ModelVersion:
-        """Make the model folder a version. steps: what a request that names none gets."""
+        """Make the model folder a version. steps: the default of a request without `steps`."""
         weights = weights_of(folder)
         model_id = log_served_model(self.tracker, run, folder, weights=weights, steps=steps)
         fault_point("promote.before_version")
         ours = {DIGEST_TAG: digest, WEIGHTS_TAG: json.dumps(weights)}
         import mlflow
 
-        # Its own client cannot tell a server the model's id, which the server wants; this function can.
-        with self.tracker.as_default(), redirect_stderr(io.StringIO()):  # it announces what it made
-            made = mlflow.register_model(f"models:/{model_id}", self.name, tags={**ours, **tags})
-        return self.version(str(made.version))
+        # A server requires the model's id, which its own client cannot send; this function can.
+        with self.tracker.as_default(), redirect_stderr(io.StringIO()):  # it prints what it registered
+            registered = mlflow.register_model(f"models:/{model_id}", self.name, tags={**ours, **tags})
+        return self.version(str(registered.version))
 
     def describe(self, version: ModelVersion, tags: Mapping[str, str]) -> None:
         """Set tags of a version."""
@@ -174,7 +181,7 @@ class Registry:
     def set_alias(self, alias: str, version: str) -> None:
         self._client.set_registered_model_alias(self.name, alias, version)
 
-    def crown(self, version: str) -> None:
+    def promote_alias(self, version: str) -> None:
         """Make it champion and the champion before it `previous`. Calling it again changes nothing more."""
         aliases = self._aliases()
         champion = aliases.get(CHAMPION)
@@ -182,13 +189,13 @@ class Registry:
             self.set_alias(PREVIOUS, champion)
         fault_point("promote.before_champion")
         self.set_alias(CHAMPION, version)
-        succession = self.succession()
-        if champion is not None and succession[-1:] not in ([champion], [version]):
-            succession.append(champion)  # somebody set the alias by hand
-        if succession[-1:] != [version]:
-            self._set_succession([*succession, version])
+        history = self.champion_history()
+        if champion is not None and history[-1:] not in ([champion], [version]):
+            history.append(champion)  # somebody set the alias by hand
+        if history[-1:] != [version]:
+            self._set_champion_history([*history, version])
 
-    def rollback_champion(self) -> tuple[str, str]:
+    def rollback(self) -> tuple[str, str]:
         """Make `previous` champion again; returns (the version that was, the version that is).
 
         Raises ConfigError if there is none to go back to.
@@ -196,56 +203,75 @@ class Registry:
         aliases = self._aliases()
         champion, previous = aliases.get(CHAMPION), aliases.get(PREVIOUS)
         if champion is None or previous is None:
-            there = f"version {champion} is the first champion" if champion else "there is no champion"
-            raise ConfigError(f"nothing to roll back to: {there} of '{self.name}' in {self.tracker.uri}")
+            reason = f"version {champion} is the first champion" if champion else "there is no champion"
+            raise ConfigError(f"nothing to roll back to: {reason} of '{self.name}' in {self.tracker.uri}")
         self.set_alias(CHAMPION, previous)
         fault_point("rollback.before_previous")
-        succession = self.succession()
-        while succession and succession[-1] != previous:
-            succession.pop()
-        if len(succession) > 1:
-            self.set_alias(PREVIOUS, succession[-2])
+        history = self.champion_history()
+        while history and history[-1] != previous:
+            history.pop()
+        if len(history) > 1:
+            self.set_alias(PREVIOUS, history[-2])
         else:
             self._client.delete_registered_model_alias(self.name, PREVIOUS)
-        self._set_succession(succession or [previous])
+        self._set_champion_history(history or [previous])
         return champion, previous
 
-    def succession(self) -> list[str]:
-        """The champions' versions, the oldest first, without those that were rolled back."""
-        tags = self._client.get_registered_model(self.name).tags
-        found: list[str] = json.loads(tags.get(SUCCESSION_TAG, "[]"))
-        return found
+    def champion_history(self) -> list[str]:
+        """The champions' versions, the oldest first, without those that were rolled back.
 
-    def _set_succession(self, versions: list[str]) -> None:
-        text = json.dumps(versions[-SUCCESSION_LENGTH:])
-        self._client.set_registered_model_tag(self.name, SUCCESSION_TAG, text)
+        Empty where the tag was edited into something else: the aliases are then all that is known.
+        """
+        tags = self._client.get_registered_model(self.name).tags
+        versions = _json_or_none(tags.get(CHAMPIONS_TAG, "[]"))
+        return [str(version) for version in versions] if isinstance(versions, list) else []
+
+    def _set_champion_history(self, versions: list[str]) -> None:
+        text = json.dumps(versions[-CHAMPIONS_KEPT:])
+        self._client.set_registered_model_tag(self.name, CHAMPIONS_TAG, text)
 
     def _aliases(self) -> dict[str, str]:
         """Alias -> version number."""
         from mlflow.exceptions import MlflowException
 
         try:
-            found = self._client.get_registered_model(self.name).aliases
+            aliases = self._client.get_registered_model(self.name).aliases
         except MlflowException as error:
             if error.error_code == "RESOURCE_DOES_NOT_EXIST":
                 return {}
             raise
-        return {alias: str(version) for alias, version in found.items()}
+        return {alias: str(version) for alias, version in aliases.items()}
 
-    def _read(self, found: "MlflowVersion", aliases: Mapping[str, str]) -> ModelVersion:
-        tags, number = found.tags, str(found.version)  # an int on SQLite
-        quality, gate = tags.get(QUALITY_TAG), tags.get(GATE_TAG)
-        created = datetime.fromtimestamp(found.creation_timestamp / 1000, UTC)
+    def _read(self, registered: "MlflowVersion", aliases: Mapping[str, str]) -> ModelVersion:
+        """One version as MLflow has it; never raises for what its tags hold."""
+        tags, number = registered.tags, str(registered.version)  # an int on SQLite
+        notes: list[str] = []
+        quality, gate, weights = None, None, None
+        if QUALITY_TAG in tags:
+            try:
+                quality = Quality.from_json(tags[QUALITY_TAG])
+                notes.append(quality.note)
+            except ValueError as error:
+                notes.append(f"its metrics cannot be read ({error})")
+        if GATE_TAG in tags:
+            gate, note = read_gate(tags[GATE_TAG])
+            notes.append(note)
+        if WEIGHTS_TAG in tags:
+            hashes = _json_or_none(tags[WEIGHTS_TAG])
+            weights = hashes if isinstance(hashes, dict) else {}
+            notes.append("" if weights else "the hashes of its weights cannot be read")
+        created = datetime.fromtimestamp(registered.creation_timestamp / 1000, UTC)
         return ModelVersion(
             name=self.name,
             version=number,
             aliases=tuple(sorted(alias for alias, holder in aliases.items() if holder == number)),
             created_at=created.isoformat(timespec="seconds"),
             digest=tags.get(DIGEST_TAG),
-            weights=json.loads(tags[WEIGHTS_TAG]) if WEIGHTS_TAG in tags else None,
-            quality=Quality.from_json(quality) if quality else None,
-            gate=GateConfig.model_validate_json(gate) if gate else None,
-            run_id=found.run_id,
+            weights=weights,
+            quality=quality,
+            gate=gate,
+            run_id=registered.run_id,
+            notes=tuple(f"version {number} of '{self.name}': {note}" for note in notes if note),
         )
 
     @cached_property
@@ -259,6 +285,14 @@ def _tracker(home: Path, uri: str | None) -> Tracker:
     if tracker.empty:
         raise ConfigError(f"no model was registered under {home} yet; `straightshot run` makes one")
     return tracker
+
+
+def _json_or_none(text: str) -> Any:
+    """The value of a JSON text; None where it is none."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
 
 
 def _is_reference(model: str) -> bool:

@@ -16,6 +16,7 @@ from urllib.request import url2pathname
 
 import yaml
 
+from components.durable import flush_folder, rename
 from pipelines.errors import ConfigError
 from pipelines.registry.mlflow_run import TrackedRun
 from pipelines.registry.mlflow_store import Tracker
@@ -31,7 +32,6 @@ PACKAGED_NAME = "student"
 REQUIRED = (
     "mlflow",
     "torch",
-    "accelerate",
     "numpy",
     "pandas",
     "pillow",
@@ -101,8 +101,9 @@ def unpacked(tracker: Tracker, location: str) -> Path:
             fetched = mlflow.artifacts.download_artifacts(
                 artifact_uri=location, dst_path=temporary, tracking_uri=tracker.uri
             )
+            flush_folder(Path(fetched))
             with suppress(OSError):  # another process was first
-                Path(fetched).rename(kept)
+                rename(Path(fetched), kept)
     return _folder_within(kept)
 
 

@@ -149,13 +149,13 @@ def _summary(work: Work, records: "LabelledSet") -> dict[str, Any]:
         summary[FITTED_PROMPTS] = [config.short_prompt, config.long_prompt]
     if records.held_out and config.captioner == FIT:
         captioner = Captioner.load(str(work.out / CAPTIONER))
-        pictures = [record.open() for record in records.held_out]
+        images = [record.open() for record in records.held_out]
         for name, prompt, truth in (
-            ("short", config.short_prompt, [r.caption_short for r in records.held_out]),
-            ("long", config.long_prompt, [r.caption_long for r in records.held_out]),
+            ("short", config.short_prompt, [record.caption_short for record in records.held_out]),
+            ("long", config.long_prompt, [record.caption_long for record in records.held_out]),
         ):
-            said = captioner.caption(pictures, CaptionKind(name, prompt, config.judge_fit.context * 2))
-            exact = sum(a.strip() == b for a, b in zip(said, truth, strict=True))
+            captions = captioner.caption(images, CaptionKind(name, prompt, config.judge_fit.context * 2))
+            exact = sum(caption.strip() == true for caption, true in zip(captions, truth, strict=True))
             summary[f"{name}_word_for_word"] = round(exact / len(truth), 4)
     return summary
 

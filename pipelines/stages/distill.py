@@ -2,7 +2,7 @@
 
     HOME/distill/<fingerprint>/model/{config.json, model.safetensors, tokenizer.json, upsampler/}, curve.json
 
-The training loop, its data and its checkpoints are those of train (learning.py); only the loss is another.
+The training loop, its data and its checkpoints are train's (training_run.py); only the loss is another.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from pydantic import Field
 from components.distillation.config import ConsistencyConfig
 from components.training.config import OptimizerConfig
 from pipelines.stage import Stage, Work
-from pipelines.stages.train import MODEL, LearningConfig
+from pipelines.stages.training_config import MODEL, LearningConfig
 from pipelines.store.receipts import PartReceipt
 
 if TYPE_CHECKING:
@@ -46,12 +46,14 @@ def run(work: Work) -> list[PartReceipt]:
     card = ModelCard(
         kind="consistency",
         dit=teacher.card.dit,
+        diffusion=teacher.card.diffusion,
         text=teacher.card.text,
+        autoencoder=teacher.card.autoencoder,
         steps=1,
         guidance=config.consistency.guidance,
         images_seen=trained.curve[-1].images_seen,
     )
-    model = Model(trained.ema, teacher.encoder, card, teacher.upsampler)
+    model = Model(trained.ema, teacher.encoder, card, teacher.upsampler, teacher.autoencoder)
     return save_trained(work, model, trained, task.records)
 
 
@@ -72,14 +74,14 @@ def _task_of(
     from components.distillation.consistency import consistency_loss
     from pipelines.stages.training_run import TrainingTask, batches, caption_loader
 
-    encoder = teacher.encoder
-    loader = caption_loader(shards, config, teacher.card.dit.image_size, rank, world_size)
+    encoder, autoencoder = teacher.encoder, teacher.autoencoder
+    loader = caption_loader(shards, config, teacher.image_size, rank, world_size)
     return TrainingTask(
         network=copy.deepcopy(teacher.network).requires_grad_(True),
-        loss=consistency_loss(config.consistency, teacher.network, encoder([""])),
-        data=lambda images_seen: batches(loader, encoder, images_seen),
+        loss=consistency_loss(config.consistency, teacher.denoiser, encoder([""])),
+        data=lambda images_seen: batches(loader, encoder, autoencoder, images_seen),
         records=loader.samples,
     )
 
 
-STAGE = Stage(name="distill", version=1, config_type=DistillConfig, inputs=("train", "shard"), run=run)
+STAGE = Stage(name="distill", version=2, config_type=DistillConfig, inputs=("train", "shard"), run=run)

@@ -1,10 +1,10 @@
 """evaluate: teacher and student on held-out prompts, measured by pixels, judge and Fréchet distance.
 
     HOME/evaluate/<fingerprint>/samples/teacher-50.parquet, samples/student-1.parquet, ...
-                                metrics.json, samples.png, quality.svg
+                                metrics.json, timings.json, samples.png, quality.svg
 
 One model at one number of steps is one part, so a killed evaluation goes on where it was. The same seed gives
-every model the same noise. Everything goes to MLflow in `_track`; promote reads metrics.json.
+every model the same noise. timings.json is no part of the content digest. Everything goes to MLflow too.
 """
 
 import io
@@ -17,70 +17,73 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field
 
-from components.evaluation.results import Evaluation, Metrics
+from components.evaluation.results import METRICS_FILE, SECONDS, TIMINGS_FILE, Evaluation, Metrics
 from pipelines.registry.mlflow_store import Tracker
 from pipelines.stage import Stage, StageConfig, Work
+from pipelines.stages.model_runtime import JUDGE_RUNTIME, Device, ModelRuntime
 from pipelines.store.receipts import Counts, PartReceipt
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from components.evaluation.measure import Measured
+    from components.evaluation.measure import MeasuredModel
     from pipelines.stages.evaluation_inputs import EvaluationInputs
 
-METRICS, GRID, CURVE = "metrics.json", "samples.png", "quality.svg"
+GRID, CURVE = "samples.png", "quality.svg"
 SAMPLES = "samples/"
 
 SAMPLE_ROWS = pa.schema(
     [
         ("index", pa.int32()),
         ("prompt", pa.string()),
-        ("caption", pa.string()),  # what was drawn for it
-        ("category", pa.string()),  # null where no scorer knows the world
+        ("caption", pa.string()),  # what the image was generated from
+        ("category", pa.string()),  # null where no scorer covers the domain
         ("model", pa.string()),
         ("steps", pa.int32()),
         ("seed", pa.int64()),
-        ("follows", pa.bool_()),  # the scorer's verdict
+        ("correct", pa.bool_()),  # the scorer's verdict
         ("judge_score", pa.float32()),
-        ("image", pa.binary()),  # PNG; null for prompts that are not shown
+        ("image", pa.binary()),  # PNG; null for prompts whose images are not kept
     ]
 )
 
 
 class EvaluateConfig(StageConfig):
-    """What is asked, and of whom."""
+    """What is measured, and with what."""
 
     seed: int = Field(0, ge=0, description="of the prompts and of the noise")
     domain: Literal["toy", "open"] = Field(
-        "toy", description="toy: GenEval's categories, read from the pixels; open: held-out captions"
+        "toy", description="toy: GenEval's categories, scored from the pixels; open: held-out captions"
     )
     prompts_per_category: int = Field(50, ge=1, description="prompts of each category (toy)")
-    prompts: int = Field(300, ge=2, description="held-out captions that are drawn (open)")
+    prompts: int = Field(300, ge=2, description="held-out captions to generate (open)")
     reference_images: int = Field(2000, ge=2, description="held-out images of the Fréchet distance, at most")
     teacher_steps: tuple[int, ...] = Field((50,), min_length=1, description="numbers of guided steps")
     student_steps: tuple[int, ...] = Field((1, 2, 4), min_length=1, description="numbers of steps")
     guidance: float | None = Field(None, gt=0, description="the teacher's scale; null: the model's own")
-    upsample: bool = Field(True, description="have the prompts said at length first, as when one generates")
-    batch_size: int = Field(64, ge=1, description="images drawn at once")
+    upsample: bool = Field(True, description="upsample the prompts first, as `generate` does")
+    batch_size: int = Field(64, ge=1, description="images generated at once")
+    device: Device = Field("auto", description="of the models; 'auto' takes a GPU where there is one")
+    judge: ModelRuntime = JUDGE_RUNTIME
     shown: int = Field(12, ge=1, description="prompts whose images are kept, for the grid and the report")
 
 
 def run(work: Work) -> Iterator[PartReceipt]:
-    """Measure every model at every number of steps, then write and log what was found."""
+    """Measure every model at every number of steps, then write and log the results."""
     from pipelines.stages.evaluation_inputs import EvaluationInputs
 
     config: EvaluateConfig = work.config
-    bench = EvaluationInputs(work, config)
-    work.info.update(bench.protocol)
+    inputs = EvaluationInputs(work, config)
+    work.info.update(inputs.protocol)
     runs = [("teacher", steps) for steps in config.teacher_steps]
     runs += [("student", steps) for steps in config.student_steps]
-    with work.progress.task(work.stage, len(runs) * len(bench.questions), "images") as advance:
-        parts = [_measured_part(work, bench, model, steps, advance) for model, steps in runs]
+    with work.progress.task(work.stage, len(runs) * len(inputs.prompts), "images") as advance:
+        parts = [_measured_part(work, inputs, model, steps, advance) for model, steps in runs]
     evaluations = tuple(
-        Evaluation.from_entry(model, steps, part.info["evaluation"])
+        Evaluation.from_entry(model, steps, part.info["evaluation"], part.info[SECONDS])
         for (model, steps), part in zip(runs, parts, strict=True)
     )
-    metrics = Metrics(evaluations, bench.scorer_accuracy())
+    metrics = Metrics(evaluations, inputs.scorer_accuracy(), inputs.protocol)
     tables = [work.out / part.files[0].path for part in parts]
     summary = _summary_part(work, metrics, tables)
     work.info["mlflow_run"] = _track(work, metrics, tables)
@@ -88,55 +91,60 @@ def run(work: Work) -> Iterator[PartReceipt]:
 
 
 def _measured_part(
-    work: Work, bench: "EvaluationInputs", model: str, steps: int, advance: Any
+    work: Work, inputs: "EvaluationInputs", model: str, steps: int, advance: Any
 ) -> PartReceipt:
-    """One model at one number of steps: found finished, or drawn and measured."""
+    """One model at one number of steps: found finished, or generated and measured."""
     name = f"{model}-{steps}"
     if (finished := work.parts.finished(name)) is not None:
         advance(finished.counts.in_)
         return finished
-    measured = bench.measure(model, steps, lambda count: advance(count, f"{model}, {steps} steps"))
-    table = pa.Table.from_pylist(_rows(bench, measured), schema=SAMPLE_ROWS)
+    measured = inputs.measure(model, steps, lambda count: advance(count, f"{model}, {steps} steps"))
+    table = pa.Table.from_pylist(_rows(inputs, measured), schema=SAMPLE_ROWS)
     return work.parts.write(
         name,
         {f"{SAMPLES}{name}.parquet": partial(pq.write_table, table)},
         counts=Counts.model_validate({"in": len(table), "kept": len(table)}),
-        info={"evaluation": measured.evaluation.to_entry()},
+        info={
+            "evaluation": measured.evaluation.to_entry(),
+            SECONDS: measured.evaluation.seconds_per_image,
+        },
     )
 
 
-def _rows(bench: "EvaluationInputs", measured: "Measured") -> list[dict[str, Any]]:
+def _rows(inputs: "EvaluationInputs", measured: "MeasuredModel") -> list[dict[str, Any]]:
     """The table of one part: a row for each prompt."""
-    shown = bench.shown
+    kept = inputs.kept
     return [
         {
             "index": index,
-            "prompt": question.text,
-            "caption": bench.captions[index],
-            "category": question.category,
+            "prompt": prompt.text,
+            "caption": inputs.captions[index],
+            "category": prompt.category,
             "model": measured.evaluation.model,
             "steps": measured.evaluation.steps,
-            "seed": bench.config.seed,
-            "follows": measured.follows[index],
+            "seed": inputs.config.seed,
+            "correct": measured.correct[index],
             "judge_score": float(measured.judge_scores[index]),
-            "image": _png(measured.images[index]) if index in shown else None,
+            "image": _png(measured.images[index]) if index in kept else None,
         }
-        for index, question in enumerate(bench.questions)
+        for index, prompt in enumerate(inputs.prompts)
     ]
 
 
 def _summary_part(work: Work, metrics: Metrics, tables: Sequence[Path]) -> PartReceipt:
-    """metrics.json, the sample grid and the curve."""
+    """metrics.json, timings.json, the sample grid and the curve."""
     from components.reporting.plots import plot_quality
 
     grid, curve = _grid(tables), plot_quality(metrics.evaluations)
     return work.parts.write(
         "summary",
         {
-            METRICS: lambda path: path.write_text(metrics.to_json(), encoding="utf-8"),
+            METRICS_FILE: lambda path: path.write_text(metrics.to_json(), encoding="utf-8"),
+            TIMINGS_FILE: lambda path: path.write_text(metrics.timings_json(), encoding="utf-8"),
             GRID: lambda path: grid.save(path, "PNG"),
             CURVE: lambda path: path.write_text(curve, encoding="utf-8"),
         },
+        timings=(TIMINGS_FILE,),
     )
 
 
@@ -160,39 +168,39 @@ def _grid(tables: Iterable[Path]) -> "Image.Image":
 def _track(work: Work, metrics: Metrics, tables: Sequence[Path]) -> str:
     """Everything to MLflow: curves, a point per number of steps, tables, grid, digests. Gives the run id."""
     digests = {
-        name if len(given) == 1 else f"{name}-{number}": one.digest
-        for name, given in work.inputs.items()
-        for number, one in enumerate(given)
+        name if len(outputs) == 1 else f"{name}-{number}": output.digest
+        for name, outputs in work.inputs.items()
+        for number, output in enumerate(outputs)
     }
     params = work.config.model_dump(mode="json")
     tracker = Tracker(work.home, work.tracking_uri)
     with tracker.run(work.stage, work.fingerprint, params=params, datasets=digests) as tracked:
-        for found in metrics.evaluations:
-            tracked.log_metrics(_numbers(found), step=found.network_evaluations)
+        for evaluation in metrics.evaluations:
+            tracked.log_metrics(_numbers(evaluation), step=evaluation.network_evaluations)
         tracked.log_metrics({f"scorer.{name}": value for name, value in metrics.scorer.items()})
-        tracked.log_table([_table_row(found) for found in metrics.evaluations], "tables/evaluations.json")
+        tracked.log_table(
+            [_table_row(evaluation) for evaluation in metrics.evaluations], "tables/evaluations.json"
+        )
         tracked.log_table(_prompt_rows(tables), "tables/prompts.json")
-        for name in (METRICS, GRID, CURVE):
+        for name in (METRICS_FILE, TIMINGS_FILE, GRID, CURVE):
             tracked.log_artifact(work.out / name)
         return tracked.id
 
 
-def _numbers(found: Evaluation) -> dict[str, float]:
+def _numbers(evaluation: Evaluation) -> dict[str, float]:
     """An evaluation as MLflow metrics; their step is the network evaluations of an image."""
     named = {
-        "frechet": found.frechet,
-        "judge_score": found.judge_score,
-        "seconds_per_image": found.seconds_per_image,
-        **{f"prompt_following.{name}": value for name, value in found.prompt_following.items()},
+        **evaluation.metrics,
+        SECONDS: evaluation.seconds_per_image,
+        **{f"prompt_following.{name}": value for name, value in evaluation.prompt_following.items()},
+        "prompt_following.mean": evaluation.mean,
     }
-    if found.mean is not None:
-        named["prompt_following.mean"] = found.mean
-    return {f"{found.model}.{name}": value for name, value in named.items()}
+    return {f"{evaluation.model}.{name}": value for name, value in named.items() if value is not None}
 
 
-def _table_row(found: Evaluation) -> dict[str, Any]:
-    entry = found.to_entry()
-    return {"model": found.model, "steps": found.steps, **entry.pop("prompt_following"), **entry}
+def _table_row(evaluation: Evaluation) -> dict[str, Any]:
+    entry = {**evaluation.to_entry(), SECONDS: evaluation.seconds_per_image}
+    return {"model": evaluation.model, "steps": evaluation.steps, **entry.pop("prompt_following"), **entry}
 
 
 def _prompt_rows(tables: Iterable[Path]) -> list[dict[str, Any]]:
@@ -212,4 +220,4 @@ def _png(pixels: Any) -> bytes:
 
 
 INPUTS = ("annotators", "shard", "train", "distill")
-STAGE = Stage(name="evaluate", version=1, config_type=EvaluateConfig, inputs=INPUTS, run=run)
+STAGE = Stage(name="evaluate", version=2, config_type=EvaluateConfig, inputs=INPUTS, run=run)

@@ -1,15 +1,15 @@
-"""filter: the raw corpus into records whose text and picture are good, and a reason for every other one.
+"""filter: the raw corpus into records whose text and image are good, and a reason for every other one.
 
     HOME/filter/<fingerprint>/filtered/part-00000.parquet, ..., rejects/part-00000.parquet, ...
 
 Part n is fragment n of the corpus as `open_corpus` plans it. Three steps: fragments are measured in parallel
 (alt text, image, hashes, judge) into intermediate parts; what only the whole corpus can tell (duplicates, the
-judge's bar) is decided here from their short columns, in corpus order; then each part is written for good.
+judge's threshold) is decided here from their short columns, in corpus order; then each part is written for
+good.
 """
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,27 +17,40 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field
 
-from components.corpus.fragments import Fragment, RawRecord
+from components.corpus.fragments import MIB, Fragment, RawRecord
 from components.corpus.images import ImageRules
 from components.corpus.rejection import Rejection
-from components.corpus.schemas import FILTERED, REJECTS, Reason, record_key
+from components.corpus.schemas import FILTERED, Reason, record_key
 from components.filtering.alt_text import AltTextRules
 from components.filtering.duplicates import DuplicateRules
 from components.filtering.examine import Kept, Rejected, examine
-from components.filtering.selection import Measured, select
+from components.filtering.selection import MeasuredRecord, select
 from pipelines.errors import StageFailed
 from pipelines.stage import SCRATCH, Stage, StageConfig, Work
-from pipelines.stages.model_runtime import JUDGE_RUNTIME, ModelRuntime, judge_name, load_judge
-from pipelines.store.receipts import Counts, PartReceipt, Parts
+from pipelines.stages.model_runtime import (
+    JUDGE_RUNTIME,
+    ModelRuntime,
+    judge_name,
+    load_judge,
+    worker_resources,
+)
+from pipelines.stages.part_records import (
+    FILTERED_FOLDER,
+    REJECTS_FOLDER,
+    Row,
+    combine,
+    parquet_path,
+    reject_row,
+    write_table_part,
+)
+from pipelines.store.receipts import PartReceipt, Parts
 
 if TYPE_CHECKING:
     import torch
 
-FILTERED_FOLDER = "filtered"
-REJECTS_FOLDER = "rejects"
-FEW_PARTS = 32
-MEASURED_COLUMNS = ("key", "sha256", "phash", "judge_score")  # in the order of Measured's fields
-COMPRESSION = {name: "none" if name == "image" else "zstd" for name in FILTERED.names}  # images are packed
+NAME = "filter"
+PARTS_WITHOUT_A_POOL = 32  # so many are written for good here: a pool takes longer to start
+MEASURED_COLUMNS = ("key", "sha256", "phash", "judge_score")  # in the order of MeasuredRecord's fields
 
 
 class FilterConfig(StageConfig):
@@ -56,7 +69,12 @@ class FilterConfig(StageConfig):
         description="share of the records, best scores first, that goes on (DataComp: 0.3)",
     )
     judge: ModelRuntime = JUDGE_RUNTIME
-    rows_per_fragment: int = Field(default=512, ge=1, description="records measured and written together")
+    rows_per_fragment: int = Field(
+        default=512, ge=1, description="most records measured and written together"
+    )
+    fragment_bytes: int = Field(
+        default=256 * MIB, ge=1, description="most bytes of images and texts in them, as stored"
+    )
 
 
 def run(work: Work) -> list[PartReceipt]:
@@ -64,12 +82,12 @@ def run(work: Work) -> list[PartReceipt]:
     from components.corpus.readers import open_corpus
 
     config: FilterConfig = work.config
-    corpus = open_corpus(work.input("corpus").location, config.rows_per_fragment)
+    corpus = open_corpus(work.input("corpus").location, config.rows_per_fragment, config.fragment_bytes)
     measured = work.parts.within(f"{SCRATCH}/measured")
     with work.progress.task(work.stage, corpus.rows, "records") as advance:
-        receipts = work.engine.map_parts(
+        work.engine.map_parts(
             MeasureWorker,
-            [_task(fragment) for fragment in corpus.fragments],
+            [{"fragments": [fragment.to_dict() for fragment in stream]} for stream in corpus.streams],
             setup={
                 "parts": measured,
                 "config": config,
@@ -77,11 +95,13 @@ def run(work: Work) -> list[PartReceipt]:
                 "judge": judge_name(work.input("annotators")),
             },
             on_done=lambda receipt: advance(receipt.counts.in_),
+            resources=worker_resources(work.engine.gpus(), {"filter.judge": config.judge}),
         )
-    rejected = _decide([measured.path(_filtered(receipt.name)) for receipt in receipts], config)
+    names = [_part_name(fragment) for fragment in corpus.fragments]
+    rejected = _decide([measured.path(parquet_path(FILTERED_FOLDER, name)) for name in names], config)
     tasks = [
-        {"name": receipt.name, "rejected": {str(row): [why.reason, why.detail] for row, why in part.items()}}
-        for receipt, part in zip(receipts, rejected, strict=True)
+        {"name": name, "rejected": {str(row): [why.reason, why.detail] for row, why in part.items()}}
+        for name, part in zip(names, rejected, strict=True)
     ]
     finished = _finish(work, measured, tasks)
     _check_something_is_left(finished)
@@ -94,7 +114,7 @@ def key_of(record: RawRecord, snapshot: str) -> str:
 
 
 class MeasureWorker:
-    """Measures one fragment: the survivors with their measures, the others with their reasons."""
+    """Measures the fragments of one stream: what is kept with its measures, the rest with its reasons."""
 
     def __init__(self, parts: Parts, config: FilterConfig, snapshot: str, judge: str) -> None:
         import torch
@@ -104,26 +124,36 @@ class MeasureWorker:
         self.judge = load_judge(judge, config.judge, "filter.judge")
 
     def __call__(self, task: Any) -> PartReceipt:
-        from components.corpus.readers import read_fragment
+        """One part for each fragment; those that are finished are not read again but on the way."""
+        from components.corpus.readers import read_stream
 
-        name: str = task["name"]
-        if (finished := self.parts.finished(name)) is not None:
-            return finished
-        survivors: list[dict[str, Any]] = []
-        pictures: list[torch.Tensor] = []
-        refused: list[dict[str, Any]] = []
-        for record in read_fragment(Fragment.from_dict(task["fragment"])):
+        fragments = [Fragment.from_dict(fragment) for fragment in task["fragments"]]
+        receipts = {fragment.index: self.parts.finished(_part_name(fragment)) for fragment in fragments}
+        while fragments and receipts[fragments[0].index] is not None:
+            fragments.pop(0)
+        for fragment, records in read_stream(fragments) if fragments else ():
+            if receipts[fragment.index] is None:
+                receipts[fragment.index] = self._measure(_part_name(fragment), records)
+        finished = [receipt for receipt in receipts.values() if receipt is not None]
+        return combine(finished[0].name, finished)
+
+    def _measure(self, name: str, records: Iterable[RawRecord]) -> PartReceipt:
+        kept: list[Row] = []
+        prepared: list[torch.Tensor] = []
+        rejects: list[Row] = []
+        for record in records:
             key = key_of(record, self.snapshot)
-            found = examine(record, key, self.config.alt_text, self.config.image)
-            if isinstance(found, Rejected):
-                refused.append(_reject_row(found.key, found.rejection, found.alt_text, found.url))
+            examined = examine(record, key, self.config.alt_text, self.config.image)
+            if isinstance(examined, Rejected):
+                rejects.append(reject_row(NAME, vars(examined), examined.rejection))
             else:
-                survivors.append(_kept_row(found))
-                pictures.append(self.judge.prepare(found.picture))
-        scores = self.judge.score(pictures, [row["alt_text"] for row in survivors])
-        for row, score in zip(survivors, scores.tolist(), strict=True):
+                kept.append(_kept_row(examined))
+                prepared.append(self.judge.prepare(examined.pixels))
+        scores = self.judge.score(prepared, [row["alt_text"] for row in kept])
+        for row, score in zip(kept, scores.tolist(), strict=True):
             row["judge_score"] = score
-        return _write(self.parts, name, pa.Table.from_pylist(survivors, schema=FILTERED), refused)
+        table = pa.Table.from_pylist(kept, schema=FILTERED)
+        return write_table_part(self.parts, name, FILTERED_FOLDER, table, rejects)
 
 
 class FinishWorker:
@@ -136,21 +166,24 @@ class FinishWorker:
         name: str = task["name"]
         if (finished := self.parts.finished(name)) is not None:
             return finished
-        survivors = pq.ParquetFile(self.measured.path(_filtered(name))).read()
-        refused = pq.ParquetFile(self.measured.path(_rejects(name))).read().to_pylist()
+        kept = self._read(FILTERED_FOLDER, name)
+        rejects = self._read(REJECTS_FOLDER, name).to_pylist()
         rejected = {
             int(row): Rejection(Reason(reason), detail) for row, (reason, detail) in task["rejected"].items()
         }
-        texts = survivors.select(["key", "alt_text", "url"]).to_pylist()
-        refused += [_reject_row(rejection=rejected[row], **texts[row]) for row in sorted(rejected)]
-        keep = pa.array([row not in rejected for row in range(len(texts))], pa.bool_())
-        return _write(self.parts, name, survivors.filter(keep), refused)
+        records = kept.select(["key", "alt_text", "url"]).to_pylist()
+        rejects += [reject_row(NAME, records[row], rejected[row]) for row in sorted(rejected)]
+        goes_on = pa.array([row not in rejected for row in range(len(records))], pa.bool_())
+        return write_table_part(self.parts, name, FILTERED_FOLDER, kept.filter(goes_on), rejects)
+
+    def _read(self, folder: str, name: str) -> pa.Table:
+        return pq.ParquetFile(self.measured.path(parquet_path(folder, name))).read()
 
 
 def _finish(work: Work, measured: Parts, tasks: list[dict[str, Any]]) -> list[PartReceipt]:
-    """Write the parts, few of them here: a pool takes longer to start."""
+    """Write the parts for good."""
     setup = {"measured": measured, "parts": work.parts}
-    if len(tasks) <= FEW_PARTS:
+    if len(tasks) <= PARTS_WITHOUT_A_POOL:
         finish = FinishWorker(**setup)
         return [finish(task) for task in tasks]
     return work.engine.map_parts(FinishWorker, tasks, setup=setup, on_done=lambda _: None)
@@ -158,83 +191,39 @@ def _finish(work: Work, measured: Parts, tasks: list[dict[str, Any]]) -> list[Pa
 
 def _decide(paths: Sequence[Path], config: FilterConfig) -> list[dict[int, Rejection]]:
     """For each measured part, the rows that the whole corpus decides against."""
-    rows: list[Measured] = []
+    rows: list[MeasuredRecord] = []
     starts = []
     for path in paths:
         starts.append(len(rows))
         table = pq.ParquetFile(path).read(columns=list(MEASURED_COLUMNS))
-        rows += map(Measured, *(table[name].to_pylist() for name in MEASURED_COLUMNS))
+        rows += map(MeasuredRecord, *(table[name].to_pylist() for name in MEASURED_COLUMNS))
     rejected: list[dict[int, Rejection]] = [{} for _ in paths]
     part = 0
-    found = select(rows, config.duplicates, config.judge_threshold, config.judge_keep_fraction)
-    for row in sorted(found):
+    selected = select(rows, config.duplicates, config.judge_threshold, config.judge_keep_fraction)
+    for row in sorted(selected):
         while part + 1 < len(starts) and starts[part + 1] <= row:
             part += 1
-        rejected[part][row - starts[part]] = found[row]
+        rejected[part][row - starts[part]] = selected[row]
     return rejected
 
 
-def _task(fragment: Fragment) -> dict[str, Any]:
-    return {"name": f"part-{fragment.index:05d}", "fragment": fragment.to_dict()}
+def _part_name(fragment: Fragment) -> str:
+    return f"part-{fragment.index:05d}"
 
 
-def _kept_row(survivor: Kept) -> dict[str, Any]:
+def _kept_row(kept: Kept) -> Row:
     """A row of FILTERED, but for the judge's score."""
-    return {name: getattr(survivor, name) for name in FILTERED.names if name != "judge_score"}
-
-
-def _reject_row(key: str, rejection: Rejection, alt_text: str | None, url: str | None) -> dict[str, Any]:
-    return {
-        "key": key,
-        "stage": "filter",
-        "reason": rejection.reason.value,
-        "detail": rejection.detail,
-        "alt_text": alt_text,
-        "url": url,
-    }
-
-
-def _write(parts: Parts, name: str, survivors: pa.Table, refused: list[dict[str, Any]]) -> PartReceipt:
-    """Commit a part's two files; its counts add up by construction."""
-    reasons = Counter(row["reason"] for row in refused)
-    errored = reasons[Reason.ERRORED.value]
-    counts = {
-        "in": len(survivors) + len(refused),
-        "kept": len(survivors),
-        "rejected": len(refused) - errored,
-        "errored": errored,
-    }
-    rejects = pa.Table.from_pylist(refused, schema=REJECTS)
-    return parts.write(
-        name,
-        {
-            _filtered(name): partial(pq.write_table, survivors, compression=COMPRESSION),
-            _rejects(name): partial(pq.write_table, rejects, compression="zstd"),
-        },
-        counts=Counts.model_validate(counts),
-        reasons=dict(sorted(reasons.items())),
-    )
+    return {name: getattr(kept, name) for name in FILTERED.names if name != "judge_score"}
 
 
 def _check_something_is_left(receipts: Iterable[PartReceipt]) -> None:
-    reasons: Counter[str] = Counter()
-    kept = 0
-    for receipt in receipts:
-        kept += receipt.counts.kept
-        reasons.update(receipt.reasons)
-    if not kept:
-        told = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common(3))
+    total = combine(NAME, receipts)
+    if not total.counts.kept:
+        frequent = Counter(total.reasons).most_common(3)
+        reasons = ", ".join(f"{reason} {count}" for reason, count in frequent)
         raise StageFailed(
-            f"filter: none of {reasons.total()} records is left ({told}); loosen filter.* for them"
+            f"filter: none of {total.counts.in_} records is left ({reasons}); loosen filter.* for them"
         )
 
 
-def _filtered(name: str) -> str:
-    return f"{FILTERED_FOLDER}/{name}.parquet"
-
-
-def _rejects(name: str) -> str:
-    return f"{REJECTS_FOLDER}/{name}.parquet"
-
-
-STAGE = Stage(name="filter", version=1, config_type=FilterConfig, inputs=("corpus", "annotators"), run=run)
+STAGE = Stage(name=NAME, version=1, config_type=FilterConfig, inputs=("corpus", "annotators"), run=run)

@@ -5,12 +5,15 @@
 What comes out depends on device, dtype and batch size to the last bits; the shares only place the work.
 """
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipelines.errors import ConfigError
+from pipelines.execution.resources import Resources
 from pipelines.stage import Input
 
 if TYPE_CHECKING:
@@ -53,6 +56,26 @@ class ModelRuntime(BaseModel):
         device = ("cuda" if found else "cpu") if self.device == "auto" else self.device
         automatic = "bfloat16" if device == "cuda" else "float32"
         return ResolvedRuntime(device, automatic if self.dtype == "auto" else self.dtype)
+
+
+def worker_resources(gpus: float, models: Mapping[str, ModelRuntime]) -> Resources:
+    """What a worker asks for that holds all of `models`, by their settings' names.
+
+    gpus: how many the cluster has. The models of one worker run in turn, so it needs the CPUs of the most
+    demanding one, but the GPU memory of all: their shares add up, above one rounded up as Ray wants it.
+    """
+    on_gpu = {
+        setting: model
+        for setting, model in models.items()
+        if model.device == "cuda" or (model.device == "auto" and gpus)
+    }
+    share = sum(model.gpus_per_worker for model in on_gpu.values())
+    return Resources(
+        cpus=max(model.cpus_per_worker for model in models.values()),
+        gpus=math.ceil(share) if share > 1 else share,
+        setting=" and ".join(f"{setting}.gpus_per_worker" for setting in on_gpu)
+        or " and ".join(f"{setting}.cpus_per_worker" for setting in models),
+    )
 
 
 # A judge scores in float32 everywhere, four workers to a GPU. A captioner takes bfloat16 there; with a

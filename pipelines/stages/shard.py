@@ -2,8 +2,9 @@
 
     HOME/shard/<fingerprint>/train-00000.tar, ..., holdout-00000.tar, index.json
 
-One tar is one part. Which record goes where is planned from the row counts of recaption's parts (see
-components/shards/plan.py), so any number of workers, killed or not, writes the same bytes.
+A sample's JSON is its row of recaption's output, `image` aside (components/corpus/schemas.py says where to
+add a column). One tar is one part. Which record goes where is planned from the row counts of recaption's
+parts (see components/shards/plan.py), so any number of workers, killed or not, writes the same bytes.
 """
 
 from collections.abc import Iterator
@@ -15,15 +16,27 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field
 
-from components.corpus.schemas import CAPTIONED, REJECTS, Reason, check_schema
+from components.captioning.kinds import CAPTION_KINDS
+from components.corpus.rejection import Rejection
+from components.corpus.schemas import Reason, captioned_schema, check_schema
 from components.shards.index import HOLDOUT, INDEX_NAME, TRAIN, Shard, ShardIndex
 from components.shards.plan import PlannedTar, bucket_of, is_held_out, plan_tars
 from components.shards.writer import Sample, image_extension, write_tar
 from pipelines.errors import StageFailed
 from pipelines.stage import Stage, StageConfig, Work
-from pipelines.store.receipts import Counts, PartReceipt, Parts
+from pipelines.stages.part_records import (
+    CAPTIONED_FOLDER,
+    Row,
+    Writer,
+    open_part,
+    reject_row,
+    rejects_file,
+    write_part,
+)
+from pipelines.store.receipts import PartReceipt, Parts
 
-READ_ROWS = 256  # rows of a part that are in memory at a time
+NAME = "shard"
+READ_ROWS = 64  # rows of a part that are decoded at a time
 
 
 class ShardConfig(StageConfig):
@@ -73,7 +86,7 @@ def run(work: Work) -> list[PartReceipt]:
 
 def captioned_parts(work: Work) -> list[Path]:
     """The parts of recaption's output, in their planned order."""
-    return work.input("recaption").files("captioned/")
+    return work.input("recaption").files(f"{CAPTIONED_FOLDER}/")
 
 
 class TarWorker:
@@ -87,29 +100,23 @@ class TarWorker:
         if (finished := self.parts.finished(name)) is not None:
             return finished
         samples: dict[str, Sample] = {}
-        rejects: list[dict[str, Any]] = []
+        rejects: list[Row] = []
         for path in task["paths"]:
             for row in self._rows_of(task, path):
-                rejection = _lay(row, samples)
-                if rejection:
-                    rejects.append(rejection)
+                rejection = _add(row, samples)
+                if rejection is not None:
+                    rejects.append(reject_row(NAME, row, rejection))
         in_order = [samples[key] for key in sorted(samples)]  # a key is a hash: this is a shuffle
-        files: dict[str, Any] = {f"{name}.tar": partial(_write_tar, samples=in_order)}
+        files: dict[str, Writer] = {f"{name}.tar": partial(_write_tar, samples=in_order)}
         if rejects:
-            table = pa.Table.from_pylist(rejects, schema=REJECTS)
-            files[f"rejects/{name}.parquet"] = partial(pq.write_table, table)
-        return self.parts.write(
-            name,
-            files,
-            counts=Counts(**{"in": len(samples) + len(rejects)}, kept=len(samples), rejected=len(rejects)),
-            reasons=_count(rejects),
-        )
+            files |= rejects_file(name, rejects)
+        return write_part(self.parts, name, files, kept=len(samples), rejects=rejects)
 
     def _rows_of(self, task: Any, path: str) -> Iterator[dict[str, Any]]:
         """The rows of a part that belong to this tar."""
-        for batch in pq.ParquetFile(path).iter_batches(batch_size=READ_ROWS):
-            mine = [self._belongs(task, key) for key in batch.column("key").to_pylist()]
-            yield from batch.filter(pa.array(mine)).to_pylist()
+        for batch in open_part(path).iter_batches(batch_size=READ_ROWS):
+            belongs = [self._belongs(task, key) for key in batch.column("key").to_pylist()]
+            yield from batch.filter(pa.array(belongs, pa.bool_())).to_pylist()
 
     def _belongs(self, task: Any, key: str) -> bool:
         if is_held_out(key, self.holdout_fraction) != (task["split"] == HOLDOUT):
@@ -131,30 +138,20 @@ def _task(tar: PlannedTar, paths: list[Path]) -> dict[str, Any]:
 def _rows(path: Path) -> int:
     """Rows of a part, from its footer, once its columns are those of the contract."""
     file = pq.ParquetFile(path)
-    check_schema(file.schema_arrow, CAPTIONED, str(path))
+    check_schema(file.schema_arrow, captioned_schema(CAPTION_KINDS), str(path))
     return int(file.metadata.num_rows)
 
 
-def _lay(row: dict[str, Any], samples: dict[str, Sample]) -> dict[str, Any] | None:
-    """Add a record to the samples, or return its row of the rejects."""
-    image, key = row.pop("image"), row["key"]
-    extension = image_extension(image or b"")
+def _add(row: Row, samples: dict[str, Sample]) -> Rejection | None:
+    """Add a record to the samples, or say why it cannot be one."""
+    image, key = row["image"] or b"", row["key"]
+    extension = image_extension(image)
     if extension is None:
-        return _reject(row, Reason.IMAGE_FORMAT, "neither JPEG, PNG nor WebP")
+        return Rejection(Reason.IMAGE_FORMAT, "neither JPEG, PNG nor WebP")
     if key in samples:
-        return _reject(row, Reason.DUPLICATE, "the key of another record of this tar")
-    samples[key] = Sample(key, image, extension, row)
+        return Rejection(Reason.DUPLICATE, "the key of another record of this tar")
+    samples[key] = Sample(key, image, extension, {k: v for k, v in row.items() if k != "image"})
     return None
-
-
-def _reject(row: dict[str, Any], reason: Reason, detail: str) -> dict[str, Any]:
-    kept = {name: row[name] for name in ("key", "alt_text", "url")}
-    return {**kept, "stage": "shard", "reason": reason.value, "detail": detail}
-
-
-def _count(rejects: list[dict[str, Any]]) -> dict[str, int]:
-    reasons = [reject["reason"] for reject in rejects]
-    return {reason: reasons.count(reason) for reason in sorted(set(reasons))}
 
 
 def _write_tar(path: Path, samples: list[Sample]) -> None:
@@ -179,4 +176,4 @@ def _index(planned: list[PlannedTar], receipts: list[PartReceipt]) -> ShardIndex
     return ShardIndex(shards=tuple(shards))
 
 
-STAGE = Stage(name="shard", version=1, config_type=ShardConfig, inputs=("recaption",), run=run)
+STAGE = Stage(name=NAME, version=1, config_type=ShardConfig, inputs=("recaption",), run=run)

@@ -1,55 +1,38 @@
-"""train: a text-conditioned rectified-flow DiT, from the shards of all chosen snapshots.
+"""train: a text-conditioned diffusion transformer, from the shards of all chosen snapshots.
 
     HOME/train/<fingerprint>/model/{config.json, model.safetensors, tokenizer.json, upsampler/}, curve.json
 
-Runs in this process under Accelerate, or with `workers` in several (data_parallel.py); resumes from its last
-whole checkpoint, to the bit.
+Runs in this process under Accelerate, or with `workers` in several (execution/training_workers.py); resumes
+from its last whole checkpoint, to the bit.
 """
 
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from components.captioning.config import PromptUpsamplerConfig
-from components.conditioning.config import LEARNED, TextConfig
-from components.diffusion.config import DiTConfig
-from components.shards.blend import Blend
-from components.training.config import FlowLossConfig, TrainingConfig
-from pipelines.stage import Stage, StageConfig, Work
+from components.conditioning.config import LEARNED, AutoencoderConfig, TextConfig
+from components.diffusion.config import DiffusionConfig, DiTConfig
+from components.training.config import FlowLossConfig
+from pipelines.stage import Stage, Work
+from pipelines.stages.training_config import LearningConfig
 from pipelines.store.receipts import PartReceipt
 
 if TYPE_CHECKING:
     from pipelines.stages.training_run import TrainingTask
 
-CURVE, MODEL = "curve.json", "model"  # what the output holds; distill's too
-
-
-class LearningConfig(TrainingConfig, StageConfig):
-    """What train and distill have in common."""
-
-    seed: int = Field(0, ge=0)
-    workers: int = Field(1, ge=1, description="processes that share each batch; on GPUs, one GPU each")
-    blend: Blend = Blend()
-    cache_mb: int = Field(1024, ge=0, description="decoded images kept in memory by each process, MiB")
-
-    @model_validator(mode="after")
-    def _shares_are_even(self) -> Self:
-        if self.batch_size % self.workers:
-            raise ValueError(
-                f"batch_size {self.batch_size} cannot be shared by {self.workers} workers evenly"
-            )
-        return self
-
 
 class TrainConfig(LearningConfig):
-    """The teacher: its network, its data, its loss, its training."""
+    """The teacher: its network and encoders, its process, its data, its loss, its training."""
 
     images: int = Field(100_000, gt=0, description="images to see in all")
     network: DiTConfig = DiTConfig()
+    diffusion: DiffusionConfig = DiffusionConfig()
     text: TextConfig = TextConfig()
+    autoencoder: AutoencoderConfig = AutoencoderConfig()
     upsampler: PromptUpsamplerConfig = PromptUpsamplerConfig()
     flow: FlowLossConfig = FlowLossConfig()
     steps: int = Field(50, gt=0, description="Euler steps that the model is sampled with by default")
@@ -74,7 +57,9 @@ def run(work: Work) -> list[PartReceipt]:
     card = ModelCard(
         kind="flow",
         dit=task.network.config,
+        diffusion=config.diffusion,
         text=config.text,
+        autoencoder=config.autoencoder,
         steps=config.steps,
         guidance=config.guidance,
         images_seen=trained.curve[-1].images_seen,
@@ -86,18 +71,21 @@ def _make_task(
     config: TrainConfig, shards: Sequence[Path], encoder: Any, rank: int, world_size: int
 ) -> "TrainingTask":
     """What one process trains. encoder: None to load the pretrained one that the config names."""
+    from components.conditioning.autoencoder import load_autoencoder
     from components.conditioning.text import fit_text_encoder
     from components.training.flow_loss import flow_loss
     from pipelines.stages.training_run import TrainingTask, batches, build_network, caption_loader
 
     encoder = encoder or fit_text_encoder(config.text, ())
-    loader = caption_loader(shards, config, config.network.image_size, rank, world_size)
+    autoencoder = load_autoencoder(config.autoencoder)
+    image_size = config.network.image_size * autoencoder.downscale
+    loader = caption_loader(shards, config, image_size, rank, world_size)
     return TrainingTask(
-        network=build_network(config, encoder),
-        loss=flow_loss(config.flow, encoder([""])),
-        data=lambda images_seen: batches(loader, encoder, images_seen),
+        network=build_network(config, encoder, autoencoder),
+        loss=flow_loss(config.flow, config.diffusion, encoder([""])),
+        data=lambda images_seen: batches(loader, encoder, autoencoder, images_seen),
         records=loader.samples,
     )
 
 
-STAGE = Stage(name="train", version=1, config_type=TrainConfig, inputs=("shard",), run=run)
+STAGE = Stage(name="train", version=2, config_type=TrainConfig, inputs=("shard",), run=run)

@@ -6,32 +6,37 @@ Imports torch, so the stages import it when they run.
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import torch
+from accelerate import PartialState
+
 from components.captioning.config import FIT, NONE
+from components.captioning.kinds import captions_of
+from components.conditioning.autoencoder import Autoencoder, from_pixels
 from components.conditioning.config import LEARNED
 from components.conditioning.text import TextEncoder
 from components.diffusion.dit import DiT
-from components.generation.generator import from_pixels
 from components.generation.model_folder import Model, save_model
 from components.generation.prompt_upsampler import PromptUpsampler
 from components.generation.prompt_upsampler_fit import fit_prompt_upsampler
 from components.randomness import seeded_weights
 from components.shards.index import INDEX_NAME, TRAIN
-from components.shards.loader import CAPTION_COLUMNS, ShardLoader
+from components.shards.loader import ShardLoader
 from components.shards.reader import read_split
 from components.training.checkpoints import Checkpoints
-from components.training.loop import CurvePoint, Trained, train
+from components.training.loop import Trained, train
 from components.training.loss import Batch, LossFunction
 from pipelines.errors import StageFailed
 from pipelines.execution.training_workers import train_together
-from pipelines.execution.worker_events import Event
-from pipelines.registry.mlflow_run import TrackedRun
+from pipelines.execution.worker_events import EventWriter
 from pipelines.registry.mlflow_store import Tracker
 from pipelines.stage import Work
-from pipelines.stages.train import CURVE, MODEL
+from pipelines.stages.training_config import CURVE, MODEL
+from pipelines.stages.training_progress import TrainingEvents, TrainingObserver, TrainingProgress, replay
 from pipelines.store.faults import checkpoints_at
 from pipelines.store.receipts import Counts, PartReceipt
 
@@ -48,9 +53,8 @@ class TrainingTask:
     records: int
 
 
-MakeTask = Callable[
-    [int, int], TrainingTask
-]  # (rank, world_size) -> that process's task; goes to Ray's workers
+# (rank, world_size) -> that process's task; pickled for Ray's workers
+MakeTask = Callable[[int, int], TrainingTask]
 
 
 def indexes(work: Work) -> list[Path]:
@@ -58,8 +62,16 @@ def indexes(work: Work) -> list[Path]:
     return [shard.path / INDEX_NAME for shard in work.inputs["shard"]]
 
 
-def build_network(config: Any, encoder: Any) -> DiT:
-    """The untrained DiT, sized for its text; its weights are a function of the seed alone."""
+def build_network(config: Any, encoder: Any, autoencoder: Autoencoder) -> DiT:
+    """The untrained DiT, sized for its text; its weights are a function of the seed alone.
+
+    Raises ValueError where it does not fit the autoencoder's latents.
+    """
+    if config.network.channels != autoencoder.channels:
+        raise ValueError(
+            f"train.network.channels is {config.network.channels}, and autoencoder {autoencoder.identity}"
+            f" has {autoencoder.channels}; set it to that"
+        )
     learned = config.text.model == LEARNED
     text = {"vocabulary": encoder.vocabulary} if learned else {"text_features": encoder.features}
     text["text_length"] = config.text.max_length
@@ -72,7 +84,7 @@ def captions(shards: Sequence[Path]) -> Iterator[str]:
     left = VOCABULARY_CAPTIONS
     for index in shards:
         for sample in read_split(index, TRAIN):
-            for text in (sample.meta.get(column) for column in CAPTION_COLUMNS.values()):
+            for text in captions_of(sample.meta).values():
                 if text and left:
                     left -= 1
                     yield str(text)
@@ -87,7 +99,7 @@ def make_upsampler(work: Work, shards: Sequence[Path]) -> PromptUpsampler | None
     has both captions; StageFailed when the fit diverges.
     """
     config = work.config.upsampler
-    if config.model == NONE or (config.model == FIT and not work.config.blend.long):
+    if config.model == NONE or (config.model == FIT and not work.config.blend.share("long")):
         return None
     if config.model != FIT:
         return PromptUpsampler.load(config.model, revision=config.revision)
@@ -109,7 +121,7 @@ def _caption_pairs(shards: Sequence[Path]) -> Iterator[tuple[str, str]]:
     """The short and the long caption of every training record that has both, in shard order."""
     for index in shards:
         for sample in read_split(index, TRAIN):
-            short, long = (sample.meta.get(CAPTION_COLUMNS[kind]) for kind in ("short", "long"))
+            short, long = (captions_of(sample.meta)[kind] for kind in ("short", "long"))
             if short and long:
                 yield str(short), str(long)
 
@@ -130,12 +142,21 @@ def caption_loader(
     )
 
 
-def batches(loader: ShardLoader, encoder: TextEncoder, images_seen: int) -> Iterator[Batch]:
-    """The loader's batches as the losses want them: x_0 in [-1, 1], text and mask."""
+def batches(
+    loader: ShardLoader, encoder: TextEncoder, autoencoder: Autoencoder, images_seen: int
+) -> Iterator[Batch]:
+    """The loader's batches as the losses want them: x_0 (latents), text and mask.
+
+    Both are encoded on the device that this process trains on, one process a GPU.
+    """
+    device = PartialState().device
+    encoder, autoencoder = encoder.to(device), autoencoder.to(device)
     for batch in loader.batches(images_seen):
         text = encoder(batch.captions)
+        with torch.no_grad():
+            x_0 = autoencoder.encode(from_pixels(batch.images).to(device, non_blocking=True))
         yield {
-            "x_0": from_pixels(batch.images),
+            "x_0": x_0,
             "text": text.values,
             "mask": text.mask,
             "keys": batch.keys,
@@ -144,22 +165,12 @@ def batches(loader: ShardLoader, encoder: TextEncoder, images_seen: int) -> Iter
 
 
 def run_task(
-    task: TrainingTask,
-    config: Any,
-    *,
-    purpose: str,
-    checkpoints: Checkpoints,
-    on_start: Callable[[int], None],
-    on_batch: Callable[[int, float], None],
-    on_point: Callable[[CurvePoint], None],
+    task: TrainingTask, config: Any, *, purpose: str, checkpoints: Checkpoints, observer: TrainingObserver
 ) -> Trained:
-    """The training loop on this process's task. on_start(images_seen): where it begins or goes on.
-
-    Raises StageFailed when it diverges.
-    """
+    """The training loop on this process's task. Raises StageFailed when it diverges."""
 
     def data(images_seen: int) -> Iterator[Batch]:
-        on_start(images_seen)
+        observer.start(images_seen)
         return task.data(images_seen)
 
     try:
@@ -171,8 +182,8 @@ def run_task(
             seed=config.seed,
             purpose=purpose,
             checkpoints=checkpoints,
-            on_batch=on_batch,
-            on_point=on_point,
+            on_batch=observer.batch,
+            on_point=observer.point,
         )
     except FloatingPointError as error:
         raise StageFailed(f"{purpose}: {error}") from error
@@ -185,85 +196,67 @@ def train_tracked(work: Work, task: TrainingTask, make_task: MakeTask) -> Traine
     last checkpoint of theirs. make_task: makes each worker's task.
     """
     config, folder = work.config, work.scratch / "checkpoints"
-    store = checkpoints_at(folder, work.stage)
-    inputs = {
-        name if len(given) == 1 else f"{name}-{number}": one.digest
-        for name, given in work.inputs.items()
-        for number, one in enumerate(given)
-    }
+    checkpoints = checkpoints_at(folder, work.stage)
     tracker = Tracker(work.home, work.tracking_uri)
     with (
-        tracker.run(work.stage, work.fingerprint, params=config.model_dump(), datasets=inputs) as run,
+        tracker.run(
+            work.stage, work.fingerprint, params=config.model_dump(), datasets=_dataset_digests(work)
+        ) as run,
         work.progress.task(work.stage, config.images, "images") as advance,
     ):
-        shown = _Shown(run, advance)
-        workers = _processes(work)
-        if workers > 1 and store.images_seen() < config.images:
+        progress = TrainingProgress(run, advance)
+        workers = _fitting_workers(work)
+        if workers > 1 and checkpoints.images_seen() < config.images:
+            train_rank = partial(_train_rank, work.stage, config, make_task, folder)
             train_together(
-                work, config.model_copy(update={"workers": workers}), make_task, folder, shown.event
+                work.engine,
+                work.stage,
+                train_rank,
+                workers=workers,
+                cpus=config.cpu_threads,
+                scratch=work.scratch,
+                on_event=lambda event: replay(event, progress),
             )
-        trained = run_task(
-            task,
-            config,
-            purpose=work.stage,
-            checkpoints=store,
-            on_start=shown.start,
-            on_batch=shown.batch,
-            on_point=shown.point,
-        )
-        for point in trained.curve:
-            if point.images_seen not in shown.points:  # a killed run reached it, and may not have logged it
-                run.log_metrics(point.values, step=point.images_seen)
+        trained = run_task(task, config, purpose=work.stage, checkpoints=checkpoints, observer=progress)
+        progress.complete(trained.curve)
         work.info["mlflow_run"] = run.id
-    work.info["images_per_second"] = shown.speed
+    work.info["images_per_second"] = progress.images_per_second
     return trained
 
 
-def _processes(work: Work) -> int:
+def _train_rank(
+    stage: str,
+    config: Any,
+    make_task: MakeTask,
+    checkpoints: Path,
+    rank: int,
+    world_size: int,
+    events: EventWriter,
+) -> None:
+    """What one of several workers does."""
+    run_task(
+        make_task(rank, world_size),
+        config,
+        purpose=stage,
+        checkpoints=checkpoints_at(checkpoints, stage),
+        observer=TrainingEvents(events),
+    )
+
+
+def _fitting_workers(work: Work) -> int:
     """The configured workers, or as many as this machine's GPUs take that share a batch evenly."""
     config = work.config
     fitting = work.engine.fitting(config.workers) if config.workers > 1 else 1
     return max(count for count in range(1, fitting + 1) if config.batch_size % count == 0)
 
 
-class _Shown:
-    """Shows a training as it goes, whichever process it goes on in."""
-
-    def __init__(self, run: TrackedRun, advance: Callable[..., None]) -> None:
-        self.run, self.advance = run, advance
-        self.images: int | None = None  # seen so far
-        self.points: dict[int, float] = {}  # images seen -> images per second
-
-    def start(self, images_seen: int) -> None:
-        """It goes on from here; when workers died, that is some way back."""
-        if self.images is not None and images_seen < self.images:
-            self.advance(images_seen - self.images)
-        self.images = images_seen
-
-    def batch(self, images: int, loss: float) -> None:
-        self.images = (self.images or 0) + images
-        self.advance(images, f"loss {loss:.3f}")
-
-    def point(self, point: CurvePoint) -> None:
-        values = {**point.values, "images_per_second": point.images_per_second}
-        if point.images_seen not in self.points:
-            self.run.log_metrics(values, step=point.images_seen)
-        self.points[point.images_seen] = point.images_per_second
-
-    def event(self, event: Event) -> None:
-        """What the first of several workers said."""
-        if "start" in event:
-            self.start(event["start"])
-        elif "point" in event:
-            self.point(CurvePoint(event["point"], event["values"], event["rate"]))
-        else:
-            self.batch(event["images"], event["loss"])
-
-    @property
-    def speed(self) -> float | None:
-        """The median of the points' images per second."""
-        speeds = sorted(self.points.values())
-        return round(speeds[len(speeds) // 2], 1) if speeds else None
+def _dataset_digests(work: Work) -> dict[str, str]:
+    """The content digests of the inputs, numbered where there are several of a name."""
+    return {
+        name if len(inputs) == 1 else f"{name}-{number}": item.digest
+        for name, inputs in work.inputs.items()
+        for number, item in enumerate(inputs)
+    }
 
 
 def save_trained(work: Work, model: Model, trained: Trained, records: int) -> list[PartReceipt]:

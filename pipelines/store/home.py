@@ -3,41 +3,56 @@
 HOME/<stage>/<fingerprint>/   outputs            HOME/run.json      the config of the last run
 HOME/corpus/                  toy webs           HOME/report.html   its page
 HOME/mlflow.db, mlflow/       metrics, models    HOME/dagster/      run history
+HOME/cache/verified.json      what was hashed    HOME/logs/         of `straightshot ui`
+
+Everything here is written through components/durable.py and the store, but for what MLflow, Dagster and the
+logs write themselves.
 """
 
 import os
+import re
 import shutil
 from pathlib import Path
 
+from components.durable import sweep
 from pipelines.errors import ConfigError
 
 HOME_VARIABLE = "STRAIGHTSHOT_HOME"
 DEFAULT_HOME = "runs"
 FREE_BYTES = 512 * 2**20  # what must be free before work starts: a demo run writes about 200 MB
+ABANDONED_SECONDS = 86400.0  # a temporary file of HOME itself that is older belongs to a killed process
+URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+")  # a Path makes one slash of s3://'s two; C:/ is a drive
 
 
-def home_path(given: str | Path | None) -> Path:
-    """`--home`, else STRAIGHTSHOT_HOME, else ./runs; absolute."""
-    return Path(given or os.environ.get(HOME_VARIABLE) or DEFAULT_HOME).expanduser().absolute()
+def home_path(home: str | Path | None) -> Path:
+    """`--home`, else STRAIGHTSHOT_HOME, else ./runs; absolute. Raises ConfigError for a URL."""
+    text = str(home or os.environ.get(HOME_VARIABLE) or DEFAULT_HOME)
+    if url := URL.match(text):
+        raise ConfigError(
+            f"HOME {url[1]}://{text[url.end() :]}: object stores cannot hold HOME yet; give a local folder,"
+            f" or one that is mounted, with --home or {HOME_VARIABLE}"
+        )
+    return Path(text).expanduser().absolute()
 
 
-def open_home(given: str | Path | None, *, free_bytes: int = FREE_BYTES) -> Path:
+def open_home(home: str | Path | None, *, free_bytes: int = FREE_BYTES) -> Path:
     """HOME, made if absent, known to be writable and to have room. Raises ConfigError otherwise."""
-    home = home_path(given)
+    folder = home_path(home)
     try:
-        home.mkdir(parents=True, exist_ok=True)
-        probe = home / f".probe-{os.getpid()}"
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".probe-{os.getpid()}"
         probe.write_bytes(b"\0" * 4096)
         probe.unlink()
+        sweep(folder, older_than=ABANDONED_SECONDS, recursive=False)
     except OSError as error:
         reason = error.strerror or str(error)
         raise ConfigError(
-            f"HOME {home} cannot be written: {reason}; give another with --home or {HOME_VARIABLE}"
+            f"HOME {folder} cannot be written: {reason}; give another with --home or {HOME_VARIABLE}"
         ) from error
-    free = shutil.disk_usage(home).free
+    free = shutil.disk_usage(folder).free
     if free < free_bytes:
         raise ConfigError(
-            f"HOME {home} has {free / 2**20:,.0f} MB free and a run needs {free_bytes / 2**20:,.0f} MB; free"
-            f" some, or give another with --home or {HOME_VARIABLE}"
+            f"HOME {folder} has {free / 2**20:,.0f} MB free and a run needs {free_bytes / 2**20:,.0f} MB;"
+            f" free some, or give another with --home or {HOME_VARIABLE}"
         )
-    return home
+    return folder

@@ -8,7 +8,7 @@ own content, so that an edited count is found.
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -52,12 +52,16 @@ class Counts(BaseModel):
 
 
 class FileEntry(BaseModel):
-    """One file of an output: path relative to the output's folder, size, sha256."""
+    """One file of an output: path relative to the output's folder, size, sha256.
+
+    timing: it holds seconds, which no two runs share, so it is no part of the output's content digest.
+    """
 
     model_config = ConfigDict(frozen=True)
     path: str
     bytes: int
     sha256: str
+    timing: bool = False
 
 
 class PartReceipt(BaseModel):
@@ -139,15 +143,15 @@ def own_hash(values: dict[str, Any]) -> str:
     return hashlib.sha256(canonical_json(values).encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def file_entry(path: str, written: Written) -> FileEntry:
+def file_entry(path: str, written: Written, *, timing: bool = False) -> FileEntry:
     """The entry of a file that was just written."""
-    return FileEntry(path=path, bytes=written.bytes, sha256=written.sha256)
+    return FileEntry(path=path, bytes=written.bytes, sha256=written.sha256, timing=timing)
 
 
 def content_digest(files: Iterable[FileEntry]) -> str:
-    """The digest of an output's content: names and hashes, in name order."""
+    """The digest of an output's content: names and hashes, in name order; without the files of timings."""
     digest = hashlib.sha256()
-    for entry in sorted(files, key=lambda entry: entry.path):
+    for entry in sorted((entry for entry in files if not entry.timing), key=lambda entry: entry.path):
         digest.update(f"{entry.path}\0{entry.sha256}\n".encode())
     return digest.hexdigest()
 
@@ -210,11 +214,19 @@ class Parts:
         counts: Counts | None = None,
         reasons: Mapping[str, int] | None = None,
         info: Mapping[str, Any] | None = None,
+        timings: Collection[str] = (),
     ) -> PartReceipt:
-        """Write the part's files (relative path -> writer), then its receipt `parts/<name>.json`."""
+        """Write the part's files (relative path -> writer), then its receipt `parts/<name>.json`.
+
+        timings: those of the files that are no part of the output's content digest.
+        """
         before_rename = partial(fault_point, f"{self.stage}.part.before_rename")
         entries = [
-            file_entry(relative, self._store.write(relative, fill, before_commit=before_rename))
+            file_entry(
+                relative,
+                self._store.write(relative, fill, before_commit=before_rename),
+                timing=relative in timings,
+            )
             for relative, fill in files.items()
         ]
         receipt = PartReceipt(

@@ -85,7 +85,7 @@ def test_metrics_json_has_the_form_of_the_design(straightshot, micro_home):
     document = json.loads(
         (Path(rows(straightshot, micro_home)["evaluate"]["path"]) / "metrics.json").read_text()
     )
-    assert document.keys() == {"teacher", "student", "scorer"}
+    assert document.keys() == {"protocol", "teacher", "student", "scorer"}
     assert "1" in document["student"] and len(document["teacher"]) >= 1
     assert document["scorer"].keys() == CATEGORIES
     for model in ("teacher", "student"):
@@ -95,7 +95,6 @@ def test_metrics_json_has_the_form_of_the_design(straightshot, micro_home):
                 "prompt_following",
                 "frechet",
                 "judge_score",
-                "seconds_per_image",
                 "images",
             }
             assert entry["prompt_following"].keys() == CATEGORIES | {"mean"}
@@ -104,12 +103,12 @@ def test_metrics_json_has_the_form_of_the_design(straightshot, micro_home):
 def test_a_changed_caption_prompt_would_run_recaption_and_what_follows_and_nothing_before(
     straightshot, micro_home
 ):
-    changed = ["--preset", "micro", "--home", micro_home, "--set", "recaption.long_prompt=Say more."]
+    changed = ["--preset", "micro", "--home", micro_home, "--set", "recaption.kinds.long.prompt=Say more."]
     result = straightshot("run", *changed, "--dry-run")
     would = {name: cells[:2] for name, cells in table(result.out).items()}
     assert {name for name, cells in would.items() if cells == ["fresh", "keep"]} == {"annotators", "filter"}
     assert would["recaption"] == ["stale", "run"]
-    assert "config: long_prompt changed" in result.out
+    assert "config: kinds changed" in result.out
     assert {name for name, cells in would.items() if cells[0] == "stale"} == set(NAMES[2:])
 
 

@@ -16,6 +16,9 @@ class OneByOne(Engine):
         super().__init__()
         self.step = -1 if backwards else 1
 
+    def gpus(self) -> float:
+        return 0.0
+
     def map_parts(
         self,
         worker: Callable[..., Any],

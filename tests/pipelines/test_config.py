@@ -1,10 +1,11 @@
 """The run's config: presets, overrides with the types of YAML, and one line for whatever is wrong."""
 
+import json
 from pathlib import Path
 
 import pytest
 
-from pipelines.config import RunConfig, load_config, save_config, saved_config
+from pipelines.config import RunConfig, load_config, refuse_config, save_config, saved_config
 from pipelines.errors import ConfigError
 from pipelines.graph import STAGES
 from pipelines.presets import preset_path, presets
@@ -64,7 +65,7 @@ def test_paths_are_kept_absolute(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("override", "said"),
+    ("override", "message"),
     [
         ("train.imges=5", "--set train.imges=5: unknown field 'train.imges'; did you mean 'train.images'?"),
         ("trian.images=5", "unknown section or field 'trian'; did you mean 'train'?"),
@@ -81,16 +82,16 @@ def test_paths_are_kept_absolute(monkeypatch, tmp_path):
         ("seed=-1", "--set seed=-1: seed: input should be greater than or equal to 0, got -1"),
     ],
 )
-def test_a_wrong_override_is_one_line_that_names_it(override, said):
+def test_a_wrong_override_is_one_line_that_names_it(override, message):
     with pytest.raises(ConfigError) as error:
         load_config("micro", [override])
-    assert said in str(error.value)
+    assert message in str(error.value)
     assert len(str(error.value).splitlines()) == 1
     assert error.value.exit_status == 2
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("train:\n  imges: 5\n", "unknown field 'train.imges'; did you mean 'train.images'?"),
         ("train:\n  images: x\n", "train.images: input should be a valid integer"),
@@ -98,13 +99,13 @@ def test_a_wrong_override_is_one_line_that_names_it(override, said):
         ("- a\n", "expected sections such as 'train:', got list"),
     ],
 )
-def test_a_wrong_preset_file_is_named(tmp_path, text, said):
+def test_a_wrong_preset_file_is_named(tmp_path, text, message):
     path = tmp_path / "bad.yaml"
     path.write_text(text)
     with pytest.raises(ConfigError) as error:
         load_config(str(path))
     assert str(error.value).startswith(str(path))
-    assert said in str(error.value)
+    assert message in str(error.value)
     assert len(str(error.value).splitlines()) == 1
 
 
@@ -122,13 +123,62 @@ def test_the_config_of_a_run_is_found_again(tmp_path):
     assert saved_config(tmp_path) == config
 
 
-@pytest.mark.parametrize("text", ["", "{", '{"train": {"gone": 1}}', "[1]", "7"])
-def test_a_saved_config_that_no_longer_fits_is_said_in_one_line(tmp_path: Path, text):
+def read(home: Path) -> tuple[RunConfig | None, list[str]]:
+    """The saved config and the lines that were said about it."""
+    lines: list[str] = []
+    return saved_config(home, lines.append), lines
+
+
+@pytest.mark.parametrize("text", ["", "{", "\x00\x00", "[1]", "7", "null"])
+def test_a_damaged_saved_config_is_as_if_there_were_none_and_named_in_one_line(tmp_path, text):
     (tmp_path / "run.json").write_text(text)
-    with pytest.raises(ConfigError) as error:
-        saved_config(tmp_path)
-    assert "run.json" in str(error.value)
-    assert len(str(error.value).splitlines()) == 1
+    config, (line,) = read(tmp_path)
+    assert config is None
+    assert line.startswith(f"{tmp_path / 'run.json'}: ") and len(line.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "names"),
+    [
+        (lambda values: values["train"].update(gone=1), "train.gone"),
+        (lambda values: values["train"]["network"].update(gone={"a": 1}), "train.network.gone"),
+        (lambda values: values.update(renamed={"images": 1}), "renamed"),
+        (lambda values: values["train"].update(batch_size="all"), "train.batch_size"),
+        (lambda values: values.update(train_snapshots=[1]), "train_snapshots"),
+        (lambda values: values.update(distill="of old"), "distill"),
+        (lambda values: values["train"].update(gone=1, also=2), "train.gone, train.also"),
+    ],
+)
+def test_a_saved_config_of_another_version_is_read_as_far_as_it_fits(tmp_path, change, names):
+    config = load_config("micro", ["train.images=55", "filter.rows_per_fragment=9"])
+    save_config(config, tmp_path)
+    values = json.loads((tmp_path / "run.json").read_text())
+    change(values)
+    (tmp_path / "run.json").write_text(json.dumps(values))
+    kept, (line,) = read(tmp_path)
+    assert kept is not None
+    assert (kept.filter.rows_per_fragment, kept.train.images) == (9, 55)
+    assert f"not read: {names};" in line and "run.json" in line
+    assert kept.train.batch_size == (
+        RunConfig().train.batch_size if names == "train.batch_size" else config.train.batch_size
+    )
+
+
+def test_a_saved_config_with_fewer_fields_gets_the_defaults(tmp_path):
+    save_config(load_config("micro", ["train.images=55"]), tmp_path)
+    values = json.loads((tmp_path / "run.json").read_text())
+    del values["distill"], values["train"]["batch_size"], values["ray"]
+    (tmp_path / "run.json").write_text(json.dumps(values))
+    config, lines = read(tmp_path)
+    assert config is not None and lines == []
+    assert (config.train.images, config.train.batch_size) == (55, RunConfig().train.batch_size)
+    assert config.distill == RunConfig().distill
+
+
+def test_a_run_does_not_go_on_with_a_config_that_does_not_fit(tmp_path):
+    (tmp_path / "run.json").write_text('{"train": {"gone": 1}}')
+    with pytest.raises(ConfigError, match=r"run\.json: .*train\.gone.* run again, with --preset and --set"):
+        saved_config(tmp_path, refuse_config)
 
 
 def test_a_config_is_frozen():

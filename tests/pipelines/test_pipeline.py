@@ -1,5 +1,6 @@
 """What is fresh and what is not: the real graph and configs, with stages that write a line each."""
 
+import io
 import json
 import os
 import shutil
@@ -8,11 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.config import load_config
+from pipelines import pipeline as planning
+from pipelines.config import load_config, save_config
 from pipelines.errors import ConfigError
+from pipelines.execution.progress import Progress
 from pipelines.graph import STAGES, downstream, select, upstream
 from pipelines.pipeline import Pipeline, State
 from pipelines.stage import Work
+from pipelines.status import status_json, status_of
+from pipelines.store import outputs, receipts
 from pipelines.store.locks import lock
 
 NAMES = [stage.name for stage in STAGES]
@@ -126,6 +131,129 @@ def test_a_damaged_output_is_stale_and_mended(tmp_path):
     assert why(pipeline(tmp_path), "shard") == "its files are not as they were made"
     assert run(pipeline(tmp_path)) == ["shard"]
     assert line.read_text() == text
+
+
+def edit(path: Path) -> None:
+    path.write_text(path.read_text().replace('"kept": 0', '"kept": 7'))
+
+
+def make_older(path: Path) -> None:
+    """As a version wrote it whose receipts had no hash of their own, and had other fields."""
+    fields = json.loads(path.read_text())
+    del fields["sha256"], fields["libraries"]
+    path.write_text(json.dumps({**fields, "gpu": None}))
+
+
+DOES_NOT_COUNT = {
+    "torn": (lambda path: path.write_bytes(path.read_bytes()[:100]), "it is torn or damaged: not JSON"),
+    "empty": (lambda path: path.write_text(""), "it is torn or damaged: not JSON"),
+    "edited": (edit, "it was edited: its content does not have the hash that it states"),
+    "older": (make_older, "of an older version: it has no hash of its own"),
+    "foreign": (lambda path: path.write_text("[1, 2]"), "it is damaged: not a receipt"),
+}
+
+
+def named(made: Pipeline) -> list[str]:
+    """The lines that a plan, made twice, says about receipts."""
+    made.progress = Progress(stream := io.StringIO())
+    made.plan()
+    made.plan()
+    return stream.getvalue().splitlines()
+
+
+@pytest.mark.parametrize(("damage", "why_not"), DOES_NOT_COUNT.values(), ids=DOES_NOT_COUNT)
+def test_a_receipt_that_does_not_count_is_named_once_and_its_output_made_again(tmp_path, damage, why_not):
+    run(pipeline(tmp_path))
+    (receipt,) = tmp_path.glob("shard/*/receipt.json")
+    digest = json.loads(receipt.read_text())["digest"]
+    damage(receipt)
+    (line,) = named(pipeline(tmp_path))
+    assert line.startswith(f"{receipt}: ") and why_not in line
+    assert states(pipeline(tmp_path))["shard"] in ("stale", "missing")
+    assert why_not in why(pipeline(tmp_path), "shard")
+    assert run(pipeline(tmp_path)) == ["shard"]
+    assert json.loads(receipt.read_text())["digest"] == digest
+    assert named(pipeline(tmp_path)) == []
+
+
+@pytest.mark.parametrize(("damage", "why_not"), DOES_NOT_COUNT.values(), ids=DOES_NOT_COUNT)
+def test_an_old_receipt_of_an_output_that_nobody_uses_stops_nothing(tmp_path, damage, why_not):
+    run(pipeline(tmp_path))
+    run(pipeline(tmp_path, ["train.images=12345"]))
+    (unused,) = [path for path in tmp_path.glob("train/*/receipt.json") if "12345" in path.read_text()]
+    damage(unused)
+    assert set(states(pipeline(tmp_path)).values()) == {"fresh"}
+    assert run(pipeline(tmp_path)) == []
+    changed = pipeline(tmp_path, ["train.images=54321"])
+    (line,) = named(changed)
+    assert line.startswith(f"{unused}: ") and why_not in line
+    assert why(changed, "train") == "config: images changed"  # compared with the newest that counts
+
+
+def test_of_a_thousand_old_receipts_the_newest_of_the_snapshot_is_parsed(tmp_path, monkeypatch):
+    run(pipeline(tmp_path, snapshot="monday"))
+    (newest,) = tmp_path.glob("shard/*/receipt.json")
+    other = newest.read_text().replace('"snapshot": "monday"', '"snapshot": "sunday"')
+    for number in range(1000):
+        folder = tmp_path / "shard" / f"{number:016x}"
+        folder.mkdir()
+        (folder / "receipt.json").write_text(other)
+    read = []
+    parse = outputs.checked_receipt
+    monkeypatch.setattr(planning, "checked_receipt", lambda out: read.append(out.name) or parse(out))
+    changed = pipeline(tmp_path, ["shard.samples_per_tar=99"], snapshot="monday")
+    assert why(changed, "shard") == "config: samples_per_tar changed"
+    assert [name for name in read if name.startswith("000")] == []
+
+
+def test_a_second_look_at_finished_outputs_hashes_nothing(tmp_path, monkeypatch):
+    run(pipeline(tmp_path))
+    hashed = []
+    monkeypatch.setattr(receipts, "sha256_file", lambda path: hashed.append(path) or "")
+    assert set(states(pipeline(tmp_path)).values()) == {"fresh"}
+    assert run(pipeline(tmp_path)) == []
+    assert hashed == []
+
+
+def test_while_an_output_is_forced_the_stages_after_it_read_the_old_one(tmp_path):
+    ran = []
+
+    def looks(work: Work):
+        ran.append(pipeline(work.home).run_one("train").ran)
+        return write_line(work)
+
+    run(pipeline(tmp_path))
+    made = pipeline(tmp_path)
+    made.stages = tuple(replace(s, run=looks) if s.name == "shard" else s for s in made.stages)
+    assert made.run_one("shard", force=True).ran
+    assert ran == [False]
+    assert set(states(pipeline(tmp_path)).values()) == {"fresh"}
+
+
+def test_a_forced_stage_that_fails_leaves_everything_fresh(tmp_path):
+    def breaks(work: Work):
+        raise ValueError("no space")
+
+    run(pipeline(tmp_path))
+    made = pipeline(tmp_path)
+    made.stages = tuple(replace(s, run=breaks) if s.name == "shard" else s for s in made.stages)
+    with pytest.raises(ValueError, match="no space"):
+        made.run_one("shard", force=True)
+    assert set(states(pipeline(tmp_path)).values()) == {"fresh"}
+    assert not pipeline(tmp_path).run_one("train").ran
+
+
+def test_status_reads_a_config_of_another_version_and_names_it(tmp_path, capsys):
+    config = load_config("micro", ["toy.labelled=5", "train.images=12345"], corpus="toy:20")
+    save_config(config, tmp_path)
+    path = tmp_path / "run.json"
+    values = json.loads(path.read_text())
+    path.write_text(json.dumps({**values, "mood": "good"}))
+    assert [planned.state for planned in status_of(tmp_path)] == [State.MISSING] * 8
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith(f"{path}: of another version; not read: mood;")
+    assert len(printed.err.splitlines()) == 1
 
 
 def test_a_stage_that_another_process_makes_is_running(tmp_path):
@@ -243,8 +371,6 @@ def test_an_unknown_stage_suggests_the_nearest(expression):
 
 
 def test_status_json_has_the_fields_of_the_design(tmp_path):
-    from pipelines.status import status_json
-
     run(pipeline(tmp_path))
     rows = json.loads(status_json(pipeline(tmp_path).plan()))
     assert [row["stage"] for row in rows] == ORDER

@@ -13,8 +13,9 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from components.captioning.kinds import CAPTION_KINDS
 from components.corpus.readers import open_corpus, read_fragment
-from components.corpus.schemas import CAPTIONED, CORPUS
+from components.corpus.schemas import CORPUS, captioned_schema
 from components.evaluation.results import Evaluation, Metrics
 from components.filtering.alt_text import AltTextRules
 from components.toyworld.web import write_toy_web
@@ -133,7 +134,9 @@ def plan(home, filtered) -> list[Planned]:
     captioned = [{**row, "caption_short": "short", "caption_long": "long", **captions} for row in rows]
     for number in range(3):
         write_table(
-            home / "recaption/made/captioned" / f"part-{number:05d}.parquet", captioned[number::3], CAPTIONED
+            home / "recaption/made/captioned" / f"part-{number:05d}.parquet",
+            captioned[number::3],
+            captioned_schema(CAPTION_KINDS),
         )
     for stage, losses in (("train", [1.0, 0.5]), ("distill", [0.25, 0.125])):
         points = [{"images_seen": 32 * (i + 1), "values": {"loss": loss}} for i, loss in enumerate(losses)]
@@ -153,13 +156,14 @@ def plan(home, filtered) -> list[Planned]:
 
 
 def write_evaluation(out: Path, image: bytes) -> None:
-    numbers = {"frechet": 1.0, "judge_score": 0.5, "seconds_per_image": 0.1, "images": 3}
-    following = {"colors": 0.5}
-    found = tuple(
-        Evaluation(m, s, prompt_following=following, **numbers) for m, s in (("teacher", 50), ("student", 1))
+    metrics = {"frechet": 1.0, "judge_score": 0.5}
+    evaluations = tuple(
+        Evaluation(model, steps, 3, metrics, {"colors": 0.5}, seconds_per_image=0.1)
+        for model, steps in (("teacher", 50), ("student", 1))
     )
-    write_text(out / "metrics.json", Metrics(found, {}).to_json())
-    for evaluation in found:
+    write_text(out / "metrics.json", Metrics(evaluations, {}).to_json())
+    write_text(out / "timings.json", Metrics(evaluations, {}).timings_json())
+    for evaluation in evaluations:
         rows = [
             {
                 "index": index,
@@ -169,7 +173,7 @@ def write_evaluation(out: Path, image: bytes) -> None:
                 "model": evaluation.model,
                 "steps": evaluation.steps,
                 "seed": 0,
-                "follows": index == 0,
+                "correct": index == 0,
                 "judge_score": 0.5,
                 "image": image if index != 1 else None,
             }
@@ -222,11 +226,13 @@ def test_the_whole_run_is_gathered(home, config, plan, filtered):
         ("distill", "student", [32, 64], [0.25, 0.125]),
     ]
     assert [sample.prompt for sample in data.samples] == ["prompt 0", "prompt 2"]
-    assert [(c.model, c.steps, c.follows) for c in data.samples[0].cells] == [
+    assert [(c.model, c.steps, c.correct) for c in data.samples[0].cells] == [
         ("teacher", 50, True),
         ("student", 1, True),
     ]
     assert data.metrics.of("student", 1).mean == 0.5
+    assert data.metrics.of("student", 1).seconds_per_image == 0.1
+    assert data.problems == ()
     assert (data.promotion.promoted, data.promotion.version) == (True, "7")
     assert data.digests["corpus"] == "c" * 64 and data.digests["train"] == "digest of train"
 
@@ -291,5 +297,5 @@ def test_a_hostile_corpus_does_not_break_its_page(home, filtered, tmp_path):
     page = write_run_report(
         tmp_path, RunConfig(corpus=f"parquet:{tmp_path / 'web.parquet'}"), planned
     ).read_text()
-    assert page.count("picture broken") == 5
+    assert page.count("image broken") == 5
     assert "<script>" not in page and "&lt;script&gt;" in page

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +15,10 @@ import pytest
 from pipelines.errors import StageBusy
 from pipelines.execution.engine import Engine
 from pipelines.execution.progress import Progress
-from pipelines.stage import Input, Stage, StageConfig, Work, fingerprint, load_receipt, run_stage
-from pipelines.store.receipts import Counts, PartReceipt
+from pipelines.stage import Input, Stage, StageConfig, Work, fingerprint, run_stage
+from pipelines.store import receipts
+from pipelines.store.outputs import load_receipt
+from pipelines.store.receipts import Counts, PartReceipt, sha256_file
 
 KILLED = -9
 
@@ -64,6 +67,10 @@ def run(home: Path, stage: Stage = TOY, config: ToyConfig | None = None, **optio
 
 def output(home: Path, receipt) -> Path:
     return home / "toy" / receipt.fingerprint
+
+
+def folders(home: Path) -> list[str]:
+    return sorted(path.name for path in (home / "toy").iterdir() if path.is_dir())
 
 
 def test_a_receipt_says_what_went_in_and_what_came_out(tmp_path):
@@ -168,10 +175,152 @@ def test_a_receipt_of_another_fingerprint_is_not_this_outputs(tmp_path):
     assert load_receipt(tmp_path / "toy" / "0000000000000000") is None
 
 
-def test_force_makes_it_again(tmp_path):
+def test_force_makes_it_again_and_leaves_one_output(tmp_path):
     first, again = run(tmp_path), run(tmp_path, force=True)
     assert again.digest == first.digest
-    assert again != first or again.seconds != first.seconds
+    assert again.finished_at > first.finished_at
+    assert load_receipt(output(tmp_path, first)) == again
+    assert folders(tmp_path) == [first.fingerprint]
+
+
+def test_a_forced_run_that_fails_loses_nothing(tmp_path):
+    def breaks(work: Work) -> Iterator[PartReceipt]:
+        yield next(write_words(work))
+        raise ValueError("no more words")
+
+    first = run(tmp_path)
+    with pytest.raises(ValueError, match="no more words"):
+        run(tmp_path, replace(TOY, run=breaks), force=True)
+    assert load_receipt(output(tmp_path, first)) == first
+    assert run(tmp_path) == first  # it is as fresh as before
+    again = run(tmp_path, force=True)  # and the forced run goes on with the part that it had finished
+    assert again.digest == first.digest and load_receipt(output(tmp_path, first)) == again
+
+
+def test_the_old_output_is_there_while_a_forced_run_makes_the_new_one(tmp_path):
+    seen = []
+
+    def looks(work: Work) -> Iterator[PartReceipt]:
+        yield from write_words(work)
+        out = work.home / work.stage / work.fingerprint
+        seen.append((load_receipt(out), (out / "words" / "two.txt").read_text(), work.out == out))
+
+    first = run(tmp_path)
+    run(tmp_path, replace(TOY, run=looks), force=True)
+    assert seen == [(first, "two", False)]
+
+
+def test_a_forced_output_of_other_bytes_takes_the_old_ones_place(tmp_path):
+    def writes_more(work: Work) -> Iterator[PartReceipt]:
+        yield from write_words(work)
+        yield work.parts.write("more", {"more.txt": lambda path: path.write_text("more")})
+
+    first = run(tmp_path)
+    again = run(tmp_path, replace(TOY, run=writes_more), force=True)
+    assert again.digest != first.digest
+    assert (output(tmp_path, first) / "more.txt").read_text() == "more"
+    assert run(tmp_path) == again
+
+
+def input_of(home: Path, receipt) -> dict[str, tuple[Input, ...]]:
+    return {"corpus": (Input("toy", str(output(home, receipt)), receipt.digest, receipt),)}
+
+
+def test_forcing_an_input_waits_until_the_running_stage_has_read_it(tmp_path):
+    """The forced run of the input is ready before the running stage has read the last file of it."""
+    first = run(tmp_path)
+    inside, order = threading.Event(), []
+
+    def read_slowly(work: Work) -> Iterator[PartReceipt]:
+        files = work.input("corpus").files("words/")
+        inside.set()
+        for path in files:
+            order.append(("read", path.name, path.read_text()))
+            time.sleep(0.3)
+        yield work.parts.write("all", {"all.txt": lambda path: path.write_text("done")})
+
+    def force() -> None:
+        run(tmp_path, replace(TOY, run=shout), force=True)
+        order.append(("replaced", "", ""))
+
+    def shout(work: Work) -> Iterator[PartReceipt]:
+        for word in work.config.words:
+            content = {f"words/{word}.txt": lambda path, word=word: path.write_text(word.upper())}
+            yield work.parts.write(word, content)
+
+    reader = Stage("reader", 1, ToyConfig, ("corpus",), read_slowly)
+    forced = threading.Thread(target=force)
+    inputs = input_of(tmp_path, first)
+    running = threading.Thread(target=run, args=(tmp_path, reader), kwargs={"inputs": inputs})
+    running.start()
+    inside.wait(10)
+    forced.start()
+    running.join()
+    forced.join()
+    assert order == [
+        ("read", "one.txt", "one"),
+        ("read", "three.txt", "three"),
+        ("read", "two.txt", "two"),
+        ("replaced", "", ""),
+    ]
+    assert (output(tmp_path, first) / "words" / "two.txt").read_text() == "TWO"
+
+
+def test_an_input_that_was_replaced_since_the_plan_is_one_line(tmp_path):
+    first = run(tmp_path)
+    inputs = input_of(tmp_path, replace_digest(first))
+    with pytest.raises(StageBusy, match=r"^reader .*: its input .* was replaced by another run; run again$"):
+        run(tmp_path, replace(TOY, name="reader"), inputs=inputs)
+
+
+def replace_digest(receipt):
+    return receipt.model_copy(update={"digest": "of what was planned"})
+
+
+def test_a_run_that_was_taken_over_writes_no_receipt(tmp_path):
+    def is_taken_over(work: Work) -> Iterator[PartReceipt]:
+        yield from write_words(work)
+        lock = work.out.with_name(f"{work.out.name}.lock")
+        lock.write_text(json.dumps({**json.loads(lock.read_text()), "run_id": "successor"}))
+
+    with pytest.raises(StageBusy, match="taken over"):
+        run(tmp_path, replace(TOY, run=is_taken_over))
+    (out,) = (path for path in (tmp_path / "toy").iterdir() if path.is_dir())
+    assert not (out / "receipt.json").exists()
+
+
+def test_a_finished_output_is_hashed_once_and_not_at_every_look(tmp_path, monkeypatch):
+    receipt = run(tmp_path)
+    hashed = []
+    monkeypatch.setattr(receipts, "sha256_file", lambda path: hashed.append(path.name) or sha256_file(path))
+    assert load_receipt(output(tmp_path, receipt)) == receipt == run(tmp_path)
+    assert hashed == []  # what was written was hashed as it was written
+    (tmp_path / "cache" / "verified.json").unlink()
+    for _ in range(2):
+        assert load_receipt(output(tmp_path, receipt)) == receipt
+    assert sorted(hashed) == ["one.txt", "three.txt", "two.txt", "weights"]
+
+
+def test_an_edited_count_is_found_and_the_output_made_again(tmp_path):
+    receipt = run(tmp_path)
+    path = output(tmp_path, receipt) / "receipt.json"
+    path.write_text(path.read_text().replace('"kept": 1', '"kept": 2'))
+    assert load_receipt(output(tmp_path, receipt)) is None
+    assert run(tmp_path).counts == receipt.counts
+
+
+def test_under_a_receipt_that_does_not_count_no_model_is_trusted(tmp_path):
+    def once(work: Work) -> Iterator[PartReceipt]:
+        if not (work.out / "model").exists():
+            with work.folder("model") as folder:
+                (folder / "weights").write_text("w")
+        yield work.adopt("model")
+
+    stage = replace(TOY, run=once)
+    receipt = run(tmp_path, stage)
+    (output(tmp_path, receipt) / "receipt.json").write_text("{}")
+    (output(tmp_path, receipt) / "model" / "weights").write_text("x")
+    assert run(tmp_path, stage).digest == receipt.digest
 
 
 def test_two_runs_of_the_same_thing_do_not_meet(tmp_path):
@@ -199,17 +348,59 @@ POINTS = (
     "toy.folder.before_rename",
     "toy.receipt.before_rename",
 )
+SWAP_POINTS = ("toy.swap.before_exchange", "toy.swap.before_removal")
+RENAME_POINT = "toy.swap.between_renames"  # passed where the file system cannot exchange two names
+
+
+def kill_at(point: str, home: Path, *, force: bool = False, exchange: bool = True) -> None:
+    """Run the stage in another process, which is killed at the point."""
+    program = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import test_stage as t;"
+    program += "" if exchange else "import pipelines.store.outputs as o; o.exchange = lambda a, b: False;"
+    program += f"from pathlib import Path; t.run(Path({str(home)!r}), force={force})"
+    environment = {**os.environ, "STRAIGHTSHOT_FAULT": point}
+    killed = subprocess.run([sys.executable, "-c", program], env=environment, check=False)
+    assert killed.returncode == KILLED
 
 
 @pytest.mark.parametrize("point", POINTS)
 def test_killed_at_any_point_the_same_command_gives_the_same_bytes(tmp_path, point):
-    program = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import test_stage as t;"
-    program += f"from pathlib import Path; t.run(Path({str(tmp_path / 'killed')!r}))"
-    environment = {**os.environ, "STRAIGHTSHOT_FAULT": point}
-    killed = subprocess.run([sys.executable, "-c", program], env=environment, check=False)
-    assert killed.returncode == KILLED
+    kill_at(point, tmp_path / "killed")
     receipt, whole = run(tmp_path / "killed"), run(tmp_path / "whole")
     assert receipt.digest == whole.digest
     assert receipt.counts == whole.counts
     names = [sorted(p.name for p in output(tmp_path / d, whole).rglob("*")) for d in ("killed", "whole")]
     assert names[0] == names[1]  # nothing half-written is left
+
+
+@pytest.mark.parametrize("exchange", [True, False], ids=["exchange", "two renames"])
+@pytest.mark.parametrize("point", [*POINTS, *SWAP_POINTS])
+def test_a_forced_run_killed_at_any_point_leaves_one_output_whole(tmp_path, point, exchange):
+    first = run(tmp_path)
+    kill_at(point, tmp_path, force=True, exchange=exchange)
+    found = load_receipt(output(tmp_path, first))
+    assert found is not None and found.digest == first.digest
+    assert (found == first) == (point != "toy.swap.before_removal")
+
+    again = run(tmp_path, force=True)
+    assert load_receipt(output(tmp_path, first)) == again != first
+    assert folders(tmp_path) == [first.fingerprint]  # neither the old nor the forced one is left beside
+
+
+def test_killed_between_two_renames_the_next_run_puts_the_new_output_in_place(
+    tmp_path,
+):
+    first = run(tmp_path)
+    kill_at(RENAME_POINT, tmp_path, force=True, exchange=False)
+    assert load_receipt(output(tmp_path, first)) is None
+    receipt = run(tmp_path)
+    assert receipt.digest == first.digest and receipt.finished_at > first.finished_at
+    assert folders(tmp_path) == [first.fingerprint]
+
+
+def test_a_forced_run_that_was_killed_before_the_swap_is_not_made_again(tmp_path):
+    run(tmp_path)
+    kill_at("toy.swap.before_exchange", tmp_path, force=True)
+    calls = []
+    stage = replace(TOY, run=lambda work: calls.append(1) or write_words(work))
+    run(tmp_path, stage, force=True)
+    assert calls == []

@@ -43,7 +43,7 @@ def learned() -> LearnedText:
 
 def test_captions_come_back_from_their_ids(learned):
     for caption in (*CAPTIONS[:5], "a colour never seen", "grün 圆 🔴"):
-        text = learned([caption], length=24)
+        text = learned([caption])
         ids = text.values[0][text.mask[0]].tolist()
         assert ids[0] == 1 and 0 not in ids
         assert learned.tokenizer.decode(ids[1:]).strip() == caption
@@ -89,8 +89,17 @@ def test_padding_comes_in_few_sizes():
 def test_a_saved_vocabulary_encodes_the_same(learned, tmp_path):
     learned.save(tmp_path)
     loaded = load_text_encoder(TextConfig(max_length=24), tmp_path)
-    one, other = learned(HOSTILE), loaded(HOSTILE)
-    assert torch.equal(one.values, other.values) and torch.equal(one.mask, other.mask)
+    text, again = learned(HOSTILE), loaded(HOSTILE)
+    assert torch.equal(text.values, again.values) and torch.equal(text.mask, again.mask)
+    assert loaded.identity == learned.identity
+
+
+def test_another_vocabulary_or_length_is_another_identity(learned):
+    others = [LearnedText.fit(HOSTILE, 320, 24), LearnedText.fit(CAPTIONS, 290, 24)]
+    others += [LearnedText(learned.tokenizer.to_str(), 23)]
+    identities = {encoder.identity for encoder in (learned, *others)}
+    assert len(identities) == 4
+    assert LearnedText.fit(CAPTIONS, 320, 24).identity == learned.identity
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"{}", b"\xff\xfe"])
@@ -169,27 +178,87 @@ def test_a_frozen_encoder_gives_features_that_travel_with_the_model(pretrained, 
     assert text.values.shape == (3, 7 + special, encoder.features) and encoder.features == 16
     assert text.values.dtype == torch.float32
     alone = encoder(["a red circle"])  # padding changes nothing
-    torch.testing.assert_close(alone.values[0], text.values[0, : 3 + special], atol=1e-3, rtol=1e-3)
+    assert torch.equal(alone.values[0], text.values[0, : 3 + special])
     assert encoder(["red " * 40]).mask.shape == (1, 10)
-    assert encoder(["a", "a red"], length=8).mask.shape == (2, 8)
 
+    identity = encoder.identity
     encoder.save(tmp_path)
     shutil.rmtree(source)
     loaded = load_text_encoder(TextConfig(model=str(source), max_length=10), tmp_path)
     assert torch.equal(loaded(["a red circle"]).values, alone.values)
+    assert loaded.identity == identity
     assert not any(parameter.requires_grad for parameter in loaded.model.parameters())
 
 
 def test_of_a_whole_clip_the_text_tower_is_taken(pretrained):
     encoder = FrozenText(str(pretrained["clip"]), 10)
     whole = CLIPModel.from_pretrained(pretrained["clip"]).eval()
-    given = encoder.tokenizer(["a red circle"], return_tensors="pt")
+    inputs = encoder.tokenizer(["a red circle"], return_tensors="pt")
     with torch.no_grad():
-        expected = whole.text_model(**given).last_hidden_state
+        expected = whole.text_model(**inputs).last_hidden_state
     torch.testing.assert_close(encoder(["a red circle"]).values, expected)
 
 
-def test_no_more_tokens_are_read_than_the_model_has_places(pretrained):
+@pytest.mark.parametrize("name", ["t5", "t5-half", "clip-text"])
+def test_features_are_those_of_a_padded_batch_but_for_rounding(pretrained, name):
+    """As transformers encodes a batch, padded and masked."""
+    encoder = FrozenText(str(pretrained[name]), 10)
+    captions = [CAPTIONS[0], "a red circle", "a star and a blue cross"]
+    inputs = encoder.tokenizer(captions, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        expected = encoder.model(**inputs).last_hidden_state.float()
+    text = encoder(captions)
+    assert torch.equal(text.mask, inputs.attention_mask.bool())
+    rounding = 2e-2 if name == "t5-half" else 1e-5
+    torch.testing.assert_close(text.values[text.mask], expected[text.mask], atol=rounding, rtol=rounding)
+    assert not text.values[~text.mask].any()
+
+
+@pytest.mark.parametrize("name", ["t5", "t5-half", "clip-text"])
+def test_a_text_s_features_are_the_same_bits_cached_or_not_and_in_any_batch(pretrained, name):
+    """A resumed training begins with an empty cache, in the middle of an epoch."""
+    cached, fresh = (
+        FrozenText(str(pretrained[name]), 10),
+        FrozenText(str(pretrained[name]), 10, cache_bytes=0),
+    )
+    first = cached(CAPTIONS[:6])
+    again = cached(CAPTIONS[:6])
+    assert torch.equal(first.values, again.values) and torch.equal(first.mask, again.mask)
+    assert torch.equal(fresh(CAPTIONS[:6]).values, first.values)
+    assert (cached.cache.hits, cached.cache.misses, len(cached.cache)) == (6, 6, 6)
+    assert (fresh.cache.hits, fresh.cache.misses, len(fresh.cache)) == (0, 6, 0)
+    for row, caption in enumerate(CAPTIONS[:6]):
+        alone, beside = fresh([caption]), cached(["a", caption, caption])
+        length = alone.mask.shape[1]
+        assert torch.equal(alone.values[0], first.values[row, :length])
+        assert torch.equal(beside.values[1, :length], first.values[row, :length])
+        assert torch.equal(beside.values[2], beside.values[1])
+
+
+def test_another_model_tokenizer_or_length_is_another_identity(pretrained, tmp_path):
+    t5 = FrozenText(str(pretrained["t5"]), 10)
+    identity = t5.identity
+    t5(["a red circle", "a"])  # how it was last used is not what it is
+    assert FrozenText(str(pretrained["t5"]), 10).identity == identity
+    others = [FrozenText(str(pretrained[name]), 10).identity for name in ("t5-half", "clip-text")]
+    others.append(FrozenText(str(pretrained["t5"]), 9).identity)
+    shutil.copytree(pretrained["t5"], tmp_path, dirs_exist_ok=True)
+    frozen_tokenizer("clip").save_pretrained(tmp_path)
+    others.append(FrozenText(str(tmp_path), 10).identity)
+    assert len({identity, *others}) == 5
+
+
+def test_a_text_of_no_token_is_one_of_padding(pretrained, tmp_path):
+    """A tokenizer may add nothing; attention must still have something to attend to."""
+    shutil.copytree(pretrained["t5"], tmp_path, dirs_exist_ok=True)
+    tokenizer = frozen_tokenizer("t5")
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(single="$A", special_tokens=[])
+    tokenizer.save_pretrained(tmp_path)
+    text = FrozenText(str(tmp_path), 10)(["", "a red circle"])
+    assert text.mask.sum(1).tolist() == [1, 3] and text.values.isfinite().all()
+
+
+def test_no_more_tokens_are_read_than_the_model_has_positions(pretrained):
     assert FrozenText(str(pretrained["clip"]), 48)(["red " * 40]).mask.shape == (1, 12)
 
 

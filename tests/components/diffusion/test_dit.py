@@ -8,13 +8,12 @@ from torch.nn import functional as F
 
 from components.conditioning.text import TextTokens
 from components.diffusion.dit import Block, DiT, DiTConfig, attend, attention_bias, rotate, rotations
-from components.diffusion.process import velocity_of_x_hat
 
 CONFIG = DiTConfig(image_size=16, patch=4, width=32, depth=2, heads=2, vocabulary=30)
 CLOSE = {"atol": 2e-5, "rtol": 1e-4}  # single precision, summed in another order
 
 
-def awake(config: DiTConfig = CONFIG, std: float = 0.2) -> DiT:
+def trained(config: DiTConfig = CONFIG, std: float = 0.2) -> DiT:
     """A network none of whose weights is zero, as after some training."""
     torch.manual_seed(0)
     model = DiT(config)
@@ -37,7 +36,7 @@ def batch(size: int = 3) -> tuple[torch.Tensor, torch.Tensor, TextTokens]:
 
 @torch.no_grad()
 def test_more_padding_changes_nothing():
-    model, (x_t, t, text) = awake(), batch()
+    model, (x_t, t, text) = trained(), batch()
     longer = TextTokens(F.pad(text.values, (0, 16)), F.pad(text.mask, (0, 16)))
     torch.testing.assert_close(model(x_t, t, longer), model(x_t, t, text), **CLOSE)
     garbage = TextTokens(torch.where(longer.mask, longer.values, 23), longer.mask)
@@ -46,7 +45,7 @@ def test_more_padding_changes_nothing():
 
 @torch.no_grad()
 def test_an_image_does_not_see_its_neighbours_in_the_batch():
-    model, (x_t, t, text) = awake(), batch(5)
+    model, (x_t, t, text) = trained(), batch(5)
     together = model(x_t, t, text)
     for i in (0, 4):
         row = slice(i, i + 1)
@@ -55,14 +54,14 @@ def test_an_image_does_not_see_its_neighbours_in_the_batch():
 
 
 @torch.no_grad()
-def test_text_time_and_every_place_of_the_image_matter():
-    model, (x_t, t, text) = awake(), batch(1)
+def test_text_time_and_every_position_of_the_image_matter():
+    model, (x_t, t, text) = trained(), batch(1)
     out = model(x_t, t, text)
     others = {
         "time": model(x_t, t + 0.3, text),
-        "a word": model(x_t, t, texts((1, 9))),
+        "a token": model(x_t, t, texts((1, 9))),
         "no text": model(x_t, t, texts((1,))),
-        "order of words": model(x_t, t, texts((1, 9, 5))) - model(x_t, t, texts((1, 5, 9))) + out,
+        "order of tokens": model(x_t, t, texts((1, 9, 5))) - model(x_t, t, texts((1, 5, 9))) + out,
         "rows": model(x_t.flip(2), t, text).flip(2),
         "columns": model(x_t.flip(3), t, text).flip(3),
         "rows or columns": model(x_t.transpose(2, 3), t, text).transpose(2, 3),
@@ -72,8 +71,8 @@ def test_text_time_and_every_place_of_the_image_matter():
 
 
 @torch.no_grad()
-def test_a_block_tells_tokens_apart_by_their_rotations_alone():
-    """Attention knows no order: tokens that change places with their rotations give outputs that do."""
+def test_a_block_distinguishes_tokens_by_their_rotations_alone():
+    """Attention has no order: tokens permuted with their rotations give permuted outputs."""
     torch.manual_seed(0)
     block = Block(CONFIG, first=False)
     for parameter in block.parameters():
@@ -81,17 +80,17 @@ def test_a_block_tells_tokens_apart_by_their_rotations_alone():
     tokens, condition = torch.randn(2, 8 + 16, 32), torch.randn(2, 6, 32)
     rotation = rotations(8, 4, 4, 16, torch.device("cpu"))
     bias = attention_bias(torch.arange(8)[None] < torch.tensor([[3], [8]]), 16)
-    places = torch.cat([torch.arange(8), 8 + torch.randperm(16)])
+    permutation = torch.cat([torch.arange(8), 8 + torch.randperm(16)])
     for before in (None, torch.randn(2, 8 + 16, 2, 16)):
         out, _ = block(tokens, condition, rotation, bias, before)
-        moved_before = None if before is None else before[:, places]
-        moved, _ = block(tokens[:, places], condition, rotation[places], bias, moved_before)
-        torch.testing.assert_close(moved, out[:, places], **CLOSE)
+        moved_before = None if before is None else before[:, permutation]
+        moved, _ = block(tokens[:, permutation], condition, rotation[permutation], bias, moved_before)
+        torch.testing.assert_close(moved, out[:, permutation], **CLOSE)
     patches = torch.view_as_real(rotation[8:]).flatten(1)
     assert len({tuple(row) for row in patches.round(decimals=4).tolist()}) == 16
 
 
-def test_attention_depends_on_the_distance_between_places_only():
+def test_attention_depends_on_the_distance_between_positions_only():
     rotation = rotations(0, 6, 1, 16, torch.device("cpu"))  # one column of six rows
     q, k = torch.randn(2, 16, generator=torch.Generator().manual_seed(0)).repeat_interleave(6, 0).chunk(2)
     q, k = (rotate(x.view(1, 6, 1, 16), rotation)[0, :, 0] for x in (q, k))
@@ -124,15 +123,15 @@ def test_it_starts_as_the_identity_in_every_block_and_as_zero_in_the_end():
     for block in model.blocks:
         same, values = block(tokens, shared[:, :6], rotation, bias, values)
         assert torch.equal(same, tokens)
-    nn.init.normal_(model.out.weight)  # the end seen through: no word and no neighbour has come in yet
-    words, changed = texts((1, 9), (1, 9), (1, 9)), x_t.clone()
+    nn.init.normal_(model.out.weight)  # the output layer alone: no token and no neighbour has come in yet
+    others, changed = texts((1, 9), (1, 9), (1, 9)), x_t.clone()
     changed[:, :, 4:, :] = 0
-    assert torch.equal(model(changed, t, words)[:, :, :4], model(x_t, t, text)[:, :, :4])
+    assert torch.equal(model(changed, t, others)[:, :, :4], model(x_t, t, text)[:, :, :4])
 
 
 def test_training_s_precision_gives_every_weight_a_gradient_and_stays_near_single():
     """Also after a pass without gradients, whose rounded weights autocast might have kept."""
-    model, (x_t, t, text) = awake(std=0.1), batch()
+    model, (x_t, t, text) = trained(std=0.1), batch()
     exact = model(x_t, t, text)
     with torch.autocast("cpu", torch.bfloat16):
         with torch.no_grad():
@@ -141,20 +140,13 @@ def test_training_s_precision_gives_every_weight_a_gradient_and_stays_near_singl
     assert rounded.dtype == torch.float32
     torch.testing.assert_close(rounded, exact, atol=0.05 * exact.abs().max().item(), rtol=0.05)
     rounded.square().sum().backward()
-    silent = {name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()}
-    assert not silent
-
-
-@torch.no_grad()
-def test_the_velocity_is_that_of_the_predicted_image():
-    model, (x_t, t, text) = awake(), batch()
-    expected = velocity_of_x_hat(x_t, model(x_t, t, text), t)
-    assert torch.equal(model.velocity(x_t, t, text), expected)
+    without = {name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()}
+    assert not without
 
 
 @torch.no_grad()
 def test_frozen_features_come_in_place_of_ids():
-    model = awake(CONFIG.model_copy(update={"vocabulary": 0, "text_features": 5}))
+    model = trained(CONFIG.model_copy(update={"vocabulary": 0, "text_features": 5}))
     x_t, t, text = batch()
     features = TextTokens(torch.randn(3, 8, 5, generator=torch.Generator().manual_seed(2)), text.mask)
     out = model(x_t, t, features)
@@ -164,15 +156,15 @@ def test_frozen_features_come_in_place_of_ids():
 
 
 @pytest.mark.parametrize(
-    ("sizes", "said"),
+    ("sizes", "message"),
     [
         ({"image_size": 32, "patch": 5}, "image_size 32 is not a multiple of patch 5"),
         ({"width": 30, "heads": 4}, "width 30 does not split into 4 heads"),
         ({"depth": 0}, "greater than 0"),
     ],
 )
-def test_sizes_that_do_not_fit_are_refused_when_the_config_is_read(sizes, said):
-    with pytest.raises(ValidationError, match=said):
+def test_sizes_that_do_not_fit_are_refused_when_the_config_is_read(sizes, message):
+    with pytest.raises(ValidationError, match=message):
         DiTConfig(**sizes)
 
 

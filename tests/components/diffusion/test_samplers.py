@@ -1,103 +1,142 @@
-"""Samplers against flows that have a closed form: Gaussian data, and a single point of data.
+"""Samplers against flows that have a closed form: Gaussian data, and a single point of data."""
 
-For data N(mu, s²) the flow's velocity is linear in x, and it carries noise z to exactly mu + s z.
-"""
+from functools import partial
+from itertools import pairwise
 
 import pytest
 import torch
 
 from components.conditioning.text import TextTokens
+from components.diffusion.config import DiffusionConfig
+from components.diffusion.denoiser import ConditionedDenoiser, Denoiser, conditioned, make_denoiser
 from components.diffusion.dit import DiT, DiTConfig
-from components.diffusion.process import over, rectified_flow
-from components.diffusion.samplers import consistency, euler, get_noise, guided_velocity, heun_step
+from components.diffusion.guidance import guided
+from components.diffusion.process import Process, over, rectified_flow
+from components.diffusion.samplers import consistency, euler, get_noise, heun, heun_step
+from components.diffusion.times import even_times, shifted_times
+from tests.gaussian_data import PROCESSES, QUANTITIES, Gaussian
 
 MU, S = 0.7, 0.4
+GAUSSIAN = Gaussian(MU, S)
+NO_TEXT = TextTokens(torch.ones(1, 1, dtype=torch.long), torch.ones(1, 1, dtype=torch.bool))
+FLOW = rectified_flow()
 
 
-def gaussian_velocity(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-    """E[eps - x_0 | x_t = x]."""
-    t = over(t, x)
-    variance = (1 - t) ** 2 * S**2 + t**2
-    return -MU + (t - (1 - t) * S**2) / variance * (x - (1 - t) * MU)
+def gaussian(process: Process = FLOW, prediction: str = "velocity") -> ConditionedDenoiser:
+    return conditioned(GAUSSIAN.denoiser(process, prediction), NO_TEXT)
 
 
-def gaussian_end(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-    """Where the path through (x, t) ends at t = 0: the exact consistency function."""
-    t = over(t, x)
-    return MU + S * (x - (1 - t) * MU) / torch.sqrt((1 - t) ** 2 * S**2 + t**2)
+def exact_student(process: Process) -> ConditionedDenoiser:
+    """A denoiser whose consistency function is the exact end of the path: as x_0, for t away from 0."""
+    network = partial(GAUSSIAN.end, process)
+    return conditioned(Denoiser(lambda x, t, _: network(x, t), process, "x_0"), NO_TEXT)
 
 
 def noise(count: int = 64) -> torch.Tensor:
     return torch.randn(count, 1, 2, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 
 
-def heun(x: torch.Tensor, steps: int) -> torch.Tensor:
-    for n in range(steps, 0, -1):
-        t, s = (torch.full((len(x),), k / steps, dtype=x.dtype) for k in (n, n - 1))
-        x = heun_step(gaussian_velocity, x, t, s)
-    return x
+def largest_error(process: Process, images: torch.Tensor, z: torch.Tensor) -> float:
+    return (images - GAUSSIAN.end(process, z, torch.ones(len(z)))).abs().max().item()
 
 
-def test_the_closed_form_is_the_flow():
+@pytest.mark.parametrize("name", PROCESSES)
+def test_the_closed_form_is_the_flow(name):
     """The consistency function is constant along the flow: d f(x_t, t) / dt = 0."""
-    x = noise()[:, :1, :1, :1].requires_grad_()
+    process, x = PROCESSES[name], noise()[:, :1, :1, :1].requires_grad_()
     t = torch.linspace(0.05, 0.95, 64, dtype=torch.float64, requires_grad=True)
-    in_x, in_t = torch.autograd.grad(gaussian_end(x, t).sum(), (x, t))
-    change = in_x.flatten() * gaussian_velocity(x, t).flatten() + in_t
+    in_x, in_t = torch.autograd.grad(GAUSSIAN.end(process, x, t).sum(), (x, t))
+    velocity = GAUSSIAN.estimate(process, "velocity", x, t)
+    change = in_x.flatten() * velocity.flatten() + in_t
     torch.testing.assert_close(change, torch.zeros_like(change), atol=1e-12, rtol=0)
 
 
 def test_euler_s_error_halves_with_twice_the_steps():
     z = noise()
-    errors = [(euler(gaussian_velocity, z, n) - (MU + S * z)).abs().max().item() for n in (32, 64, 128)]
+    errors = [largest_error(FLOW, euler(gaussian(), z, even_times(n)), z) for n in (32, 64, 128)]
     assert errors[-1] < 0.02
     assert [errors[0] / errors[1], errors[1] / errors[2]] == pytest.approx([2, 2], rel=0.15)
 
 
 def test_heun_s_error_quarters_with_twice_the_steps():
     z = noise()
-    errors = [(heun(z, n) - (MU + S * z)).abs().max().item() for n in (32, 64, 128)]
+    errors = [largest_error(FLOW, heun(gaussian(), z, even_times(n)), z) for n in (32, 64, 128)]
     assert errors[-1] < 2e-4
     assert [errors[0] / errors[1], errors[1] / errors[2]] == pytest.approx([4, 4], rel=0.2)
 
 
-def test_euler_draws_the_data_s_mean_and_deviation():
-    drawn = euler(gaussian_velocity, noise(5000), 200)
-    assert drawn.mean().item() == pytest.approx(MU, abs=0.01)
-    assert drawn.std().item() == pytest.approx(S, abs=0.01)
+@pytest.mark.parametrize("name", PROCESSES)
+@pytest.mark.parametrize("prediction", QUANTITIES)
+def test_the_best_denoiser_s_samples_have_the_data_s_mean_and_deviation(name, prediction):
+    """Whichever the process and whatever the network predicts; each image ends where its path ends."""
+    process, z, times = PROCESSES[name], noise(5000), even_times(400)
+    times = times[(times >= process.t_min) | (times == 0)]  # below, x_0's velocity is less than the path's
+    images = euler(gaussian(process, prediction), z, times)
+    assert images.mean().item() == pytest.approx(MU, abs=0.01)
+    assert images.std().item() == pytest.approx(S, abs=0.01)
+    assert largest_error(process, images, z) < 0.03
+
+
+@pytest.mark.parametrize("name", PROCESSES)
+@pytest.mark.parametrize("prediction", QUANTITIES)
+def test_heun_follows_the_path_of_any_denoiser_down_to_where_it_is_exact(name, prediction):
+    process, z = PROCESSES[name], noise()
+    times = process.t_min + (1 - process.t_min) * even_times(200)
+    x = heun(gaussian(process, prediction), z, times)
+    end = GAUSSIAN.end(process, x, torch.full((64,), process.t_min))
+    expected = GAUSSIAN.end(process, z, torch.ones(64))
+    assert (end - expected).abs().max() < (0.01 if prediction == "eps" else 1e-3)  # eps is clamped at t = 1
+
+
+def test_a_noised_image_is_a_start_like_any_other():
+    """From t = .6 the path through (x_t, t) ends where it ends from there, on whichever grid."""
+    start = FLOW.sample(noise() * S + MU, noise().flip(0), torch.full((64,), 0.6)).x_t
+    end = GAUSSIAN.end(FLOW, start, torch.full((64,), 0.6))
+    for times in (even_times(64, start=0.6), shifted_times(64, 2.0, start=3 / 7)):  # 2 (3/7) / (1 + 3/7) = .6
+        assert times[0].item() == pytest.approx(0.6)
+        assert (heun(gaussian(), start, times) - end).abs().max() < 1e-3
+    back = heun(gaussian(), heun(gaussian(), start, even_times(64, 0.6)), even_times(64, 0.6).flip(0))
+    assert (back - start).abs().max() < 1e-3  # and a rising grid leads back
 
 
 def test_straight_paths_take_one_step():
     """All data in one point: the paths are straight, and any number of steps ends in the point."""
     z, point = noise(), torch.full((64, 1, 2, 2), 0.3, dtype=torch.float64)
-
-    def velocity(x, t):
-        return (x - point) / over(t, x)
-
+    straight = conditioned(Denoiser(lambda x, t, _: (x - point) / over(t, x), FLOW, "velocity"), NO_TEXT)
     for steps in (1, 3):
-        torch.testing.assert_close(euler(velocity, z, steps), point, atol=1e-6, rtol=0)
+        torch.testing.assert_close(euler(straight, z, even_times(steps)), point, atol=1e-6, rtol=0)
     t, s = torch.full((64,), 0.9, dtype=torch.float64), torch.full((64,), 0.2, dtype=torch.float64)
-    x_t = rectified_flow().sample(point, z, t).x_t
-    torch.testing.assert_close(heun_step(velocity, x_t, t, s), rectified_flow().sample(point, z, s).x_t)
+    x_t = FLOW.sample(point, z, t).x_t
+    torch.testing.assert_close(heun_step(straight, x_t, t, s), FLOW.sample(point, z, s).x_t)
 
 
+@pytest.mark.parametrize("name", PROCESSES)
 @pytest.mark.parametrize("steps", [1, 2, 4])
-def test_consistency_sampling_draws_the_data_s_mean_and_deviation(steps):
-    drawn = consistency(gaussian_end, noise(5000), steps, seed=0)
-    assert drawn.mean().item() == pytest.approx(MU, abs=0.01)
-    assert drawn.std().item() == pytest.approx(S, abs=0.01)
+def test_consistency_samples_have_the_data_s_mean_and_deviation(name, steps):
+    process, z = PROCESSES[name], noise(5000)
+    fresh = partial(get_noise, z.shape, 0)
+    images = consistency(exact_student(process), z, even_times(steps), lambda step: fresh(f"step {step}"))
+    assert images.mean().item() == pytest.approx(MU, abs=0.01)
+    assert images.std().item() == pytest.approx(S, abs=0.01)
 
 
-def test_consistency_sampling_adds_noise_as_the_path_does():
-    """x_t = (1 - t) x_0 + t z at t = 2/3 and 1/3, z a function of (seed, step, image)."""
-    z = get_noise((3, 1, 2, 2), 5, "noise", 10)
-    x_0 = gaussian_end(z, torch.ones(3))
-    for step, t in ((1, 2 / 3), (2, 1 / 3)):
-        fresh = get_noise((3, 1, 2, 2), 5, f"consistency-{step}", 10)
-        x_0 = gaussian_end((1 - t) * x_0 + t * fresh, torch.full((3,), t))
-    torch.testing.assert_close(consistency(gaussian_end, z, 3, seed=5, first=10), x_0)
-    ends = consistency(lambda x, t: torch.zeros_like(x), z, 3, seed=5)
-    assert torch.equal(ends, torch.zeros_like(z))
+@pytest.mark.parametrize("name", PROCESSES)
+def test_consistency_sampling_adds_noise_as_the_path_does(name):
+    """x_t = alpha x_0 + sigma z at t = 2/3 and 1/3, z the noise of the step that leads there."""
+    process, z = PROCESSES[name], get_noise((3, 1, 2, 2), 5, "noise", 10)
+    student, drawn = exact_student(process), []
+
+    def fresh_noise(step: int) -> torch.Tensor:
+        drawn.append(step)
+        return get_noise((3, 1, 2, 2), 5, f"consistency-{step}", 10)
+
+    x_0 = GAUSSIAN.end(process, z, torch.ones(3))
+    for step, time in ((1, 2 / 3), (2, 1 / 3)):
+        fresh, t = get_noise((3, 1, 2, 2), 5, f"consistency-{step}", 10), torch.full((3,), time)
+        x_t = over(process.alpha(t), z) * x_0 + over(process.sigma(t), z) * fresh
+        x_0 = GAUSSIAN.end(process, x_t, t)
+    torch.testing.assert_close(consistency(student, z, even_times(3), fresh_noise), x_0)
+    assert drawn == [1, 2]
 
 
 def test_an_image_s_noise_does_not_depend_on_its_batch():
@@ -108,21 +147,22 @@ def test_an_image_s_noise_does_not_depend_on_its_batch():
     assert len({row.sum().item() for row in whole}) == 6
 
 
-def test_guidance_is_linear_in_its_scale_and_one_is_the_conditional_model():
+@torch.no_grad()
+def test_guided_euler_of_a_flow_is_as_it_was_to_the_bit():
+    """The loop as it was written when samplers knew rectified flow and even steps only."""
     torch.manual_seed(0)
     model = DiT(DiTConfig(image_size=8, patch=4, width=32, depth=1, heads=2, vocabulary=20))
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
-    ids = torch.tensor([[1, 4, 5, 6, 0, 0, 0, 0], [1, 7, 0, 0, 0, 0, 0, 0]])
+    ids = torch.tensor([[1, 4, 5, 6], [1, 7, 0, 0]])
     text = TextTokens(ids, ids > 0)
     null = TextTokens(torch.tensor([[1, 0]]), torch.tensor([[True, False]]))
-    x, t = torch.randn(2, 3, 8, 8), torch.tensor([0.9, 0.3])
-    with torch.no_grad():
-        at = {w: guided_velocity(model, text, null, w)(x, t) for w in (0.0, 1.0, 3.0, -1.5)}
-        conditional = model.velocity(x, t, text)
-        unconditional = model.velocity(x, t, null.repeat(2, 2))
-    assert torch.equal(at[1.0], conditional)
-    torch.testing.assert_close(at[0.0], unconditional, atol=1e-5, rtol=1e-4)
-    for w in (3.0, -1.5):
-        torch.testing.assert_close(at[w], at[0.0] + w * (at[1.0] - at[0.0]), atol=1e-4, rtol=1e-4)
-    assert (at[1.0] - at[0.0]).abs().max() > 0.01
+    both, z = text.joined(null.repeat(2, 4)), torch.randn(2, 3, 8, 8)
+    x = z
+    for t, s in pairwise(torch.linspace(1, 0, 8)):
+        twice, times = torch.cat([x, x]), t.expand(4)
+        v = (twice - model(twice, times, both)) / over(times.clamp(min=0.05), twice)
+        conditional, unconditional = v.chunk(2)
+        x = x + (s - t) * (unconditional + 2.5 * (conditional - unconditional))
+    denoiser = guided(make_denoiser(model, DiffusionConfig()), text, null, 2.5)
+    assert torch.equal(euler(denoiser, z, even_times(7)), x)

@@ -1,7 +1,6 @@
 """Consistency distillation against flows whose end is known in closed form.
 
-For data N(mu, s²) the flow's path through (x, t) ends at f = mu + s (x - (1-t) mu) / sqrt((1-t)² s² + t²).
-A guided teacher of two such data, of one s, is such a flow again, with mu = mu_null + w (mu_cond - mu_null).
+A guided teacher of two Gaussians of one s is the flow of a third, with mu = mu_null + w (mu_cond - mu_null).
 """
 
 import pytest
@@ -10,85 +9,84 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from components.conditioning.text import TextTokens
+from components.diffusion.config import DiffusionConfig
+from components.diffusion.denoiser import Denoiser, make_denoiser
 from components.diffusion.dit import DiT, DiTConfig
-from components.diffusion.process import over, velocity_of_x_hat
-from components.distillation.consistency import (
-    ConsistencyConfig,
-    consistency_loss,
-    consistency_map,
-    pseudo_huber,
-)
+from components.diffusion.process import Process, over, rectified_flow
+from components.distillation.consistency import ConsistencyConfig, consistency_loss, pseudo_huber
+from tests.gaussian_data import PROCESSES, QUANTITIES, Gaussian
+from tests.loss_context import context, named
 
 S, MU_NULL, MU_COND, GUIDANCE = 0.5, 0.2, 0.4, 3.0
 MU = MU_NULL + GUIDANCE * (MU_COND - MU_NULL)
-START, WORD = 1, 2
+START, TOKEN = 1, 2
 NULL = TextTokens(torch.tensor([[START, 0]]), torch.tensor([[True, False]]))
+FLOW = rectified_flow()
 
 
-class GaussianTeacher(nn.Module):
-    """The exact velocity of N(MU_COND, S²) with a caption and of N(MU_NULL, S²) without."""
+def gaussian_teacher(process: Process = FLOW, prediction: str = "velocity") -> Denoiser:
+    """The best denoiser of N(MU_COND, S²) with a caption and of N(MU_NULL, S²) without."""
 
-    def velocity(self, x: Tensor, t: Tensor, text: TextTokens) -> Tensor:
-        mu, t = over(torch.where(text.mask.sum(1) > 1, MU_COND, MU_NULL), x), over(t, x)
-        variance = (1 - t) ** 2 * S**2 + t**2
-        return -mu + (t - (1 - t) * S**2) / variance * (x - (1 - t) * mu)
+    def network(x_t: Tensor, t: Tensor, text: TextTokens) -> Tensor:
+        mu = torch.where(text.mask.sum(1) > 1, MU_COND, MU_NULL)
+        return Gaussian(mu, S).estimate(process, prediction, x_t, t)
+
+    return Denoiser(network, process, prediction)
 
 
 class ExactStudent(nn.Module):
-    """Predicts the end of the guided path, `bias` beside it."""
+    """Predicts what means the end of the guided path, `bias` beside it."""
 
-    def __init__(self, bias: float = 0.0) -> None:
+    def __init__(self, bias: float = 0.0, process: Process = FLOW, prediction: str = "velocity") -> None:
         super().__init__()
         self.bias = nn.Parameter(torch.tensor(bias))
+        self.process, self.prediction = process, prediction
 
-    def forward(self, x: Tensor, t: Tensor, text: TextTokens) -> Tensor:
-        t = over(t, x)
-        spread = torch.sqrt((1 - t) ** 2 * S**2 + t**2)
-        return MU + S * (x - (1 - t) * MU) / spread + self.bias
+    def forward(self, x_t: Tensor, t: Tensor, text: TextTokens) -> Tensor:
+        end = Gaussian(MU, S).end(self.process, x_t, t) + self.bias
+        return self.process.convert(end, x_t, t, source="x_0", target=self.prediction)
 
 
-def batch(count: int = 512) -> dict[str, Tensor]:
+def batch(count: int = 512) -> dict:
     """Data of the guided flow, so that its paths are the teacher's."""
     x_0 = MU + S * torch.randn(count, 1, 4, 4, generator=torch.Generator().manual_seed(5))
-    ids = torch.tensor([[START, WORD, WORD]]).expand(count, -1)
-    return {"x_0": x_0, "text": ids, "mask": torch.ones(count, 3, dtype=torch.bool)}
+    ids = torch.tensor([[START, TOKEN, TOKEN]]).expand(count, -1)
+    return named({"x_0": x_0, "text": ids, "mask": torch.ones(count, 3, dtype=torch.bool)})
 
 
 def value(
-    student: nn.Module, intervals: int = 16, guidance: float = GUIDANCE, count: int = 512, **settings
+    student: nn.Module,
+    intervals: int = 16,
+    guidance: float = GUIDANCE,
+    count: int = 512,
+    teacher: Denoiser | None = None,
+    seed: int = 0,
+    **settings,
 ) -> Tensor:
     settings = {"solver": "heun", "shift": 1.0} | settings
     config = ConsistencyConfig(intervals=intervals, guidance=guidance, **settings)
-    loss = consistency_loss(config, GaussianTeacher(), NULL)
-    return loss(student, batch(count), torch.Generator().manual_seed(0)).loss
+    samples = batch(count)
+    loss = consistency_loss(config, teacher or gaussian_teacher(), NULL)
+    return loss(student, samples, context(samples, seed)).loss
 
 
-def awake() -> DiT:
+def trained_network(std: float = 0.2) -> DiT:
+    """One none of whose weights is zero."""
     torch.manual_seed(0)
     model = DiT(DiTConfig(image_size=8, patch=4, width=32, depth=1, heads=2, vocabulary=8))
     for parameter in model.parameters():
-        nn.init.normal_(parameter, std=0.2)
+        nn.init.normal_(parameter, std=std)
     return model
 
 
-def texts(count: int) -> TextTokens:
-    ids = torch.tensor([[START, WORD, 5]]).expand(count, -1)
-    return TextTokens(ids, torch.ones(count, 3, dtype=torch.bool))
+def trained_teacher(std: float = 0.2) -> Denoiser:
+    return make_denoiser(trained_network(std), DiffusionConfig())
 
 
-@torch.no_grad()
-def test_at_the_data_the_map_is_the_identity_whatever_the_network():
-    x = torch.randn(4, 3, 8, 8)
-    assert torch.equal(consistency_map(awake(), x, torch.zeros(4), texts(4)), x)
-
-
-@torch.no_grad()
-def test_elsewhere_the_map_is_the_network_s_own_image():
-    model, x, t = awake(), torch.randn(4, 3, 8, 8), torch.tensor([0.05, 0.3, 0.9, 1.0])
-    torch.testing.assert_close(consistency_map(model, x, t, texts(4)), model(x, t, texts(4)))
-    t = torch.full((4,), 0.02)  # nearer to the data than the network's velocity can tell
-    expected = x - 0.02 * velocity_of_x_hat(x, model(x, t, texts(4)), t)
-    torch.testing.assert_close(consistency_map(model, x, t, texts(4)), expected)
+def images(count: int) -> dict:
+    ids = torch.tensor([[START, TOKEN, 5]]).expand(count, -1)
+    x_0 = torch.randn(count, 3, 8, 8, generator=torch.Generator().manual_seed(2))
+    return named({"x_0": x_0, "text": ids, "mask": torch.ones(count, 3, dtype=torch.bool)})
 
 
 def test_the_guided_teacher_s_own_map_is_a_fixed_point():
@@ -101,6 +99,24 @@ def test_the_guided_teacher_s_own_map_is_a_fixed_point():
     assert value(ExactStudent(), guidance=1.0).item() > 100 * losses[16]  # the end of another path
 
 
+@pytest.mark.parametrize("name", PROCESSES)
+@pytest.mark.parametrize("prediction", QUANTITIES)
+def test_it_is_a_fixed_point_of_every_process_and_prediction(name, prediction):
+    process = PROCESSES[name]
+    teacher = gaussian_teacher(process, prediction)
+
+    def loss(bias: float, intervals: int) -> float:
+        student = ExactStudent(bias, process, prediction)
+        return value(student, intervals, teacher=teacher, solver="euler").item()
+
+    if (name, prediction) == ("rectified_flow", "eps"):
+        with pytest.raises(ValueError, match="predicts eps knows no image at pure noise; distill one"):
+            loss(0.0, 4)
+        return
+    assert loss(0.0, 16) < loss(0.0, 8) / 1.5 < loss(0.0, 4) / 1.5**2
+    assert loss(0.0, 16) < loss(0.5, 16) / 3
+
+
 def test_euler_is_of_first_order_and_ends_on_the_same_path():
     losses = {n: value(ExactStudent(), n, solver="euler").item() for n in (4, 8, 16)}
     for n in (4, 8):  # a step's error falls fourfold, and the mean of 1/t rises a little
@@ -109,15 +125,15 @@ def test_euler_is_of_first_order_and_ends_on_the_same_path():
 
 
 def test_shifted_times_are_finer_near_the_noise():
-    asked: list[Tensor] = []
+    times: list[Tensor] = []
 
-    class Asked(ExactStudent):
-        def forward(self, x, t, text):
-            asked.append(t)
-            return super().forward(x, t, text)
+    class Recorded(ExactStudent):
+        def forward(self, x_t, t, text):
+            times.append(t)
+            return super().forward(x_t, t, text)
 
-    value(Asked(), 3, solver="euler", shift=2.0)
-    assert torch.cat(asked).unique().tolist() == pytest.approx([0, 2 / 4, 4 / 5, 1])  # 2 u / (1 + u)
+    value(Recorded(), 3, solver="euler", shift=2.0)
+    assert torch.cat(times).unique().tolist() == pytest.approx([0, 2 / 4, 4 / 5, 1])  # 2 u / (1 + u)
 
 
 def test_a_wrong_end_costs_its_distance():
@@ -135,46 +151,71 @@ def test_the_gradient_leads_back_to_the_fixed_point():
 
 
 def test_the_target_is_not_trained_and_neither_is_the_teacher():
-    """The student is asked twice: without gradients at s, one interval nearer to the data, and at t."""
-    asked: list[tuple[Tensor, bool]] = []
+    """The student is evaluated twice: without gradients at s, one interval nearer to the data, and at t."""
+    evaluations: list[tuple[Tensor, bool]] = []
 
-    class Asked(ExactStudent):
-        def forward(self, x, t, text):
-            asked.append((t, torch.is_grad_enabled()))
-            return super().forward(x, t, text)
+    class Recorded(ExactStudent):
+        def forward(self, x_t, t, text):
+            evaluations.append((t, torch.is_grad_enabled()))
+            return super().forward(x_t, t, text)
 
-    value(Asked(), intervals=2)
-    (s, learns_at_s), (t, learns_at_t) = asked
+    value(Recorded(), intervals=2)
+    (s, learns_at_s), (t, learns_at_t) = evaluations
     assert (learns_at_s, learns_at_t) == (False, True)
     assert set(t.tolist()) == {0.5, 1.0} and torch.equal(s, t - 0.5)
 
-    teacher, pupil = awake(), awake()
-    given = {"x_0": torch.randn(2, 3, 8, 8), "text": texts(2).values, "mask": texts(2).mask}
-    generator = torch.Generator().manual_seed(0)
-    consistency_loss(ConsistencyConfig(), teacher, NULL)(pupil, given, generator).loss.backward()
-    assert all(parameter.grad is None for parameter in teacher.parameters())
-    assert any(parameter.grad is not None for parameter in pupil.parameters())
+    teacher, student, samples = trained_teacher(), trained_network(), images(2)
+    consistency_loss(ConsistencyConfig(), teacher, NULL)(student, samples, context(samples)).loss.backward()
+    assert all(parameter.grad is None for parameter in teacher.network.parameters())
+    assert any(parameter.grad is not None for parameter in student.parameters())
 
 
 def test_in_training_s_precision_every_weight_still_learns():
     """Autocast must not keep the target's rounded weights, which have no gradient, for the online pass."""
-    given = {"x_0": torch.randn(4, 3, 8, 8), "text": texts(4).values, "mask": texts(4).mask}
-    learning = []
+    samples, learning = images(4), []
     for rounded in (False, True):
-        pupil = awake()
+        student = trained_network()
         with torch.autocast("cpu", torch.bfloat16, enabled=rounded):
-            losses = consistency_loss(ConsistencyConfig(), awake(), NULL)(pupil, given, torch.Generator())
+            loss = consistency_loss(ConsistencyConfig(), trained_teacher(), NULL)
+            losses = loss(student, samples, context(samples))
         assert losses.loss.dtype == torch.float32
         losses.loss.backward()
-        learning.append({name for name, p in pupil.named_parameters() if p.grad is not None and p.grad.any()})
+        with_gradient = {
+            name for name, p in student.named_parameters() if p.grad is not None and p.grad.any()
+        }
+        learning.append(with_gradient)
     assert learning[0] == learning[1]
-    assert {name for name, p in pupil.named_parameters() if p.ndim == 2} <= learning[1]
+    assert {name for name, p in student.named_parameters() if p.ndim == 2} <= learning[1]
 
 
-def test_the_loss_is_a_function_of_the_generator():
-    given, student = batch(32), ExactStudent(0.1)
-    loss = consistency_loss(ConsistencyConfig(), GaussianTeacher(), NULL)
-    first, again, other = (loss(student, given, torch.Generator().manual_seed(s)).loss for s in (1, 1, 2))
+def test_the_default_loss_is_as_it_was_to_the_bit():
+    """Written when the teacher was a rectified flow that predicts x_0, its step Euler's, guidance 3."""
+    teacher, student, samples = trained_teacher(0.15), trained_network(), images(6)
+    found = consistency_loss(ConsistencyConfig(), teacher, NULL)(student, samples, context(samples)).loss
+
+    text = TextTokens(samples["text"], samples["mask"])
+    both, noise, x_0 = text.joined(NULL.repeat(6, 3)), context(samples).noise, samples["x_0"]
+    n = noise.integers("interval", 1, 13)
+    t, s = (1.5 * (k / 12) / (1 + 0.5 * (k / 12)) for k in (n, n - 1))
+    x_t = over(1 - t, x_0) * x_0 + over(t, x_0) * noise.normal("eps", x_0.shape[1:])
+
+    def velocity(network: nn.Module, x: Tensor, at: Tensor, of: TextTokens) -> Tensor:
+        return (x - network(x, at, of)) / over(at.clamp(min=0.05), x)
+
+    def end(x: Tensor, at: Tensor) -> Tensor:
+        return x - over(at, x) * velocity(student, x, at, text)
+
+    with torch.no_grad():
+        guided = velocity(teacher.network, torch.cat([x_t, x_t]), torch.cat([t, t]), both)
+        conditional, null = guided.chunk(2)
+        x_s = x_t + over(s - t, x_t) * (null + 3.0 * (conditional - null))
+        target = end(x_s, s)
+    assert torch.equal(found, (pseudo_huber((end(x_t, t) - target).flatten(1)) / t).mean())
+
+
+def test_the_loss_is_a_function_of_the_noise_s_seed():
+    student = ExactStudent(0.1)
+    first, again, other = (value(student, count=32, seed=seed) for seed in (1, 1, 2))
     assert torch.equal(first, again) and not torch.equal(first, other)
 
 

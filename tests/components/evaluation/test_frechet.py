@@ -1,13 +1,9 @@
-"""The Fréchet distance against closed forms, and metrics.json as a fixed interface."""
-
-import json
-from pathlib import Path
+"""The Fréchet distance against closed forms."""
 
 import numpy as np
 import pytest
 
 from components.evaluation.frechet import frechet_distance
-from components.evaluation.results import Evaluation, Metrics, read_metrics
 
 
 def exactly(mean: np.ndarray, root: np.ndarray, rows: int, seed: int = 0) -> np.ndarray:
@@ -84,7 +80,7 @@ def test_the_width_or_path_of_the_computation_does_not_show():
 
 
 @pytest.mark.parametrize(
-    ("a", "b", "said"),
+    ("a", "b", "message"),
     [
         (np.zeros((1, 3)), np.zeros((5, 3)), "two rows"),
         (np.zeros((5, 3)), np.zeros((5, 4)), "differ in width"),
@@ -92,62 +88,6 @@ def test_the_width_or_path_of_the_computation_does_not_show():
         (np.zeros(5), np.zeros((5, 1)), "two rows"),
     ],
 )
-def test_features_that_cannot_be_compared_are_refused(a: np.ndarray, b: np.ndarray, said: str):
-    with pytest.raises(ValueError, match=said):
+def test_features_that_cannot_be_compared_are_refused(a: np.ndarray, b: np.ndarray, message: str):
+    with pytest.raises(ValueError, match=message):
         frechet_distance(a, b)
-
-
-def some_metrics() -> Metrics:
-    found = {"frechet": 0.5, "judge_score": 0.25, "seconds_per_image": 0.125, "images": 60}
-    return Metrics(
-        evaluations=(
-            Evaluation("teacher", 50, prompt_following={"colors": 1.0, "counting": 0.5}, **found),
-            Evaluation("student", 1, prompt_following={"colors": 0.9, "counting": 0.4}, **found),
-            Evaluation("student", 4, prompt_following={}, **found),
-        ),
-        scorer={"colors": 1.0, "counting": 0.99},
-    )
-
-
-def test_metrics_json_has_the_fixed_form():
-    document = json.loads(some_metrics().to_json())
-    assert list(document) == ["teacher", "student", "scorer"]
-    assert list(document["teacher"]) == ["50"]
-    assert list(document["student"]) == ["1", "4"]
-    assert document["teacher"]["50"] == {
-        "prompt_following": {"colors": 1.0, "counting": 0.5, "mean": 0.75},
-        "frechet": 0.5,
-        "judge_score": 0.25,
-        "seconds_per_image": 0.125,
-        "images": 60,
-    }
-    assert document["student"]["4"]["prompt_following"] == {}
-    assert document["scorer"] == {"colors": 1.0, "counting": 0.99}
-
-
-def test_metrics_json_comes_back_as_it_went(tmp_path: Path):
-    path = tmp_path / "metrics.json"
-    path.write_text(some_metrics().to_json())
-    read = read_metrics(path)
-    assert read == some_metrics()
-    assert read.to_json() == path.read_text()
-    assert read.of("student", 4).mean is None
-    assert read.of("teacher", 50).network_evaluations == 100
-    assert read.of("student", 1).network_evaluations == 1
-    assert read.of("student", 3) is None
-
-
-@pytest.mark.parametrize(
-    "text", ["", "[]", '{"teacher": {}}', '{"teacher": {"x": {}}, "student": {}, "scorer": {}}']
-)
-def test_a_file_that_is_no_metrics_is_named(tmp_path: Path, text: str):
-    path = tmp_path / "metrics.json"
-    path.write_text(text)
-    with pytest.raises(ValueError, match=r"metrics\.json: not a metrics\.json"):
-        read_metrics(path)
-
-
-def test_a_metric_that_is_not_a_number_is_never_written():
-    broken = Evaluation("teacher", 50, frechet=float("nan"), judge_score=0, seconds_per_image=0, images=1)
-    with pytest.raises(ValueError, match="JSON compliant"):
-        Metrics((broken,), {}).to_json()

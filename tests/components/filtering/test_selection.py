@@ -11,7 +11,7 @@ from components.corpus.schemas import Reason
 from components.filtering.alt_text import AltTextRules
 from components.filtering.duplicates import DuplicateRules, perceptual_hash
 from components.filtering.examine import Kept, Rejected, examine
-from components.filtering.selection import Measured, select
+from components.filtering.selection import MeasuredRecord, select
 
 
 def picture(seed: int) -> Image.Image:
@@ -24,8 +24,8 @@ def png(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def measured(name: int, score: float, key: str | None = None) -> Measured:
-    return Measured(key or f"key{name}", f"sha{name}", perceptual_hash(picture(name)), score)
+def measured(name: int, score: float, key: str | None = None) -> MeasuredRecord:
+    return MeasuredRecord(key or f"key{name}", f"sha{name}", perceptual_hash(picture(name)), score)
 
 
 def reasons(rows, floor=None, share=None) -> dict[int, Reason]:

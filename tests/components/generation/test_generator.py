@@ -1,14 +1,19 @@
 """The Generator: an image is a function of prompt, seed, index, steps and guidance, whatever is beside it."""
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from components.conditioning.text import LearnedText, TextConfig
-from components.diffusion.dit import DiT, DiTConfig
-from components.generation.generator import BATCH, MOST_STEPS, Generator, from_pixels, to_pixels
+from components.conditioning.autoencoder import PixelAutoencoder
+from components.conditioning.config import TextConfig
+from components.conditioning.text import LearnedText
+from components.diffusion.config import DiffusionConfig, DiTConfig
+from components.diffusion.dit import DiT
+from components.generation.generator import BATCH, MAX_STEPS, Generator
 from components.generation.model_folder import Model, ModelCard, save_model
 from tests.small_upsampler import small_upsampler
 
@@ -16,7 +21,7 @@ PROMPTS = ["a red circle", "a blue square and a much longer text beside it, of m
 ENCODER = LearnedText.fit(PROMPTS, 300, 40)
 
 
-def model(kind: str) -> Model:
+def model(kind: str, **diffusion: str) -> Model:
     torch.manual_seed(0)
     sizes = {"image_size": 8, "patch": 4, "width": 32, "depth": 1, "heads": 2}
     network = DiT(DiTConfig(vocabulary=ENCODER.vocabulary, **sizes))
@@ -24,7 +29,15 @@ def model(kind: str) -> Model:
         torch.nn.init.normal_(parameter, std=0.2)
     steps = 3 if kind == "flow" else 2
     text = TextConfig(vocabulary=300, max_length=40)
-    card = ModelCard(kind=kind, dit=network.config, text=text, steps=steps, guidance=3.0, images_seen=0)
+    card = ModelCard(
+        kind=kind,
+        dit=network.config,
+        diffusion=DiffusionConfig(**diffusion),
+        text=text,
+        steps=steps,
+        guidance=3.0,
+        images_seen=0,
+    )
     return Model(network.eval(), ENCODER, card)
 
 
@@ -38,7 +51,7 @@ def assert_alike(images: np.ndarray, others: np.ndarray) -> None:
     assert np.abs(images.astype(int) - others.astype(int)).max() <= 1
 
 
-def test_an_image_is_the_same_in_whatever_batch_it_is_drawn(generator):
+def test_an_image_is_the_same_in_whatever_batch_it_is_generated(generator):
     together = generator.generate(PROMPTS, seed=5)
     assert together.shape == (4, 8, 8, 3) and together.dtype == np.uint8
     for index, prompt in enumerate(PROMPTS):
@@ -80,7 +93,7 @@ def test_guidance_moves_a_flow_s_image():
 
 def test_a_consistency_model_has_its_guidance_in_it():
     student = Generator(model("consistency"))
-    with pytest.raises(ValueError, match="this model absorbed guidance 3; it cannot draw with 1"):
+    with pytest.raises(ValueError, match="this model absorbed guidance 3; it cannot generate with 1"):
         student.generate(["a star"], guidance=1.0)
 
 
@@ -90,9 +103,9 @@ def test_guidance_out_of_range_is_one_line(guidance):
         Generator(model("flow")).generate(["a star"], guidance=guidance)
 
 
-@pytest.mark.parametrize("steps", [0, -1, MOST_STEPS + 1])
+@pytest.mark.parametrize("steps", [0, -1, MAX_STEPS + 1])
 def test_steps_out_of_range_are_one_line(generator, steps):
-    with pytest.raises(ValueError, match=f"steps is {steps}; it must be 1 to {MOST_STEPS}"):
+    with pytest.raises(ValueError, match=f"steps is {steps}; it must be 1 to {MAX_STEPS}"):
         generator.generate(["a star"], steps=steps)
 
 
@@ -100,7 +113,7 @@ def test_no_prompts_are_no_images(generator):
     assert generator.generate([]).shape == (0, 8, 8, 3)
 
 
-def test_a_saved_model_draws_the_same(generator, tmp_path):
+def test_a_saved_model_generates_the_same(generator, tmp_path):
     save_model(tmp_path, generator.model)
     loaded = Generator.load(tmp_path, device="cpu")
     assert np.array_equal(loaded.generate(PROMPTS, seed=2), generator.generate(PROMPTS, seed=2))
@@ -111,7 +124,7 @@ def upsampler():
     return small_upsampler([("a star", "a red star"), ("a cross", "a blue cross")])
 
 
-def test_what_is_drawn_is_what_the_upsampler_says(generator, upsampler, tmp_path):
+def test_images_are_of_what_the_upsampler_writes(generator, upsampler, tmp_path):
     prompts = ["a star"] * (BATCH + 2)
     plain = generator.generate(prompts, seed=2)
     assert generator.captions(prompts) == prompts
@@ -120,16 +133,55 @@ def test_what_is_drawn_is_what_the_upsampler_says(generator, upsampler, tmp_path
     captions = loaded.captions(prompts, seed=2)
     assert captions == upsampler(prompts[:BATCH], seed=2) + upsampler(prompts[BATCH:], seed=2, first=BATCH)
     assert len(set(captions)) > 1
-    drawn = loaded.generate(prompts, seed=2)
-    assert np.array_equal(drawn, loaded.generate(captions, seed=2, upsample=False))
-    assert not np.array_equal(drawn, plain)
+    images = loaded.generate(prompts, seed=2)
+    assert np.array_equal(images, loaded.generate(captions, seed=2, upsample=False))
+    assert not np.array_equal(images, plain)
     assert np.array_equal(loaded.generate(prompts, seed=2, upsample=False), plain)
 
 
-def test_pixels_come_back_through_the_network_s_range():
-    pixels = np.arange(256, dtype=np.uint8).repeat(3).reshape(1, 16, 16, 3)
-    x = from_pixels(pixels)
-    assert (x.shape, x.min().item(), x.max().item()) == ((1, 3, 16, 16), -1.0, 1.0)
-    assert np.array_equal(to_pixels(x), pixels)
-    beyond = torch.tensor([-7.0, -1.0, 0.0, 1.0, 7.0]).view(1, 1, 1, 5)
-    assert to_pixels(beyond).ravel().tolist() == [0, 0, 128, 255, 255]
+@pytest.mark.parametrize("kind", ["flow", "consistency"])
+def test_process_and_prediction_of_the_card_count(kind):
+    """In two steps: at pure noise a predicted x_0 is the image of any process.
+
+    Where a flow's velocity is predicted, Euler's steps are the same whatever the process.
+    """
+
+    def image(**diffusion: str) -> bytes:
+        quiet = model(kind, **diffusion)
+        quiet.network.out.weight.data.mul_(0.05)  # so that few pixels are clipped
+        return Generator(quiet).generate(["a star"], steps=2).tobytes()
+
+    pairs = [(p, q) for p in ("rectified_flow", "ddpm") for q in ("x_0", "velocity", "eps")]
+    images = {pair: image(process=pair[0], prediction=pair[1]) for pair in pairs}
+    assert images["rectified_flow", "x_0"] == image()
+    same = images["rectified_flow", "velocity"] == images["ddpm", "velocity"]
+    assert same == (kind == "flow")
+    assert len(set(images.values())) == len(pairs) - same
+
+
+class Enlarging(PixelAutoencoder):
+    """Latents of half the side, decoded to grey."""
+
+    downscale = 2
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        return 0 * latents.repeat_interleave(2, 2).repeat_interleave(2, 3)
+
+
+def test_latents_are_decoded_by_the_model_s_autoencoder(generator):
+    latent = Generator(replace(generator.model, autoencoder=Enlarging()))
+    images = latent.generate(["a star", ""])
+    assert images.shape == (2, 16, 16, 3) and latent.image_size == 16
+    assert latent.generate([]).shape == (0, 16, 16, 3)
+    assert set(images.ravel().tolist()) == {128}
+
+
+def test_serving_needs_nothing_of_training():
+    """What generates imports no training loop, no loss and no Accelerate."""
+    check = (
+        "import sys, components.generation.generator\n"
+        "rooms = ('components.training', 'components.distillation', 'accelerate', 'pipelines')\n"
+        "print([name for name in sys.modules if name.startswith(rooms)])"
+    )
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,13 +1,16 @@
 """A model folder: what was saved comes back, and what is none says so in one line."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from components.conditioning.text import LearnedText, TextConfig
-from components.diffusion.dit import DiT, DiTConfig
+from components.conditioning.config import TextConfig
+from components.conditioning.text import LearnedText
+from components.diffusion.config import DiffusionConfig, DiTConfig
+from components.diffusion.dit import DiT
 from components.generation.model_folder import CARD, WEIGHTS, Model, ModelCard, load_model, save_model
 
 FILES = (CARD, WEIGHTS, "tokenizer.json")
@@ -51,6 +54,25 @@ def test_the_same_model_is_the_same_bytes(tmp_path, model):
         assert (one / name).read_bytes() == (other / name).read_bytes() == (again / name).read_bytes()
 
 
+def test_the_card_keeps_process_and_prediction(tmp_path, model):
+    diffusion = DiffusionConfig(process="ddpm", prediction="eps")
+    card = model.card.model_copy(update={"diffusion": diffusion})
+    loaded = load_model(saved(tmp_path / "model", replace(model, card=card)))
+    assert loaded.card.diffusion == diffusion
+    assert loaded.denoiser.prediction == "eps" and loaded.denoiser.process.loss_target == "eps"
+
+
+def test_a_card_from_before_there_were_others_is_a_rectified_flow_of_pixels_that_predicts_x_0(
+    tmp_path, model
+):
+    folder = saved(tmp_path / "model", model)
+    card = json.loads((folder / CARD).read_text())
+    assert card.pop("diffusion") == {"process": "rectified_flow", "prediction": "x_0"}
+    assert card.pop("autoencoder") == {"model": "pixels"}
+    (folder / CARD).write_text(json.dumps(card))
+    assert load_model(folder).card == model.card
+
+
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("damage", ["missing", "empty", "cut", "binary"])
 def test_a_folder_that_is_no_model_is_one_line(tmp_path, model, name, damage):
@@ -73,22 +95,24 @@ def test_a_path_that_is_no_folder_is_one_line(tmp_path, model, path):
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"kind": "gan"}, "kind: Input should be"),
         ({"steps": 0}, "steps: Input should be greater than 0"),
         ({"flavour": 1}, "flavour: Extra inputs"),
+        ({"diffusion": {"process": "edm"}}, r"diffusion\.process: Input should be"),
+        ({"autoencoder": {"model": "vae"}}, r"autoencoder\.model: Input should be"),
         ({"dit": {"patch": 3}}, "image_size 8 is not a multiple of patch 3"),
         ({"dit": {"depth": 2}}, "Missing key"),
         ({"dit": {"width": 64}}, "size mismatch"),
     ],
 )
-def test_a_card_that_does_not_fit_says_where(tmp_path, model, change, said):
+def test_a_card_that_does_not_fit_says_where(tmp_path, model, change, message):
     folder = saved(tmp_path / "model", model)
     card = json.loads((folder / CARD).read_text())
     for name, value in change.items():
         card[name] = {**card[name], **value} if isinstance(value, dict) else value
     (folder / CARD).write_text(json.dumps(card))
-    with pytest.raises(ValueError, match=said) as caught:
+    with pytest.raises(ValueError, match=message) as caught:
         load_model(folder)
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 500

@@ -22,7 +22,7 @@ def falling(count: int) -> LossCurve:
 
 def evaluation(model: str, steps: int, score: float | None) -> Evaluation:
     following = {} if score is None else {"colors": score}
-    return Evaluation(model, steps, 1.0, 0.4, 0.1, 10, following)
+    return Evaluation(model, steps, 10, {"frechet": 1.0, "judge_score": 0.4}, following, 0.1)
 
 
 def words(svg: str) -> str:

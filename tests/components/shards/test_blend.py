@@ -3,8 +3,11 @@
 from collections import Counter
 
 import pytest
+from pydantic import ValidationError
 
 from components.shards.blend import Blend, DrawnCaption, draw_caption
+from pipelines.config import load_config
+from pipelines.errors import ConfigError
 
 ALL = {"alt": "an alt text", "short": "a red circle", "long": "a large red circle on a black background"}
 DRAWS = 20_000
@@ -56,14 +59,32 @@ def test_the_draw_is_the_same_on_every_machine():
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("shares", "message"),
     [
         ({"alt": 0.5}, "must be 1, got 1.45"),
         ({"alt": -0.05, "short": 0.55, "long": 0.5}, "0 or more"),
         ({"alt": float("nan")}, "0 or more"),
+        ({"alt": 0.05, "lnog": 0.0}, "no kind of caption is named 'lnog'; there are alt, short, long"),
     ],
 )
-def test_a_blend_that_is_none_is_refused_in_one_line(given, told):
-    with pytest.raises(ValueError, match=told) as error:
-        Blend(**given)
-    assert "\n" not in str(error.value)
+def test_a_blend_that_is_none_is_refused_in_one_line(shares, message):
+    with pytest.raises(ValidationError) as caught:
+        Blend(**shares)
+    (fault,) = caught.value.errors()
+    assert message in fault["msg"]
+    assert "\n" not in fault["msg"]
+
+
+def test_the_command_sets_one_share_and_says_what_is_wrong_with_it():
+    shares = load_config("micro", ["train.blend.alt=0.025", "train.blend.short=0.5"]).train.blend
+    assert shares == Blend(alt=0.025, short=0.5, long=0.475)
+    with pytest.raises(ConfigError, match=r"train\.blend: blend: alt \+ short \+ long must be 1") as caught:
+        load_config("micro", ["train.blend.alt=0.5"])
+    assert "\n" not in str(caught.value)
+
+
+def test_a_blend_is_written_as_plain_shares():
+    blend = Blend(alt=0.2, short=0.3, long=0.5)
+    assert blend.model_dump() == {"alt": 0.2, "short": 0.3, "long": 0.5}
+    assert Blend.model_validate(blend.model_dump()) == blend
+    assert Blend().model_dump() == {"alt": 0.05, "short": 0.475, "long": 0.475}

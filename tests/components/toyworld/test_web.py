@@ -14,7 +14,7 @@ from components.corpus.schemas import CORPUS, LABELLED
 from components.toyworld.captions import is_complete, is_true, statements
 from components.toyworld.render import render
 from components.toyworld.scene import Scene, is_held_out
-from components.toyworld.scorer import see
+from components.toyworld.scorer import detect
 from components.toyworld.web import GOOD_KINDS, JUNK_KINDS, TRUTH, draw_labelled, write_toy_web
 
 
@@ -93,7 +93,7 @@ def test_good_images_show_their_scene(rows):
     for row in good[:300]:
         picture = decoded(row["image"])
         assert 64 <= picture.width == picture.height <= 128
-        seen, scene = see(np.asarray(picture)), row["scene"]
+        seen, scene = detect(np.asarray(picture)), row["scene"]
         looks = sorted((t.shape or "", t.colour) for t in seen.things)
         right += looks == sorted((t.shape, t.colour) for t in scene.things) and (
             seen.background == scene.background
@@ -168,7 +168,7 @@ def test_the_labelled_set_is_true_complete_and_disjoint_from_the_web(toy, rows):
     assert not {row["image"] for row in labelled} & {row["image"] for row in rows}
     rendered = {row["scene"] for row in rows}
     for row in labelled:
-        seen = see(np.asarray(decoded(row["image"])))
+        seen = detect(np.asarray(decoded(row["image"])))
         scene = Scene(seen.background, seen.things)
         assert scene not in rendered
         for caption in (row["caption_short"], row["caption_long"]):

@@ -39,10 +39,10 @@ def test_what_was_saved_comes_back_and_only_the_newest_is_kept(tmp_path):
     for images in (100, 200, 1_000_000):
         store.save(images, state(images))
         assert len(folders(store)) == 1
-        found = store.latest()
-        assert found["images_seen"] == images
-        assert torch.equal(found["weights"], state(images)["weights"])
-        assert found["curve"] == [(1, {"loss": 0.5})]
+        latest = store.latest()
+        assert latest["images_seen"] == images
+        assert torch.equal(latest["weights"], state(images)["weights"])
+        assert latest["curve"] == [(1, {"loss": 0.5})]
     assert folders(store) == ["000001000000"]
 
 

@@ -1,4 +1,4 @@
-"""The teacher's loss against values that have a closed form."""
+"""The teacher's loss against values that have a closed form, for every process and prediction."""
 
 import pytest
 import torch
@@ -6,105 +6,150 @@ from pydantic import ValidationError
 from torch import nn
 
 from components.conditioning.text import TextTokens
+from components.diffusion.config import DiffusionConfig
 from components.diffusion.process import over, rectified_flow
 from components.training.flow_loss import FlowLossConfig, flow_loss
+from tests.gaussian_data import PROCESSES, QUANTITIES, Gaussian
+from tests.loss_context import context, named
 
 NULL = TextTokens(torch.tensor([[1, 0]]), torch.tensor([[True, False]]))
 MU, S = 0.5, 0.4
 
 
-class Says(nn.Module):
-    """A network that predicts x_0 by a formula, and keeps what it was asked."""
+class Formula(nn.Module):
+    """A network that predicts by a formula, and keeps its inputs."""
 
     def __init__(self, formula):
         super().__init__()
-        self.formula, self.asked = formula, []
+        self.formula, self.inputs = formula, []
 
     def forward(self, x_t, t, text):
-        self.asked.append((x_t, t, text))
+        self.inputs.append((x_t, t, text))
         return self.formula(x_t, t)
 
 
-def batch(x_0: torch.Tensor) -> dict[str, torch.Tensor]:
+def batch(x_0: torch.Tensor) -> dict:
     ids = torch.arange(2, 2 + len(x_0))[:, None].expand(-1, 4)
-    return {"x_0": x_0, "text": ids, "mask": torch.ones(len(x_0), 4, dtype=torch.bool)}
+    return named({"x_0": x_0, "text": ids, "mask": torch.ones(len(x_0), 4, dtype=torch.bool)})
 
 
 def gaussian(count: int = 4000) -> torch.Tensor:
     return MU + S * torch.randn(count, 1, 4, 4, generator=torch.Generator().manual_seed(9))
 
 
-def value(formula, x_0, seed=0, **settings) -> float:
-    loss = flow_loss(FlowLossConfig(**settings), NULL)
-    return loss(Says(formula), batch(x_0), torch.Generator().manual_seed(seed)).loss.item()
+def value(formula, x_0, seed=0, diffusion=None, **settings) -> float:
+    loss = flow_loss(FlowLossConfig(**settings), diffusion or DiffusionConfig(), NULL)
+    samples = batch(x_0)
+    return loss(Formula(formula), samples, context(samples, seed)).loss.item()
 
 
-def test_one_who_knows_the_image_has_no_loss():
+def test_a_network_that_knows_the_image_has_no_loss():
     x_0 = gaussian(64)
     assert value(lambda x_t, t: x_0, x_0, time_mean=1.0) < 1e-8
 
 
-def test_one_who_says_the_noisy_image_has_the_whole_velocity_for_a_loss():
-    """v_hat = 0, so the loss is E ||eps - x_0||² = 1 + E x_0²."""
+def test_a_network_that_returns_the_noisy_image_has_the_whole_velocity_for_a_loss():
+    """The estimated velocity is 0, so the loss is E ||eps - x_0||² = 1 + E x_0²."""
     x_0 = gaussian()
     assert value(lambda x_t, t: x_t, x_0) == pytest.approx(1 + x_0.square().mean().item(), rel=0.01)
 
 
+@pytest.mark.parametrize("process", PROCESSES)
+@pytest.mark.parametrize("prediction", QUANTITIES)
+@pytest.mark.parametrize("target", [None, *QUANTITIES])
+def test_the_best_prediction_s_loss_is_the_target_s_conditional_variance(process, prediction, target):
+    """For data N(mu, s²) and x_t = a x_0 + sigma eps, with v = a² s² + sigma² and d = a sigma' - sigma a':
+
+    Var(x_0 | x_t) = s² sigma² / v, Var(eps | x_t) = a² s² / v, Var(velocity | x_t) = d² s² / v.
+    """
+    path, time = PROCESSES[process], 0.4
+    data = Gaussian(MU, S)
+    found = value(
+        lambda x_t, t: data.estimate(path, prediction, x_t, t),
+        gaussian(),
+        diffusion=DiffusionConfig(process=process, prediction=prediction),
+        target=target,
+        time_mean=torch.logit(torch.tensor(time)).item(),
+        time_std=1e-4,  # all times are 0.4
+    )
+    t = torch.tensor(time)
+    a, sigma, da, ds = (f(t).item() for f in (path.alpha, path.sigma, path.alpha_slope, path.sigma_slope))
+    v, d = a**2 * S**2 + sigma**2, a * ds - sigma * da
+    expected = {"x_0": S**2 * sigma**2 / v, "eps": a**2 * S**2 / v, "velocity": d**2 * S**2 / v}
+    own = {"rectified_flow": "velocity", "ddpm": "eps"}[process]
+    assert found == pytest.approx(expected[target or own], rel=0.02)
+
+
 @pytest.mark.parametrize("time_mean", [-1.0, 0.5, 2.0])
-def test_the_best_prediction_s_loss_is_the_velocity_s_conditional_variance(time_mean):
-    """For data N(mu, s²): Var(v | x_t) = s² / ((1-t)² s² + t²), and any other prediction is worse."""
-
-    def best(x_t, t, shift=0.0):
-        t = over(t, x_t)
-        variance = (1 - t) ** 2 * S**2 + t**2
-        return MU + shift + (1 - t) * S**2 / variance * (x_t - (1 - t) * MU)
-
+def test_any_other_prediction_is_worse_by_its_distance_in_velocity(time_mean):
     at = torch.sigmoid(torch.tensor(time_mean)).item()
     settings = {"time_mean": time_mean, "time_std": 1e-4}  # all times are `at`
-    x_0 = gaussian()
-    found = value(best, x_0, **settings)
-    assert found == pytest.approx(S**2 / ((1 - at) ** 2 * S**2 + at**2), rel=0.02)
+    x_0, flow, data = gaussian(), rectified_flow(), Gaussian(MU, S)
+    best = value(lambda x_t, t: data.estimate(flow, "x_0", x_t, t), x_0, **settings)
     for shift in (-0.05, 0.05):
-        worse = value(lambda x_t, t, shift=shift: best(x_t, t, shift), x_0, **settings)
-        assert worse == pytest.approx(found + (shift / at) ** 2, abs=0.004 / at)
+        worse = value(lambda x_t, t, d=shift: data.estimate(flow, "x_0", x_t, t) + d, x_0, **settings)
+        assert worse == pytest.approx(best + (shift / at) ** 2, abs=0.004 / at)
 
 
-def test_the_network_is_asked_on_the_path_at_the_drawn_times():
-    x_0, model = gaussian(512), Says(lambda x_t, t: x_t)
-    flow_loss(FlowLossConfig(time_mean=0, shift=3.0), NULL)(
-        model, batch(x_0), torch.Generator().manual_seed(0)
+def test_near_the_data_the_estimate_is_clamped_and_the_target_is_not():
+    """v_hat = (x_t - x_hat) / max(t, .05), as ever; JiT clamps its target too."""
+    at, x_0 = 0.01, gaussian(512)
+    settings = {"time_mean": torch.logit(torch.tensor(at)).item(), "time_std": 1e-4}
+    velocity = 1 + x_0.square().mean().item()  # E ||eps - x_0||²
+    share = at / 0.05  # of it that the image itself, as a prediction, stands for
+    assert value(lambda x_t, t: x_0, x_0, **settings) == pytest.approx((1 - share) ** 2 * velocity, rel=0.03)
+
+
+def test_the_default_loss_is_flow_matching_to_the_bit():
+    """As it was written when it knew rectified flow and a predicted x_0 only."""
+    x_0, model = gaussian(64), Formula(lambda x_t, t: torch.tanh(x_t))
+    samples = batch(x_0)
+    found = flow_loss(FlowLossConfig(), DiffusionConfig(), NULL)(model, samples, context(samples)).loss
+    t = torch.sigmoid(0.3 + context(samples).noise.normal("time"))
+    eps = context(samples).noise.normal("eps", x_0.shape[1:])
+    x_t = over(1 - t, x_0) * x_0 + over(t, x_0) * eps
+    v_hat = (x_t - torch.tanh(x_t)) / over(t.clamp(min=0.05), x_t)
+    assert torch.equal(found, (v_hat - (eps - x_0)).square().mean())
+
+
+def test_the_network_is_evaluated_on_the_path_at_the_times_of_the_config():
+    x_0, model = gaussian(512), Formula(lambda x_t, t: x_t)
+    samples = batch(x_0)
+    flow_loss(FlowLossConfig(time_mean=0, shift=3.0), DiffusionConfig(), NULL)(
+        model, samples, context(samples)
     )
-    ((x_t, t, _),) = model.asked
-    eps = rectified_flow().eps_from_v(x_t, (x_t - x_0) / over(t, x_0), t)  # (x_t - x_0) / t = eps - x_0
+    ((x_t, t, _),) = model.inputs
+    eps = (x_t - over(1 - t, x_t) * x_0) / over(t, x_t)
     assert eps.mean().item() == pytest.approx(0, abs=0.03)
     assert eps.std().item() == pytest.approx(1, abs=0.03)
     assert torch.logit(t).mean().item() == pytest.approx(torch.tensor(3.0).log().item(), abs=0.15)
 
 
 def test_captions_are_emptied_in_the_set_share_and_otherwise_untouched():
-    x_0 = gaussian(2000)
-    given = batch(x_0)
+    samples = batch(gaussian(2000))
     for share in (0.0, 0.1, 0.5):
-        model = Says(lambda x_t, t: x_t)
-        flow_loss(FlowLossConfig(caption_dropout=share), NULL)(model, given, torch.Generator().manual_seed(0))
-        text = model.asked[0][2]
+        model = Formula(lambda x_t, t: x_t)
+        loss = flow_loss(FlowLossConfig(caption_dropout=share), DiffusionConfig(), NULL)
+        loss(model, samples, context(samples))
+        text = model.inputs[0][2]
         empty = (text.values == torch.tensor([1, 0, 0, 0])).all(1)
         assert torch.equal(
             text.mask[empty], torch.tensor([[True, False, False, False]]).expand(empty.sum(), 4)
         )
-        assert torch.equal(text.values[~empty], given["text"][~empty])
+        assert torch.equal(text.values[~empty], samples["text"][~empty])
         assert text.mask[~empty].all()
         assert empty.float().mean().item() == pytest.approx(share, abs=0.03)
 
 
-def test_the_loss_is_a_function_of_the_generator():
+def test_the_loss_is_a_function_of_the_noise_s_seed():
     x_0 = gaussian(16)
     first, again, other = (value(lambda x_t, t: x_t / 2, x_0, seed) for seed in (1, 1, 2))
     assert first == again != other
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"caption_dropout": 1.0}, {"time_std": 0}, {"time_mean": float("nan")}, {"shift": 0}]
+    "wrong",
+    [{"caption_dropout": 1.0}, {"time_std": 0}, {"time_mean": float("nan")}, {"shift": 0}, {"target": "v"}],
 )
 def test_a_bad_value_is_refused(wrong):
     with pytest.raises(ValidationError):

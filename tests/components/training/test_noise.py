@@ -123,7 +123,7 @@ def test_autocast_changes_no_number():
 
 def test_the_numbers_are_those_of_plain_python():
     """So they stay what they are, whatever version of torch a resumed run goes on with."""
-    one = noise(["0123abcd"], epoch=2, seed=3)
+    sample = noise(["0123abcd"], epoch=2, seed=3)
 
     def word(name: str, number: int) -> int:
         named = derive_seed(3, "train", "0123abcd", 2) ^ derive_seed(0, "noise", name)
@@ -135,9 +135,9 @@ def test_the_numbers_are_those_of_plain_python():
 
     (r, angle), (s, other) = polar(word("eps", 0)), polar(word("eps", 1))
     expected = [r * math.cos(angle), s * math.cos(other), r * math.sin(angle)]
-    assert one.normal("eps", (3,)).flatten().tolist() == pytest.approx(expected, rel=1e-6)
-    assert one.uniform("caption_dropout").item() == (word("caption_dropout", 0) >> 40) / 2**24
-    assert one.integers("interval", 1, 33).item() == 1 + (word("interval", 0) >> 32) * 32 // 2**32
+    assert sample.normal("eps", (3,)).flatten().tolist() == pytest.approx(expected, rel=1e-6)
+    assert sample.uniform("caption_dropout").item() == (word("caption_dropout", 0) >> 40) / 2**24
+    assert sample.integers("interval", 1, 33).item() == 1 + (word("interval", 0) >> 32) * 32 // 2**32
 
 
 def test_a_batch_without_keys_has_no_noise():

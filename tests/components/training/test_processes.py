@@ -215,16 +215,16 @@ def goes_on_with(optimizer: str, fit: Any, folder: Path) -> tuple:
     return tensors(trained)
 
 
-def assert_same_but_rounding(one: tuple, other: tuple, optimizer: str) -> None:
+def assert_same_but_rounding(result: tuple, expected: tuple, optimizer: str) -> None:
     bound = ROUNDING[optimizer]
-    for weights, expected in zip(one[:2], other[:2], strict=True):  # the model's, then its average's
-        assert weights.keys() == expected.keys()
-        for name, tensor in expected.items():
+    for weights, theirs in zip(result[:2], expected[:2], strict=True):  # the model's, then its average's
+        assert weights.keys() == theirs.keys()
+        for name, tensor in theirs.items():
             torch.testing.assert_close(weights[name], tensor, atol=bound, rtol=0)
-    for point, expected in zip(one[2], other[2], strict=True):
-        assert point.images_seen == expected.images_seen
+    for point, its in zip(result[2], expected[2], strict=True):
+        assert point.images_seen == its.images_seen
         for name in ("loss", "grad_norm", "learning_rate"):
-            assert point.values[name] == pytest.approx(expected.values[name], rel=bound)
+            assert point.values[name] == pytest.approx(its.values[name], rel=bound)
 
 
 @pytest.fixture(scope="module")
@@ -266,10 +266,10 @@ def test_all_hold_the_same_weights_and_curve_resumed_or_not(two, four):
             assert_identical(result[name][optimizer], results[0][name][optimizer])
 
 
-def assert_identical(one: tuple, other: tuple) -> None:
-    for weights, expected in zip(one[:2], other[:2], strict=True):
-        assert all(torch.equal(weights[name], tensor) for name, tensor in expected.items())
-    assert one[2] == other[2]
+def assert_identical(result: tuple, expected: tuple) -> None:
+    for weights, theirs in zip(result[:2], expected[:2], strict=True):
+        assert all(torch.equal(weights[name], tensor) for name, tensor in theirs.items())
+    assert result[2] == expected[2]
 
 
 def test_under_ddp_the_result_is_the_same_and_its_names_are_the_network_s(two, alone):

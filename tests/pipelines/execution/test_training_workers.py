@@ -3,6 +3,8 @@
 Starting them takes long, so one run is everything at once: its driver is killed, then one of its workers.
 """
 
+import json
+import shutil
 import subprocess
 import sys
 import time
@@ -12,14 +14,14 @@ from pathlib import Path
 
 import psutil
 import pytest
-import torch
 
 from components.conditioning.text import fit_text_encoder
+from components.training.loss import Batch
 from pipelines.errors import ConfigError, StageFailed
 from pipelines.execution.engine import Engine
 from pipelines.execution.progress import Progress
 from pipelines.registry.mlflow_store import Tracker
-from pipelines.stage import run_stage
+from pipelines.stage import Input, fingerprint, run_stage
 from pipelines.stages.train import STAGE, TrainConfig, _make_task
 from pipelines.stages.training_run import captions
 from pipelines.store.faults import FAULT_VARIABLE
@@ -40,8 +42,8 @@ TRAINING = {
 }
 
 
-class Heard(Progress):
-    """A progress that remembers how far it was."""
+class CountingProgress(Progress):
+    """Counts the images that were reported."""
 
     def __init__(self) -> None:
         super().__init__(quiet=True)
@@ -57,12 +59,11 @@ class Heard(Progress):
 
 
 def run_train(home: Path, engine: Engine, tracking: str, progress: Progress, **settings) -> Receipt:
-    given = shards(home.parent / "shards")
     config = TrainConfig(**{**TRAINING, **settings})
     return run_stage(
         STAGE,
         config,
-        {"shard": (given,)},
+        {"shard": (shards(home.parent / "shards"),)},
         home=home,
         snapshot="default",
         engine=engine,
@@ -73,8 +74,7 @@ def run_train(home: Path, engine: Engine, tracking: str, progress: Progress, **s
 
 def checkpoints(home: Path) -> list[Path]:
     """Those that are whole."""
-    found = home.glob("train/*/scratch/checkpoints/*")
-    return [path for path in found if path.name.isdigit()]
+    return [path for path in home.glob("train/*/scratch/checkpoints/*") if path.name.isdigit()]
 
 
 def drive(folder: str, tracking: str) -> None:
@@ -92,8 +92,8 @@ def folder(tmp_path_factory) -> Path:
         "import sys; from tests.pipelines.execution import test_training_workers as t; t.drive(*sys.argv[1:])"
     )
     command = [sys.executable, "-c", script, str(folder), f"sqlite:///{folder}/mlflow.db"]
-    told = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    driver = subprocess.Popen(command, cwd=Path(__file__).parents[3], **told)
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    driver = subprocess.Popen(command, cwd=Path(__file__).parents[3], **streams)
     while driver.poll() is None and not checkpoints(folder / "killed"):
         time.sleep(0.01)
     assert driver.poll() is None, driver.communicate()[0][-3000:]
@@ -101,6 +101,7 @@ def folder(tmp_path_factory) -> Path:
     for process in (driver, *workers):
         process.kill()
     assert driver.communicate()[0] == "", "Ray prints nothing on the terminal"
+    shutil.copytree(folder / "killed", folder / "killed too")
     return folder
 
 
@@ -122,13 +123,13 @@ def monkeypatch_module():
 
 
 def test_driver_and_workers_killed_and_run_again_give_the_same_bytes(folder, engine):
-    tracking, progress = f"sqlite:///{folder}/mlflow.db", Heard()
-    begun = max(checkpoints(folder / "killed"))
-    assert int(begun.name) < TRAINING["images"]
+    tracking, progress = f"sqlite:///{folder}/mlflow.db", CountingProgress()
+    last = max(checkpoints(folder / "killed"))
+    assert int(last.name) < TRAINING["images"]
     resumed = run_train(folder / "killed", engine, tracking, progress)
     whole = run_train(folder / "whole", engine, tracking, Progress(quiet=True))
     assert contents(folder / "killed", resumed) == contents(folder / "whole", whole)
-    assert progress.done == TRAINING["images"] - int(begun.name)
+    assert progress.done == TRAINING["images"] - int(last.name)
     assert resumed.info["images_per_second"] > 0
 
     tracker = Tracker(folder / "killed", tracking)
@@ -139,11 +140,21 @@ def test_driver_and_workers_killed_and_run_again_give_the_same_bytes(folder, eng
     assert not (Path.home() / "ray_results").exists()
 
 
+def test_one_process_goes_on_from_the_checkpoint_of_two(folder):
+    progress = CountingProgress()
+    last = max(checkpoints(folder / "killed too"))
+    tracking = f"sqlite:///{folder}/mlflow.db"
+    receipt = run_train(folder / "killed too", Engine(), tracking, progress, workers=1)
+    assert progress.done == TRAINING["images"] - int(last.name)
+    curve = json.loads((output(folder / "killed too", receipt) / "curve.json").read_text())
+    assert [point["images_seen"] for point in curve] == [n * 6 * BATCH for n in range(1, 9)]
+
+
 def test_a_diverged_training_is_one_line(tmp_path, folder, engine):
     fast = {"learning_rate": 1e30, "warmup_images": 0}
     tracking = f"sqlite:///{folder}/mlflow.db"
     with pytest.raises(StageFailed) as caught:
-        run_train(tmp_path / "home", engine, tracking, Heard(), optimizer=fast, precision="no")
+        run_train(tmp_path / "home", engine, tracking, CountingProgress(), optimizer=fast, precision="no")
     assert str(caught.value).startswith("train: training diverged at ")
     assert "FloatingPointError" in caught.value.__notes__[0]
 
@@ -151,26 +162,43 @@ def test_a_diverged_training_is_one_line(tmp_path, folder, engine):
 def test_more_workers_than_this_machine_has_room_for_is_one_line(tmp_path, folder, engine):
     many = {"workers": 1024, "batch_size": 1024}
     with pytest.raises(ConfigError, match=r"train.workers: 1024 processes .* this machine; set fewer"):
-        run_train(tmp_path / "home", engine, f"sqlite:///{folder}/mlflow.db", Heard(), **many)
+        run_train(tmp_path / "home", engine, f"sqlite:///{folder}/mlflow.db", CountingProgress(), **many)
     with pytest.raises(ValueError, match="batch_size 8 cannot be shared by 3 workers evenly"):
         TrainConfig(**{**TRAINING, "workers": 3})
 
 
-def test_the_workers_share_the_batches_of_one_process(tmp_path):
-    given = shards(tmp_path)
+@pytest.mark.parametrize("samples", [36, 6], ids=["a set", "one that is smaller than a batch"])
+@pytest.mark.parametrize("workers", [2, 4])
+def test_the_workers_share_the_batches_of_one_process(tmp_path, samples, workers):
+    """From wherever they go on; with their captions, and the keys and epochs that their noise is from."""
+    given = shards(tmp_path, samples=samples)
     config, indexes = TrainConfig(**TRAINING), [given.path / "index.json"]
-    encoder = fit_text_encoder(config.text, captions(indexes))
-    taught = partial(_make_task, config, indexes, encoder)
-    alone, *ranks = (islice(taught(*who).data(0), 20) for who in ((0, 1), (0, 2), (1, 2)))
-    for whole, first, second in zip(alone, *ranks, strict=True):
-        halves = [rows(first), rows(second)]
-        assert [len(half) for half in halves] == [BATCH // 2] * 2
-        assert sorted(halves[0] + halves[1]) == sorted(rows(whole))
+    make_task = partial(_make_task, config, indexes, fit_text_encoder(config.text, captions(indexes)))
+    for start in (0, 17 * BATCH):
+        alone = make_task(0, 1).data(start)
+        shares = [make_task(rank, workers).data(start) for rank in range(workers)]
+        for whole, *parts in islice(zip(alone, *shares, strict=True), 20):
+            assert {len(part["keys"]) for part in parts} == {BATCH // workers}
+            assert sorted(row for part in parts for row in rows(part)) == sorted(rows(whole))
+            assert len({(key, epoch) for key, epoch, *_ in rows(whole)}) == BATCH, "no noise comes twice"
 
 
-def rows(batch: dict[str, torch.Tensor]) -> list[tuple]:
+def rows(batch: Batch) -> list[tuple]:
     """Each sample of a batch, without its padding."""
     return [
-        (x.sum().item(), tuple(text[mask].tolist()))
-        for x, text, mask in zip(batch["x_0"], batch["text"], batch["mask"], strict=True)
+        (key, epoch, x.sum().item(), tuple(text[mask].tolist()))
+        for key, epoch, x, text, mask in zip(
+            batch["keys"], batch["epochs"], batch["x_0"], batch["text"], batch["mask"], strict=True
+        )
     ]
+
+
+def test_the_number_of_workers_is_no_part_of_what_an_output_depends_on():
+    """So a run goes on with another number from the checkpoints that it has."""
+    given = {"shard": (Input("shard", "/shards", "0" * 64),)}
+    names = {
+        fingerprint(STAGE, "default", TrainConfig(**{**TRAINING, **settings}), given)
+        for settings in ({}, {"workers": 1}, {"workers": 4}, {"cache_mb": 0})
+    }
+    assert len(names) == 1
+    assert fingerprint(STAGE, "default", TrainConfig(**{**TRAINING, "seed": 1}), given) not in names

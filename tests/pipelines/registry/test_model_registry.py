@@ -40,7 +40,7 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Shelf:
     for number, folder in enumerate(folders, start=1):
         with registry.tracker.run("promote", f"f{number}") as run:
             registry.register(folder, f"digest {number}", run, steps=1, tags={})
-        registry.crown(str(number))
+        registry.promote_alias(str(number))
         registry.set_alias("challenger", str(number))
     return Shelf(root / "home", folders)
 

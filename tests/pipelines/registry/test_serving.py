@@ -57,7 +57,7 @@ def register(tracker: Tracker, folder: Path) -> Registry:
     registry = Registry(tracker)
     with tracker.run("promote", "f") as run:
         version = registry.register(folder, "digest", run, steps=1, tags={})
-    registry.crown(version.version)
+    registry.promote_alias(version.version)
     return registry
 
 

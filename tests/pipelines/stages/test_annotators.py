@@ -25,9 +25,9 @@ from pipelines.config import RunConfig
 from pipelines.errors import ConfigError, StageFailed
 from pipelines.execution.engine import Engine
 from pipelines.execution.progress import Progress
+from pipelines.sources import find_source
 from pipelines.stage import Input, run_stage
 from pipelines.stages.annotators import CAPTIONER, JUDGE, STAGE, SUMMARY, AnnotatorsConfig
-from pipelines.stages.corpus import find_source
 from pipelines.store.receipts import Receipt, sha256_file
 
 RECORDS, BAD = 24, 2

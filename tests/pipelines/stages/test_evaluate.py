@@ -1,4 +1,4 @@
-"""The evaluate stage: what it says of two models is what its own tables and images say, killed or not."""
+"""The evaluate stage: its metrics of two models are those of its own tables and images, killed or not."""
 
 import hashlib
 import io
@@ -44,7 +44,7 @@ from pipelines.registry.mlflow_store import Tracker
 from pipelines.stage import Input, run_stage
 from pipelines.stages.evaluate import SAMPLE_ROWS, STAGE, EvaluateConfig
 from pipelines.store.faults import FAULT_VARIABLE
-from pipelines.store.receipts import Receipt
+from pipelines.store.receipts import Receipt, content_digest
 from tests.small_upsampler import small_upsampler
 
 SIDE = 16
@@ -65,8 +65,8 @@ CLIP = {
 
 
 @dataclass(frozen=True)
-class EvaluationInputs:
-    """Outputs of the stages before: a judge and two models that were never taught, and held-out records."""
+class StagesBefore:
+    """Outputs of the stages before: a judge and two models that were never trained, and held-out records."""
 
     root: Path
     tracking_uri: str  # one database for all tests: making one takes seconds
@@ -99,7 +99,7 @@ class EvaluationInputs:
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory) -> EvaluationInputs:
+def before(tmp_path_factory) -> StagesBefore:
     root = tmp_path_factory.mktemp("inputs")
     write_judge(root / "annotators" / "judge")
     write_model(root / "train" / "model", "flow", seed=1)
@@ -107,7 +107,7 @@ def bench(tmp_path_factory) -> EvaluationInputs:
     write_shards(root / "shard", range(40))
     write_shards(root / "more", range(40, 50))
     write_shards(root / "few", range(1))
-    return EvaluationInputs(root, f"sqlite:///{root}/mlflow.db")
+    return StagesBefore(root, f"sqlite:///{root}/mlflow.db")
 
 
 def write_judge(folder: Path) -> None:
@@ -126,7 +126,9 @@ def write_model(folder: Path, kind: str, seed: int) -> None:
     torch.manual_seed(seed)
     dit = DiTConfig(image_size=SIDE, patch=8, width=16, depth=1, heads=2, vocabulary=encoder.vocabulary)
     network = DiT(dit)
-    for parameter in network.parameters():  # zero-initialised gates would draw the same for every prompt
+    for (
+        parameter
+    ) in network.parameters():  # with zero-initialised gates every prompt would give the same image
         torch.nn.init.normal_(parameter, std=0.2)
     card = ModelCard(kind=kind, dit=dit, text=text, steps=2, guidance=2.0, images_seen=1)
     folder.mkdir(parents=True)
@@ -155,9 +157,9 @@ def write_shards(folder: Path, numbers: range) -> None:
 
 
 @pytest.fixture(scope="module")
-def done(bench: EvaluationInputs, tmp_path_factory) -> tuple[Path, Receipt]:
+def done(before: StagesBefore, tmp_path_factory) -> tuple[Path, Receipt]:
     home = tmp_path_factory.mktemp("home")
-    return home, bench.run(home)
+    return home, before.run(home)
 
 
 def output(home: Path, receipt: Receipt) -> Path:
@@ -175,15 +177,13 @@ def pixels(rows: list[Mapping[str, Any]]) -> np.ndarray:
 
 
 def contents(home: Path, receipt: Receipt) -> dict[str, bytes]:
-    """Every file's bytes; of metrics.json all but the seconds, which a clock made."""
-    found = {entry.path: (output(home, receipt) / entry.path).read_bytes() for entry in receipt.files}
-    metrics = json.loads(found["metrics.json"])
-    for entry in (*metrics["teacher"].values(), *metrics["student"].values()):
-        assert entry.pop("seconds_per_image") > 0
-    return {**found, "metrics.json": json.dumps(metrics).encode()}
+    """The bytes of every file but timings.json."""
+    files = {entry.path: (output(home, receipt) / entry.path).read_bytes() for entry in receipt.files}
+    del files["timings.json"]
+    return files
 
 
-def test_every_model_answers_every_prompt_at_every_number_of_steps(done):
+def test_every_model_generates_every_prompt_at_every_number_of_steps(done):
     home, receipt = done
     assert receipt.counts.as_dict() == {"in": 36, "kept": 36, "rejected": 0, "errored": 0}
     prompts = [[row["prompt"] for row in rows_of(home, receipt, *run)] for run in RUNS]
@@ -195,51 +195,67 @@ def test_every_model_answers_every_prompt_at_every_number_of_steps(done):
         "student": ["1", "2"],
     }
     assert list(document["scorer"]) == list(CATEGORIES)
+    assert document["protocol"] == {
+        name: receipt.info[name] for name in ("prompts_digest", "reference_digest")
+    }
 
 
-def test_the_metrics_are_what_the_images_say(bench, done):
-    """Read back from the PNGs alone, every number comes out again."""
+def test_the_seconds_lie_beside_the_metrics_and_are_no_part_of_the_digest(done):
+    home, receipt = done
+    assert [entry.path for entry in receipt.files if entry.timing] == ["timings.json"]
+    assert "seconds" not in (output(home, receipt) / "metrics.json").read_text()
+    timings = json.loads((output(home, receipt) / "timings.json").read_text())
+    assert {(m, int(s)) for m in timings for s in timings[m]} == set(RUNS)
+    assert all(timings[m][s]["seconds_per_image"] > 0 for m in timings for s in timings[m])
+    slower = [
+        entry.model_copy(update={"sha256": "0" * 64}) if entry.timing else entry for entry in receipt.files
+    ]
+    assert content_digest(slower) == receipt.digest
+
+
+def test_the_metrics_are_those_of_the_images(before, done):
+    """Computed again from the PNGs alone, every number is the same."""
     home, receipt = done
     metrics = read_metrics(output(home, receipt) / "metrics.json")
-    judge = Judge.load(f"local-dir:{bench.root / 'annotators' / 'judge'}")
-    held_out = list(read_split(bench.root / "shard" / INDEX_NAME, HOLDOUT))[:30]
+    judge = Judge.load(f"local-dir:{before.root / 'annotators' / 'judge'}")
+    held_out = list(read_split(before.root / "shard" / INDEX_NAME, HOLDOUT))[:30]
     squares = [Image.fromarray(decode_square(sample.image, SIDE)) for sample in held_out]
     for model, steps in RUNS:
         rows = rows_of(home, receipt, model, steps)
         images = [Image.fromarray(image) for image in pixels(rows)]
-        found = metrics.of(model, steps)
+        evaluation = metrics.of(model, steps)
         distance = frechet_distance(judge.image_features(images), judge.image_features(squares))
-        assert found.frechet == pytest.approx(distance, rel=1e-6)
+        assert evaluation.metrics["frechet"] == pytest.approx(distance, rel=1e-6)
         scores = judge.score(images, [row["prompt"] for row in rows])
         assert [row["judge_score"] for row in rows] == pytest.approx(scores.tolist(), abs=1e-6)
-        assert found.judge_score == pytest.approx(scores.mean(), abs=1e-6)
+        assert evaluation.metrics["judge_score"] == pytest.approx(scores.mean(), abs=1e-6)
         for category in CATEGORIES:
-            verdicts = [row["follows"] for row in rows if row["category"] == category]
-            assert found.prompt_following[category] == sum(verdicts) / len(verdicts)
+            verdicts = [row["correct"] for row in rows if row["category"] == category]
+            assert evaluation.prompt_following[category] == sum(verdicts) / len(verdicts)
 
 
-def test_the_images_are_the_generators_own_and_start_from_one_seed(bench, done):
+def test_the_images_are_the_generators_own_and_start_from_one_seed(before, done):
     home, receipt = done
     for (model, steps), maker in zip(RUNS, ("train", "distill", "distill"), strict=True):
         rows = rows_of(home, receipt, model, steps)
-        generator = Generator.load(bench.root / maker / "model")
+        generator = Generator.load(before.root / maker / "model")
         prompts = [row["prompt"] for row in rows]
         assert [row["caption"] for row in rows] == generator.captions(prompts, seed=0) != prompts
-        drawn = generator.generate(prompts, steps=steps, seed=0)
-        difference = np.abs(drawn.astype(int) - pixels(rows).astype(int))
+        generated = generator.generate(prompts, steps=steps, seed=0)
+        difference = np.abs(generated.astype(int) - pixels(rows).astype(int))
         assert difference.max() <= 1, f"{model} at {steps} steps"  # another batch may round otherwise
 
 
-def test_prompts_can_be_drawn_as_they_are(bench, done, tmp_path):
+def test_prompts_can_be_generated_as_they_are(before, done, tmp_path):
     _, upsampled = done
-    receipt = bench.run(tmp_path, CONFIG.model_copy(update={"upsample": False}))
+    receipt = before.run(tmp_path, CONFIG.model_copy(update={"upsample": False}))
     for model, steps in RUNS:
         assert all(row["caption"] == row["prompt"] for row in rows_of(tmp_path, receipt, model, steps))
     assert receipt.info["prompts_digest"] != upsampled.info["prompts_digest"]
 
 
-def test_the_grid_shows_what_was_kept(bench, tmp_path):
-    receipt = bench.run(tmp_path, CONFIG.model_copy(update={"shown": 3}))
+def test_the_grid_shows_what_was_kept(before, tmp_path):
+    receipt = before.run(tmp_path, CONFIG.model_copy(update={"shown": 3}))
     kept = [row["index"] for row in rows_of(tmp_path, receipt, "student", 1) if row["image"]]
     assert kept in ([0, 6, 11], [0, 5, 11])
     with Image.open(output(tmp_path, receipt) / "samples.png") as grid:
@@ -247,25 +263,26 @@ def test_the_grid_shows_what_was_kept(bench, tmp_path):
     assert (output(tmp_path, receipt) / "quality.svg").read_text().startswith("<svg")
 
 
-def test_the_same_evaluation_again_is_the_same_bytes(bench, done, tmp_path):
+def test_the_same_evaluation_again_is_the_same_bytes(before, done, tmp_path):
     home, receipt = done
-    again = bench.run(tmp_path)
+    again = before.run(tmp_path)
     assert contents(tmp_path, again) == contents(home, receipt)
+    assert again.digest == receipt.digest
     assert again.info["prompts_digest"] == receipt.info["prompts_digest"]
     written = (output(tmp_path, again) / "metrics.json").stat().st_mtime_ns
-    assert bench.run(tmp_path) == again
+    assert before.run(tmp_path) == again
     assert (output(tmp_path, again) / "metrics.json").stat().st_mtime_ns == written, "it was made twice"
 
 
 KILLED = """
 import sys
 from pathlib import Path
-from tests.pipelines.stages.test_evaluate import EvaluationInputs
-EvaluationInputs(Path(sys.argv[1]), "").run(Path(sys.argv[2]))
+from tests.pipelines.stages.test_evaluate import StagesBefore
+StagesBefore(Path(sys.argv[1]), "").run(Path(sys.argv[2]))
 """
 
 
-def test_a_killed_evaluation_goes_on_where_it_was(bench, done, tmp_path):
+def test_a_killed_evaluation_goes_on_where_it_was(before, done, tmp_path):
     root = Path(__file__).resolve().parents[3]
     environment = {
         **os.environ,
@@ -273,20 +290,20 @@ def test_a_killed_evaluation_goes_on_where_it_was(bench, done, tmp_path):
         "PYTHONPATH": str(root),
         "CUDA_VISIBLE_DEVICES": "",
     }
-    command = [sys.executable, "-c", KILLED, str(bench.root), str(tmp_path)]
+    command = [sys.executable, "-c", KILLED, str(before.root), str(tmp_path)]
     assert subprocess.run(command, env=environment, check=False).returncode == -signal.SIGKILL
     (out,) = (path for path in (tmp_path / "evaluate").iterdir() if path.is_dir())
     first = out / "samples/teacher-2.parquet"
-    made = first.stat().st_mtime_ns
-    receipt = bench.run(tmp_path)
-    assert first.stat().st_mtime_ns == made, "a finished part was made again"
+    written = first.stat().st_mtime_ns
+    receipt = before.run(tmp_path)
+    assert first.stat().st_mtime_ns == written, "a finished part was made again"
     assert contents(tmp_path, receipt) == contents(*done)
     assert not list(out.rglob("*.tmp-*"))
 
 
-def test_everything_is_found_in_mlflow(bench, done):
+def test_everything_is_found_in_mlflow(before, done):
     home, receipt = done
-    tracker = Tracker(home, bench.tracking_uri)
+    tracker = Tracker(home, before.tracking_uri)
     run_id = tracker.find("evaluate", receipt.fingerprint)
     assert run_id == receipt.info["mlflow_run"]
     metrics = read_metrics(output(home, receipt) / "metrics.json")
@@ -296,49 +313,55 @@ def test_everything_is_found_in_mlflow(bench, done):
         2: metrics.of("student", 2).mean,
     }
     (teacher,) = tracker.client.get_metric_history(run_id, "teacher.frechet")
-    assert (teacher.step, teacher.value) == (4, metrics.of("teacher", 2).frechet)  # guided: two a step
-    found = tracker.client.get_run(run_id)
-    assert found.data.params["prompts_per_category"] == "2"
-    assert {given.dataset.name for given in found.inputs.dataset_inputs} == set(STAGE.inputs)
+    assert (teacher.step, teacher.value) == (
+        4,
+        metrics.of("teacher", 2).metrics["frechet"],
+    )  # guided: two a step
+    seconds = tracker.client.get_metric_history(run_id, "teacher.seconds_per_image")
+    assert metrics.of("teacher", 2).seconds_per_image in [point.value for point in seconds]
+    run = tracker.client.get_run(run_id)
+    assert run.data.params["prompts_per_category"] == "2"
+    assert {dataset.dataset.name for dataset in run.inputs.dataset_inputs} == set(STAGE.inputs)
     artifacts = {entry.path for entry in tracker.client.list_artifacts(run_id)}
-    assert {"metrics.json", "samples.png", "quality.svg", "tables"} <= artifacts
+    assert {"metrics.json", "timings.json", "samples.png", "quality.svg", "tables"} <= artifacts
 
 
-def test_a_corpus_whose_world_no_scorer_knows_is_asked_its_own_held_out_captions(bench, tmp_path):
-    receipt = bench.run(tmp_path, CONFIG.model_copy(update={"domain": "open", "prompts": 7}))
+def test_a_domain_without_a_scorer_is_measured_on_its_own_held_out_captions(before, tmp_path):
+    receipt = before.run(tmp_path, CONFIG.model_copy(update={"domain": "open", "prompts": 7}))
     rows = rows_of(tmp_path, receipt, "student", 1)
-    held_out = [s.meta["caption_short"] for s in read_split(bench.root / "shard" / INDEX_NAME, HOLDOUT)]
+    held_out = [s.meta["caption_short"] for s in read_split(before.root / "shard" / INDEX_NAME, HOLDOUT)]
     assert [row["prompt"] for row in rows] == list(dict.fromkeys(held_out))[:7]
-    assert {row["follows"] for row in rows} == {row["category"] for row in rows} == {None}
+    assert {row["correct"] for row in rows} == {row["category"] for row in rows} == {None}
     document = json.loads((output(tmp_path, receipt) / "metrics.json").read_text())
     assert document["scorer"] == {}
     assert all(entry["prompt_following"] == {} for entry in document["student"].values())
     assert (output(tmp_path, receipt) / "samples.png").is_file()
 
 
-def test_the_held_out_images_of_every_snapshot_are_the_reference(bench, done, tmp_path):
+def test_the_held_out_images_of_every_snapshot_are_the_reference(before, done, tmp_path):
     config = CONFIG.model_copy(update={"reference_images": 100})
-    alone = bench.run(tmp_path, config)
-    both = bench.run(tmp_path, config, shards=("shard", "more"))
+    alone = before.run(tmp_path, config)
+    both = before.run(tmp_path, config, shards=("shard", "more"))
     assert alone.info["prompts_digest"] == both.info["prompts_digest"]
     assert alone.info["reference_digest"] != both.info["reference_digest"]
     distances = [
-        read_metrics(output(tmp_path, r) / "metrics.json").of("student", 1).frechet for r in (alone, both)
+        read_metrics(output(tmp_path, r) / "metrics.json").of("student", 1).metrics["frechet"]
+        for r in (alone, both)
     ]
     assert distances[0] != distances[1]
     assert done[1].info["reference_digest"] != alone.info["reference_digest"]
 
 
-def test_too_few_held_out_records_are_named_with_what_to_do(bench, tmp_path):
+def test_too_few_held_out_records_are_named_with_what_to_do(before, tmp_path):
     with pytest.raises(StageFailed, match=r"1 held-out records in .*few.*shard\.holdout_fraction"):
-        bench.run(tmp_path, shards=("few",))
+        before.run(tmp_path, shards=("few",))
 
 
 def test_importing_the_stage_does_not_import_torch_or_a_plotting_library():
     heavy = "{'torch', 'matplotlib', 'mlflow'} & set(sys.modules)"
     code = f"import sys, pipelines.stages.evaluate, pipelines.report; print({heavy})"
-    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert shown.strip() == "set()"
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert output.strip() == "set()"
 
 
 def test_tables_of_every_run_lie_in_one_dataset(done):

@@ -86,17 +86,19 @@ def table(home: Path, receipt: Receipt, folder: str) -> pa.Table:
     return pa.concat_tables([pq.ParquetFile(output(home, receipt) / path).read() for path in paths])
 
 
-def write_corpus(path: Path, rows: list[dict[str, Any]]) -> str:
-    pq.write_table(pa.Table.from_pylist(rows, schema=CORPUS), path)
+def write_corpus(path: Path, rows: list[dict[str, Any]], row_group_size: int | None = None) -> str:
+    pq.write_table(pa.Table.from_pylist(rows, schema=CORPUS), path, row_group_size=row_group_size)
     return f"parquet:{path}"
 
 
 @pytest.fixture(scope="module")
 def small(toy: ToyWeb, tmp_path_factory) -> str:
-    """The first 80 records, in four fragments as SMALL cuts them."""
-    return write_corpus(
-        tmp_path_factory.mktemp("small") / "web.parquet", pq.read_table(toy.web).to_pylist()[:80]
-    )
+    """The first 80 records, in four fragments as SMALL cuts them: two of one row group, then two more."""
+    rows = pq.read_table(toy.web).to_pylist()[:80]
+    corpus = write_corpus(tmp_path_factory.mktemp("small") / "web.parquet", rows, row_group_size=40)
+    plan = open_corpus(corpus, SMALL.rows_per_fragment)
+    assert [[fragment.rows for fragment in stream] for stream in plan.streams] == [[20, 20], [20, 20]]
+    return corpus
 
 
 @pytest.fixture(scope="module")
@@ -147,11 +149,28 @@ def test_kept_records_carry_what_was_measured(done):
         assert -1 <= row["judge_score"] <= 1
 
 
-def test_order_of_work_does_not_show_in_the_bytes(done, toy: ToyWeb, annotators: Path, tmp_path: Path):
-    home, receipt = done
-    again = run(tmp_path, f"parquet:{toy.web}", annotators, engine=OneByOne(backwards=True))
-    assert contents(tmp_path, again) == contents(home, receipt)
+def test_order_of_work_does_not_show_in_the_bytes(small: str, annotators: Path, tmp_path: Path):
+    forwards = run(tmp_path / "forwards", small, annotators, SMALL)
+    again = run(tmp_path, small, annotators, SMALL, engine=OneByOne(backwards=True))
+    assert len([entry for entry in again.files if entry.path.startswith("filtered/")]) == 4
+    assert contents(tmp_path, again) == contents(tmp_path / "forwards", forwards)
     assert not (output(tmp_path, again) / SCRATCH).exists()
+
+
+def test_a_fragment_is_cut_by_bytes_and_every_record_ends_once(toy: ToyWeb, annotators: Path, tmp_path: Path):
+    """The same records go on, whatever the fragments' size; a part holds no more bytes than asked for."""
+    rows = pq.read_table(toy.web).to_pylist()[:120]
+    corpus = write_corpus(tmp_path / "web.parquet", rows)
+    whole = run(tmp_path / "whole", corpus, annotators)
+    limit = sum(len(row["image"] or b"") for row in rows) // 8
+    cut = run(tmp_path / "cut", corpus, annotators, CONFIG.model_copy(update={"fragment_bytes": limit}))
+    parts = [entry.path for entry in cut.files if entry.path.startswith("filtered/")]
+    assert 8 <= len(parts) <= 12
+    assert cut.counts == whole.counts and cut.reasons == whole.reasons
+    assert table(tmp_path / "cut", cut, "filtered") == table(tmp_path / "whole", whole, "filtered")
+    for part in parts:
+        images = pq.ParquetFile(output(tmp_path / "cut", cut) / part).read()["image"].to_pylist()
+        assert sum(map(len, images)) < 2 * limit, "about: a fragment is cut by the average record"
 
 
 def test_ray_gives_the_same_bytes(small: str, annotators: Path, tmp_path: Path):

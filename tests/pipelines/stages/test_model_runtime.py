@@ -12,8 +12,9 @@ from safetensors.torch import save_file
 
 from pipelines.config import load_config
 from pipelines.errors import ConfigError
+from pipelines.execution.resources import Resources, workers_that_fit
 from pipelines.stages.filter import FilterConfig
-from pipelines.stages.model_runtime import ModelRuntime, load_judge
+from pipelines.stages.model_runtime import ModelRuntime, load_judge, worker_resources
 from pipelines.stages.recaption import RecaptionConfig
 
 NETWORK = {
@@ -89,3 +90,38 @@ def test_the_judge_runs_as_configured(judge_folder):
     coarse = load_judge(judge_folder, ModelRuntime(device="cpu", dtype="bfloat16"), "filter.judge")
     assert {p.dtype for p in coarse.model.parameters()} == {torch.bfloat16}
     np.testing.assert_allclose(coarse.image_features(images), exact.image_features(images), atol=0.02)
+
+
+def asked(config: RecaptionConfig, gpus: float) -> Resources:
+    models = {"recaption.captioner": config.captioner, "recaption.judge": config.judge}
+    return worker_resources(gpus, models)
+
+
+def test_a_worker_asks_for_the_gpu_share_of_all_its_models():
+    config = RecaptionConfig()
+    assert asked(config, gpus=8).gpus == 1.0, (
+        "captioner and judge share one card, and no worker is beside them"
+    )
+    assert worker_resources(8, {"filter.judge": FilterConfig().judge}).gpus == 0.25
+    larger = RecaptionConfig(captioner=ModelRuntime(gpus_per_worker=2.0))
+    assert asked(larger, gpus=8).gpus == 3, "above one, Ray takes whole cards only"
+
+
+def test_without_a_gpu_a_worker_asks_for_half_a_cpu_as_ever():
+    assert asked(RecaptionConfig(), gpus=0) == Resources(
+        setting="recaption.captioner.cpus_per_worker and recaption.judge.cpus_per_worker"
+    )
+    kept_off = RecaptionConfig(captioner=ModelRuntime(device="cpu"), judge=ModelRuntime(device="cpu"))
+    assert asked(kept_off, gpus=8).gpus == 0
+
+
+def test_a_worker_reserves_the_cpus_of_its_most_demanding_model():
+    config = RecaptionConfig(captioner=ModelRuntime(cpus_per_worker=4), judge=ModelRuntime(cpus_per_worker=2))
+    assert asked(config, gpus=0).cpus == 4
+
+
+def test_one_card_never_takes_more_workers_than_it_has_shares_for():
+    """16 CPUs and one GPU: one captioner, or four judges."""
+    node = {"CPU": 16.0, "GPU": 1.0}
+    assert workers_that_fit([node], asked(RecaptionConfig(), gpus=1)) == 1
+    assert workers_that_fit([node], worker_resources(1, {"filter.judge": FilterConfig().judge})) == 4

@@ -18,8 +18,8 @@ from PIL import Image
 
 from components.captioning.captioner import Captioner
 from components.captioning.config import CaptionerFitConfig
-from components.captioning.kinds import prompt_hash
-from components.corpus.schemas import CAPTIONED, FILTERED, LABELLED, REJECTS, record_key
+from components.captioning.kinds import CAPTION_KINDS, prompt_hash
+from components.corpus.schemas import FILTERED, LABELLED, REJECTS, captioned_schema, record_key
 from components.judge.config import JudgeFitConfig
 from components.training.config import OptimizerConfig, TrainingConfig
 from pipelines.errors import StageFailed
@@ -34,7 +34,12 @@ from pipelines.store.receipts import Counts, PartReceipt, Receipt
 from tests.pipelines.one_by_one import OneByOne
 
 COLOURS = {"red": (230, 20, 30), "blue": (30, 60, 235), "green": (20, 165, 45), "white": (250, 250, 250)}
-CONFIG = RecaptionConfig(short_tokens=8, long_tokens=16, captioner=ModelRuntime(batch_size=8))
+KINDS = {"short": {"max_tokens": 8}, "long": {"max_tokens": 16}}
+CONFIG = RecaptionConfig(kinds=KINDS, captioner=ModelRuntime(batch_size=8))
+OTHER_PROMPT = RecaptionConfig(
+    kinds={**KINDS, "long": {"prompt": "Describe the image in full.", "max_tokens": 16}},
+    captioner=CONFIG.captioner,
+)
 ROWS, PARTS = 36, 3
 
 
@@ -150,7 +155,7 @@ def done(inputs, tmp_path_factory) -> tuple[Path, Receipt]:
 def test_every_record_has_true_captions_beside_its_alt_text(done):
     home, receipt = done
     kept = table(home, receipt, "captioned")
-    assert kept.schema == CAPTIONED
+    assert kept.schema == captioned_schema(CAPTION_KINDS)
     assert receipt.counts.as_dict() == {"in": ROWS, "kept": ROWS, "rejected": 0, "errored": 0}
     rows = {row["key"]: row for row in kept.to_pylist()}
     right = 0
@@ -164,7 +169,7 @@ def test_every_record_has_true_captions_beside_its_alt_text(done):
 def test_captions_carry_their_provenance_and_score(done, inputs):
     home, receipt = done
     rows = table(home, receipt, "captioned").to_pylist()
-    assert {row["prompt_hash"] for row in rows} == {prompt_hash(CONFIG.styles)}
+    assert {row["prompt_hash"] for row in rows} == {prompt_hash(CONFIG.caption_kinds)}
     (captioner,) = {row["captioner"] for row in rows}
     assert captioner
     folder = inputs["annotators"][0].path
@@ -233,18 +238,16 @@ def test_when_no_caption_is_good_enough_the_stage_says_so(inputs, tmp_path):
 def test_another_prompt_is_another_output(inputs, done):
     _, receipt = done
     assert fingerprint(STAGE, "default", CONFIG, inputs) == receipt.fingerprint
-    other = CONFIG.model_copy(update={"long_prompt": "Describe the picture in full."})
-    assert fingerprint(STAGE, "default", other, inputs) != receipt.fingerprint
+    assert fingerprint(STAGE, "default", OTHER_PROMPT, inputs) != receipt.fingerprint
 
 
 def test_a_prompt_that_the_captioner_was_not_fitted_on_is_told(inputs, tmp_path):
     said = io.StringIO()
     run(tmp_path / "its own", inputs, said=said)
     assert "not fitted" not in said.getvalue()
-    other = CONFIG.model_copy(update={"long_prompt": "Describe the picture in full."})
-    run(tmp_path / "another", inputs, other, said=said)
+    run(tmp_path / "another", inputs, OTHER_PROMPT, said=said)
     (warned,) = [line for line in said.getvalue().splitlines() if "not fitted" in line]
-    assert "'Describe the picture in full.'" in warned and "--set annotators.long_prompt=" in warned
+    assert "'Describe the image in full.'" in warned and "--set annotators.long_prompt=" in warned
 
 
 def test_a_pretrained_captioner_goes_the_same_way(annotators, inputs, done, tmp_path):

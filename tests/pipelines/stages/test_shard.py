@@ -17,7 +17,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from components.corpus.schemas import CAPTIONED, record_key
+from components.captioning.kinds import CAPTION_KINDS
+from components.corpus.schemas import captioned_schema, record_key
 from components.shards.blend import Blend
 from components.shards.index import load_index
 from components.shards.loader import ShardLoader
@@ -65,7 +66,7 @@ def captioned(folder: Path, parts: int = 7, rows: int = 15, **changes: Any) -> I
             table[0].update(changes)
         path = folder / f"captioned/part-{part:05d}.parquet"
         path.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(pa.Table.from_pylist(table, schema=CAPTIONED), path)
+        pq.write_table(pa.Table.from_pylist(table, schema=captioned_schema(CAPTION_KINDS)), path)
         name = path.relative_to(folder).as_posix()
         entries.append(FileEntry(path=name, bytes=path.stat().st_size, sha256=sha256_file(path)))
     receipt = Receipt(
@@ -116,8 +117,8 @@ def row(name: str) -> dict[str, Any]:
 
 
 def test_every_captioned_record_is_in_one_tar_with_all_that_is_known_of_it(tmp_path):
-    receipt = run(tmp_path, captioned(tmp_path / "in"))
-    index = output(tmp_path, receipt) / "index.json"
+    receipt = run(tmp_path / "home", captioned(tmp_path / "in"))
+    index = output(tmp_path / "home", receipt) / "index.json"
     expected = {}
     for part in range(7):
         for i in range(15):
@@ -136,8 +137,8 @@ def test_every_captioned_record_is_in_one_tar_with_all_that_is_known_of_it(tmp_p
 
 
 def test_tars_mix_parts_and_lie_in_no_order_of_arrival(tmp_path):
-    receipt = run(tmp_path, captioned(tmp_path / "in"))
-    for path in output(tmp_path, receipt).glob("train-*.tar"):
+    receipt = run(tmp_path / "home", captioned(tmp_path / "in"))
+    for path in output(tmp_path / "home", receipt).glob("train-*.tar"):
         listed = [json.loads(m)["alt_text"] for m in path.read_bytes().split(b"\0") if m.startswith(b'{"alt')]
         assert len({alt.removeprefix("alt of ").partition("-")[0] for alt in listed}) >= 2
         assert listed != sorted(listed)
@@ -180,17 +181,17 @@ def test_a_stage_killed_anywhere_is_finished_by_the_same_command(tmp_path, point
 
 
 def test_what_cannot_be_laid_in_a_tar_is_a_reject_with_a_reason(tmp_path):
-    receipt = run(tmp_path, captioned(tmp_path / "in", image=b"GIF89a"))
+    receipt = run(tmp_path / "home", captioned(tmp_path / "in", image=b"GIF89a"))
     assert receipt.counts.as_dict() == {"in": 105, "kept": 104, "rejected": 1, "errored": 0}
     assert receipt.reasons == {"image_format": 1}
-    (path,) = output(tmp_path, receipt).glob("rejects/*.parquet")
+    (path,) = output(tmp_path / "home", receipt).glob("rejects/*.parquet")
     (reject,) = pq.read_table(path).to_pylist()
     assert (reject["stage"], reject["reason"], reject["alt_text"]) == ("shard", "image_format", "alt of 0-0")
 
 
 def test_the_loader_serves_the_stage_s_output(tmp_path):
-    receipt = run(tmp_path, captioned(tmp_path / "in"))
-    index = output(tmp_path, receipt) / "index.json"
+    receipt = run(tmp_path / "home", captioned(tmp_path / "in"))
+    index = output(tmp_path / "home", receipt) / "index.json"
     loader = ShardLoader([index], batch_size=8, image_size=8, seed=0, blend=Blend())
     assert loader.samples == receipt.info["train"]
     (batch,) = islice(loader.batches(), 1)
@@ -202,10 +203,14 @@ def test_the_loader_serves_the_stage_s_output(tmp_path):
 
 def test_a_holdout_that_would_be_empty_is_one_line(tmp_path):
     with pytest.raises(StageFailed, match=r"the holdout split is empty \(1 captioned records") as caught:
-        run(tmp_path, captioned(tmp_path / "in", parts=1, rows=1), ShardConfig(holdout_fraction=0.001))
+        run(
+            tmp_path / "home",
+            captioned(tmp_path / "in", parts=1, rows=1),
+            ShardConfig(holdout_fraction=0.001),
+        )
     assert "\n" not in str(caught.value)
     with pytest.raises(StageFailed, match=r"the train split is empty \(0 captioned records"):
-        run(tmp_path, captioned(tmp_path / "none", parts=1, rows=0))
+        run(tmp_path / "home", captioned(tmp_path / "none", parts=1, rows=0))
 
 
 def test_a_column_that_is_not_the_contract_s_is_named_before_anything_is_written(tmp_path):
@@ -213,5 +218,5 @@ def test_a_column_that_is_not_the_contract_s_is_named_before_anything_is_written
     path = tmp_path / "in/captioned/part-00003.parquet"
     pq.write_table(pq.read_table(path).drop_columns("caption_long"), path)
     with pytest.raises(ValueError, match=r"part-00003\.parquet: column 'caption_long' \(string\) is missing"):
-        run(tmp_path, recaption)
+        run(tmp_path / "home", recaption)
     assert not list(tmp_path.rglob("*.tar"))

@@ -99,16 +99,16 @@ def run(home: Path, stage, tracking: str, inputs: dict[str, tuple[Input, ...]], 
     )
 
 
-def run_train(home: Path, tracking: str, *given: Input, **settings) -> Receipt:
+def run_train(home: Path, tracking: str, *snapshots: Input, **settings) -> Receipt:
     small = {"network": NETWORK, "text": TEXT, "upsampler": UPSAMPLER}
-    return run(home, TRAIN, tracking, {"shard": given}, **{**small, **settings})
+    return run(home, TRAIN, tracking, {"shard": snapshots}, **{**small, **settings})
 
 
-def run_both(home: Path, tracking: str, given: Input) -> tuple[Receipt, Receipt]:
-    train = run_train(home, tracking, given)
+def run_both(home: Path, tracking: str, shard: Input) -> tuple[Receipt, Receipt]:
+    train = run_train(home, tracking, shard)
     teacher = Input("train", str(output(home, train)), train.digest, train)
     settings = {"consistency": {"intervals": 4}}
-    return train, run(home, DISTILL, tracking, {"train": (teacher,), "shard": (given,)}, **settings)
+    return train, run(home, DISTILL, tracking, {"train": (teacher,), "shard": (shard,)}, **settings)
 
 
 def output(home: Path, receipt: Receipt) -> Path:
@@ -129,8 +129,8 @@ def tracking(tmp_path_factory) -> str:
 def whole(tmp_path_factory, tracking) -> tuple[Path, Input, Receipt, Receipt]:
     """HOME of a run that nothing disturbed, the shards, and the two receipts."""
     home = tmp_path_factory.mktemp("whole")
-    given = shards(home / "shards")
-    return home, given, *run_both(home, tracking, given)
+    shard = shards(home / "shards")
+    return home, shard, *run_both(home, tracking, shard)
 
 
 def test_the_stages_leave_a_teacher_a_student_and_their_curves(whole):
@@ -168,14 +168,14 @@ def test_the_student_starts_from_the_teacher_and_learns(whole):
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory, whole, tracking) -> dict[str, Path]:
     """For each fault the HOME that it left: processes of their own, forked from one that has imported all."""
-    _, given, *_ = whole
+    _, shard, *_ = whole
     homes = {fault: tmp_path_factory.mktemp("killed") for fault in FAULTS}
     script = (
         "import sys; from tests.pipelines.stages import test_train\n"
         "test_train.die(*sys.argv[1:4], dict(zip(sys.argv[4::2], sys.argv[5::2])))"
     )
     pairs = [str(word) for pair in homes.items() for word in pair]
-    command = [sys.executable, "-c", script, tracking, given.location, given.digest, *pairs]
+    command = [sys.executable, "-c", script, tracking, shard.location, shard.digest, *pairs]
     subprocess.run(command, cwd=Path(__file__).parents[3], check=True)
     return homes
 
@@ -196,23 +196,23 @@ def die(tracking: str, location: str, digest: str, homes: dict[str, str]) -> Non
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_killed_and_run_again_gives_the_same_bytes(killed, whole, tracking, fault):
-    home, given, *receipts = whole
+    home, shard, *receipts = whole
     left = killed[fault]
     stage = fault.partition(".")[0]
-    whole_ones = [path.parent for path in left.rglob("checkpoint.json")]
-    names = [path.name for path in whole_ones if ("upsampler" in path.parts) == (stage == "upsampler")]
+    complete = [path.parent for path in left.rglob("checkpoint.json")]
+    names = [path.name for path in complete if ("upsampler" in path.parts) == (stage == "upsampler")]
     assert sum(name.isdigit() for name in names) == 1
     # Of the stage that was killed the first is whole, the second is not.
     first = {"upsampler": 16, "train": 32, "distill": 32}[stage]
     assert ("checkpoint" in fault) == (f"{first:012d}" in names)
-    for resumed, undisturbed in zip(run_both(left, tracking, given), receipts, strict=True):
+    for resumed, undisturbed in zip(run_both(left, tracking, shard), receipts, strict=True):
         assert contents(left, resumed) == contents(home, undisturbed)
         assert resumed.digest == undisturbed.digest
     assert not list(left.rglob("*.tmp-*"))
 
 
 def test_the_curves_are_in_mlflow_once_however_often_a_stage_was_killed(whole, tracking):
-    home, given, *receipts = whole
+    home, shard, *receipts = whole
     tracker = Tracker(home, tracking)
     for receipt in receipts:
         run_id = tracker.find(receipt.stage, receipt.fingerprint)
@@ -222,7 +222,7 @@ def test_the_curves_are_in_mlflow_once_however_often_a_stage_was_killed(whole, t
         expected = [(point["images_seen"], point["values"]["loss"]) for point in curve]
         assert sorted((point.step, point.value) for point in history) == expected
         tracked = tracker.client.get_run(run_id).data
-        assert tracked.tags["dataset.shard"] == given.digest
+        assert tracked.tags["dataset.shard"] == shard.digest
         assert tracked.params["batch_size"] == "8"
 
 
@@ -241,21 +241,21 @@ def test_a_model_that_sees_no_long_captions_gets_no_upsampler(tmp_path, tracking
 
 
 def test_an_upsampler_that_is_given_travels_with_the_model(whole, tmp_path, tracking):
-    home, given, train, _ = whole
+    home, shard, train, _ = whole
     folder = output(home, train) / "model" / "upsampler"
-    receipt = run_train(tmp_path, tracking, given, images=8, upsampler={"model": str(folder)})
+    receipt = run_train(tmp_path, tracking, shard, images=8, upsampler={"model": str(folder)})
     made = output(tmp_path, receipt) / "model" / "upsampler" / "model.safetensors"
     assert made.read_bytes() == (folder / "model.safetensors").read_bytes()
     with pytest.raises(ValueError, match=r"upsampler '.*/none' cannot be loaded \(.*\); give a folder"):
-        run_train(tmp_path, tracking, given, images=8, upsampler={"model": str(tmp_path / "none")})
+        run_train(tmp_path, tracking, shard, images=8, upsampler={"model": str(tmp_path / "none")})
 
 
 def test_the_shards_of_several_snapshots_are_one_training_set(tmp_path, tracking):
-    given = [shards(tmp_path / name, name, samples) for name, samples in (("one", 12), ("two", 20))]
-    receipt = run_train(tmp_path, tracking, *given, images=16)
+    snapshots = [shards(tmp_path / name, name, samples) for name, samples in (("one", 12), ("two", 20))]
+    receipt = run_train(tmp_path, tracking, *snapshots, images=16)
     assert receipt.counts.kept == 32
     tags = Tracker(tmp_path, tracking).client.get_run(receipt.info["mlflow_run"]).data.tags
-    assert [tags[f"dataset.shard-{n}"] for n in (0, 1)] == [each.digest for each in given]
+    assert [tags[f"dataset.shard-{n}"] for n in (0, 1)] == [shard.digest for shard in snapshots]
 
 
 def test_a_frozen_text_encoder_is_trained_on_and_travels_with_the_model(tmp_path, tracking):
@@ -286,7 +286,7 @@ def test_a_frozen_text_encoder_is_trained_on_and_travels_with_the_model(tmp_path
 
 
 @pytest.mark.parametrize(
-    ("settings", "error", "said"),
+    ("settings", "error", "message"),
     [
         (
             {"text": {"model": "no/such/encoder"}},
@@ -300,8 +300,8 @@ def test_a_frozen_text_encoder_is_trained_on_and_travels_with_the_model(tmp_path
         ),
     ],
 )
-def test_what_the_user_can_set_right_is_one_line(tmp_path, tracking, settings, error, said):
-    with pytest.raises(error, match=said) as caught:
+def test_what_the_user_can_set_right_is_one_line(tmp_path, tracking, settings, error, message):
+    with pytest.raises(error, match=message) as caught:
         run_train(tmp_path, tracking, shards(tmp_path / "shards"), **settings)
     assert "\n" not in str(caught.value)
     (failed,) = tmp_path.rglob("failed.json")

@@ -1,0 +1,101 @@
+"""The denoiser: a network, the process it was trained on and what it predicts, behind one interface.
+
+`x_0`, `velocity` and `eps` at (x_t, t, text), whichever of them the network predicts. Losses, samplers and
+the Generator know the network only through it. A `ConditionedDenoiser` has its text (and guidance) in it, so
+that a sampler needs (x_t, t) alone.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from components.conditioning.text import TextTokens
+from components.diffusion.config import DiffusionConfig, Quantity
+from components.diffusion.process import Process, make_process
+
+Network = Callable[[Tensor, Tensor, TextTokens], Tensor]  # (x_t, t, text) -> what it predicts, like x_t
+
+
+@dataclass(frozen=True)
+class Denoiser:
+    """x_t: (B, C, H, W); t: (B,); text: TextTokens of B captions. All estimates are shaped like x_t."""
+
+    network: Network
+    process: Process
+    prediction: Quantity
+
+    def estimate(self, quantity: Quantity, x_t: Tensor, t: Tensor, text: TextTokens) -> Tensor:
+        """The network's estimate of one quantity, from one evaluation."""
+        output = self.network(x_t, t, text)
+        return self.process.convert(output, x_t, t, source=self.prediction, target=quantity)
+
+    def x_0(self, x_t: Tensor, t: Tensor, text: TextTokens) -> Tensor:
+        """The clean image."""
+        return self.estimate("x_0", x_t, t, text)
+
+    def velocity(self, x_t: Tensor, t: Tensor, text: TextTokens) -> Tensor:
+        """d x_t / d t along the path."""
+        return self.estimate("velocity", x_t, t, text)
+
+    def eps(self, x_t: Tensor, t: Tensor, text: TextTokens) -> Tensor:
+        """The noise in x_t."""
+        return self.estimate("eps", x_t, t, text)
+
+    def with_network(self, network: Network) -> "Denoiser":
+        """The same process and prediction, by another network."""
+        return replace(self, network=network)
+
+    def to(self, device: torch.device) -> "Denoiser":
+        """With the network's weights, where it has any, on `device` (a module moves in place)."""
+        return self.with_network(self.network.to(device)) if isinstance(self.network, nn.Module) else self
+
+
+def make_denoiser(network: Network, config: DiffusionConfig) -> Denoiser:
+    """A network as the denoiser that its config says it is."""
+    return Denoiser(network, make_process(config.process), config.prediction)
+
+
+class ConditionedDenoiser(ABC):
+    """A denoiser of one batch of texts, as samplers take it: estimates at (x_t, t)."""
+
+    process: Process
+
+    @abstractmethod
+    def estimate(self, quantity: Quantity, x_t: Tensor, t: Tensor) -> Tensor:
+        """The estimate of one quantity at x_t (B, C, H, W) and t (B,), like x_t."""
+
+    def x_0(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """The clean image."""
+        return self.estimate("x_0", x_t, t)
+
+    def velocity(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """d x_t / d t along the path."""
+        return self.estimate("velocity", x_t, t)
+
+    def eps(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """The noise in x_t."""
+        return self.estimate("eps", x_t, t)
+
+    def consistency(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """The consistency function f(x_t, t): the end of the path through x_t (Song 2023, Section 3).
+
+        f(x, 0) = x holds by construction, to the bit, whatever the network: f is the x_0 of its velocity
+        (of rectified flow: x_t - t v). Of a network that was not distilled it is an estimate of x_0.
+        """
+        return self.process.x_0_from_velocity(x_t, self.velocity(x_t, t), t)
+
+
+class _Conditioned(ConditionedDenoiser):
+    def __init__(self, denoiser: Denoiser, text: TextTokens) -> None:
+        self.process, self.denoiser, self.text = denoiser.process, denoiser, text
+
+    def estimate(self, quantity: Quantity, x_t: Tensor, t: Tensor) -> Tensor:
+        return self.denoiser.estimate(quantity, x_t, t, self.text)
+
+
+def conditioned(denoiser: Denoiser, text: TextTokens) -> ConditionedDenoiser:
+    """The denoiser of these texts, without guidance."""
+    return _Conditioned(denoiser, text)

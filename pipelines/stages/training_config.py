@@ -1,0 +1,35 @@
+"""What the configs and the outputs of train and distill have in common. Without torch."""
+
+from typing import ClassVar, Self
+
+from pydantic import Field, model_validator
+
+from components.shards.blend import Blend
+from components.training.config import TrainingConfig
+from pipelines.stage import StageConfig
+
+CURVE, MODEL = "curve.json", "model"  # what the outputs hold
+
+
+class LearningConfig(TrainingConfig, StageConfig):
+    """The fields that train and distill share."""
+
+    NOT_IN_FINGERPRINT: ClassVar[frozenset[str]] = frozenset({"workers", "cache_mb"})
+
+    seed: int = Field(0, ge=0)
+    workers: int = Field(
+        1,
+        ge=1,
+        description="processes that share each batch; on GPUs, one GPU each. May change when a run goes on:"
+        " 1, 2, 4 and 8 see the same samples and noise, and end with the same weights but for rounding",
+    )
+    blend: Blend = Blend()
+    cache_mb: int = Field(1024, ge=0, description="decoded images kept in memory by each process, MiB")
+
+    @model_validator(mode="after")
+    def _shares_are_even(self) -> Self:
+        if self.batch_size % self.workers:
+            raise ValueError(
+                f"batch_size {self.batch_size} cannot be shared by {self.workers} workers evenly"
+            )
+        return self

@@ -1,0 +1,172 @@
+"""The gate: every rule on both sides of its limit, protocols that do not compare, other versions' metrics."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from components.evaluation.metrics import METRICS
+from components.evaluation.results import Evaluation, Metrics
+from pipelines.errors import ConfigError
+from pipelines.registry.gate import NUMBERS, RULES, GateConfig, Quality, decide, quality_of, read_gate
+from pipelines.store.receipts import Counts, Receipt
+
+GATE = GateConfig()
+OPEN = GateConfig(min_prompt_following=None, max_drop=None, max_frechet_rise=None)
+
+
+def quality(prompts: str = "a", reference: str = "a", **numbers: float | None) -> Quality:
+    measured = {"prompt_following": 0.9, "share_of_teacher": 1.0, "frechet": 1.0, "judge_score": 0.3}
+    kept = {name: value for name, value in {**measured, **numbers}.items() if value is not None}
+    return Quality(1, kept, prompts, reference)
+
+
+def receipt_of(**info: str) -> Receipt:
+    return Receipt(
+        stage="evaluate",
+        version=2,
+        snapshot="default",
+        fingerprint="f",
+        config={"seed": 0},
+        inputs={"train": ["t"], "distill": ["d"], "shard": ["s"]},
+        input_fingerprints={},
+        libraries={},
+        counts=Counts(),
+        reasons={},
+        info=info,
+        files=(),
+        digest="d",
+        seconds=1.0,
+        peak_rss_mb=1.0,
+        finished_at="2026-11-24T00:00:00+00:00",
+    )
+
+
+@pytest.mark.parametrize(
+    ("setting", "limit", "passing", "failing", "champion"),
+    [
+        ("min_prompt_following", 0.6, {"prompt_following": 0.6}, {"prompt_following": 0.59}, None),
+        ("min_share_of_teacher", 0.8, {"share_of_teacher": 0.8}, {"share_of_teacher": 0.79}, None),
+        ("max_frechet", 2.0, {"frechet": 2.0}, {"frechet": 2.01}, None),
+        ("max_drop", 0.25, {"prompt_following": 0.5}, {"prompt_following": 0.49}, {"prompt_following": 0.75}),
+        ("max_frechet_rise", 0.5, {"frechet": 6.0}, {"frechet": 6.1}, {"frechet": 4.0}),
+    ],
+)
+def test_a_rule_passes_at_its_limit_and_fails_beyond_it(setting, limit, passing, failing, champion):
+    gate = OPEN.model_copy(update={setting: limit})
+    rival = quality(**champion) if champion else None
+    (check,) = (c for c in decide(quality(**passing), rival, gate).checks if c.name == setting)
+    assert check.passed is True
+    refused = decide(quality(**failing), rival, gate)
+    assert [c.name for c in refused.checks if c.failed] == [setting]
+    assert f"({setting}" in refused.refusal
+
+
+def test_every_limit_of_the_config_has_a_rule_and_every_rule_a_number():
+    assert {rule.setting for rule in RULES} == set(GateConfig.model_fields) - {"steps"}
+    assert {rule.number for rule in RULES} <= set(NUMBERS)
+
+
+def test_a_limit_of_none_is_not_checked():
+    assert decide(quality(prompt_following=0.0, frechet=99.0), quality(), OPEN).checks == ()
+
+
+def test_numbers_of_another_protocol_are_not_compared():
+    champion = quality()
+    worse = quality("b", "b", prompt_following=0.6, frechet=5.0)
+    assert decide(worse, champion, GATE).passed
+    assert "other prompts" in decide(worse, champion, GATE).checks[-1].text
+    other_images = decide(quality("a", "b", frechet=5.0), champion, GATE)
+    assert [check.passed for check in other_images.checks] == [True, True, None]
+    assert decide(quality(frechet=5.0), champion, GATE).refusal == (
+        "Fréchet distance 5 > 1.25 (max_frechet_rise; the champion has 1)"
+    )
+
+
+def test_metrics_without_a_protocol_compare_with_nothing_not_even_each_other():
+    unknown = quality("", "", frechet=5.0)
+    assert decide(unknown, quality("", ""), GATE).passed
+
+
+def test_a_number_that_was_not_measured_is_skipped_and_said():
+    unmeasured = quality(prompt_following=None, share_of_teacher=None)
+    decision = decide(unmeasured, None, GATE)
+    assert decision.passed
+    assert [(check.name, check.passed) for check in decision.checks] == [
+        ("min_prompt_following", None),
+        ("champion", None),
+    ]
+    against = decide(quality(), quality(prompt_following=None), GATE)
+    assert "the champion's prompt following was not measured" in [check.text for check in against.checks]
+
+
+def test_the_decision_has_no_seconds_in_it():
+    timed, slow = quality(seconds_per_image=0.1), quality(seconds_per_image=9.0)
+    assert decide(timed, slow, GATE).as_dict() == decide(slow, timed, GATE).as_dict()
+    assert "seconds" not in json.dumps(decide(timed, slow, GATE).as_dict())
+
+
+def test_a_quality_comes_back_as_it_was_registered():
+    written = quality(seconds_per_image=0.1, prompt_following=None)
+    assert Quality.from_json(written.to_json()) == written
+    assert Quality.from_json(written.to_json()).note == ""
+    assert json.loads(written.to_json())["prompt_following"] is None
+
+
+def test_metrics_of_another_version_are_read_with_a_note_of_what_differs():
+    fields = json.loads(quality(seconds_per_image=0.1).to_json())
+    del fields["judge_score"], fields["reference"]
+    read = Quality.from_json(json.dumps({**fields, "recall": 0.5, "remark": "x"}))
+    assert read.note == (
+        "its metrics are of another version of Straightshot (no reference, judge_score; also recall, remark)"
+    )
+    assert read.numbers["recall"] == 0.5 and "judge_score" not in read.numbers
+    assert read.reference == "" and read.prompts == "a"
+    for text in ("", "[]", "null", "{"):
+        with pytest.raises(ValueError):
+            Quality.from_json(text)
+
+
+def test_a_gate_of_another_version_is_read_with_a_note_of_what_is_not_checked():
+    assert read_gate(GATE.model_dump_json()) == (GATE, "")
+    fields = {"min_prompt_following": 0.7, "max_toxicity": 0.1}
+    gate, note = read_gate(json.dumps(fields))
+    assert gate == GateConfig(min_prompt_following=0.7)
+    assert note == "its gate also has max_toxicity, not checked by this version"
+    for text in ("", "[1]", '{"steps": "many"}', "null", "7"):
+        assert read_gate(text) == (None, "its gate cannot be read, so the default one is used")
+
+
+def test_the_quality_is_the_students_at_the_steps_with_the_share_of_the_best_teacher():
+    metrics = {metric.name: 0.5 for metric in METRICS}
+    evaluations = (
+        Evaluation("teacher", 10, 4, metrics, {"colors": 0.5}),
+        Evaluation("teacher", 50, 4, metrics, {"colors": 0.8}),
+        Evaluation("student", 1, 4, metrics, {"colors": 0.6}, seconds_per_image=0.25),
+    )
+    protocol = {"prompts_digest": "p", "reference_digest": "r"}
+    found = quality_of(Metrics(evaluations, {}, protocol), receipt_of(), 1)
+    assert found.numbers == {
+        "prompt_following": 0.6,
+        "share_of_teacher": pytest.approx(0.75),
+        "seconds_per_image": 0.25,
+        **metrics,
+    }
+    assert (found.prompts, found.reference) == ("p", "r")
+    with pytest.raises(ConfigError, match=r"promote\.steps=2: evaluate measured the student at \[1\]"):
+        quality_of(Metrics(evaluations, {}), receipt_of(), 2)
+
+
+def test_an_evaluation_that_names_no_protocol_has_that_of_its_receipt_or_its_config():
+    student = Evaluation("student", 1, 4, {"frechet": 1.0})
+    metrics = Metrics((student,), {})
+    named = quality_of(metrics, receipt_of(prompts_digest="p", reference_digest="r"), 1)
+    assert (named.prompts, named.reference) == ("p", "r")
+    computed = quality_of(metrics, receipt_of(), 1)
+    same_models_aside = receipt_of().model_copy(update={"inputs": {"train": ["other"], "shard": ["s"]}})
+    assert quality_of(metrics, same_models_aside, 1) == computed
+    other_shards = receipt_of().model_copy(update={"inputs": {"shard": ["other"]}})
+    assert quality_of(metrics, other_shards, 1) == replace(
+        computed, reference=quality_of(metrics, other_shards, 1).reference
+    )
+    assert quality_of(metrics, other_shards, 1).reference != computed.reference

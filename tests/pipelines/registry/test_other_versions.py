@@ -1,0 +1,176 @@
+"""A registry that another version wrote, or that somebody edited: read, and named in one line."""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mlflow.exceptions import MlflowException
+from safetensors.numpy import save_file
+
+from dags.cli.tables import print_history, print_models
+from pipelines.errors import ConfigError, GateRefused
+from pipelines.registry.gate import GateConfig, Quality
+from pipelines.registry.mlflow_store import Tracker
+from pipelines.registry.model_registry import (
+    CHAMPIONS_TAG,
+    GATE_TAG,
+    QUALITY_TAG,
+    WEIGHTS_TAG,
+    ModelVersion,
+    Registry,
+    models,
+    resolve,
+)
+from pipelines.stages.promote import HISTORY, Promotion, history, promote, rollback
+
+GOOD = Quality(1, {"prompt_following": 0.8, "frechet": 1.0, "judge_score": 0.3}, "p", "r")
+FEWER = json.dumps({"steps": 1, "frechet": 1.0, "prompts": "p"})
+MORE = json.dumps({**json.loads(GOOD.to_json()), "recall": 0.5, "prompt_following": 0.79})
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """One registered name in the HOME of all these tests; its versions are made by hand, with any tags."""
+
+    home: Path
+    name: str
+
+    @property
+    def registry(self) -> Registry:
+        return Registry(Tracker(self.home), self.name)
+
+    def add(self, tags: Mapping[str, str], *, champion: bool = False) -> str:
+        """A new version with these tags; its model is packaged only if `package` is called."""
+        client = self.registry.tracker.client
+        with suppress(MlflowException):  # it exists already
+            client.create_registered_model(self.name)
+        made = client.create_model_version(self.name, source=str(self.home), tags=dict(tags))
+        if champion:
+            self.registry.promote_alias(str(made.version))
+        return str(made.version)
+
+    def package(self, tags: Mapping[str, str], folder: Path) -> str:
+        """A new version with these tags, as the promote stage registers one."""
+        folder.mkdir()
+        save_file({"w": np.ones((2, 2), np.float32)}, folder / "model.safetensors")
+        (folder / "config.json").write_text("{}")
+        registry = self.registry
+        with registry.tracker.run("promote", self.name) as run:
+            version = registry.register(folder, f"digest of {self.name}", run, steps=1, tags={})
+        registry.describe(version, tags)
+        return version.version
+
+    def versions(self) -> list[ModelVersion]:
+        return models(self.home, name=self.name)
+
+    def notes(self) -> dict[str, tuple[str, ...]]:
+        return {version.version: version.notes for version in self.versions()}
+
+    def promote(self, version: str) -> Promotion:
+        return promote(self.home, version, name=self.name)
+
+    def rollback(self) -> Promotion:
+        return rollback(self.home, name=self.name)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    os.environ.pop("MLFLOW_TRACKING_URI", None)
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture
+def shelf(home: Path, request: pytest.FixtureRequest) -> Shelf:
+    return Shelf(home, hashlib.sha256(request.node.name.encode()).hexdigest()[:12])
+
+
+def test_versions_with_fewer_and_more_metrics_are_listed_promoted_and_rolled_back(shelf, capsys):
+    shelf.add({QUALITY_TAG: FEWER}, champion=True)
+    shelf.add({QUALITY_TAG: MORE})
+    note = "its metrics are of another version of Straightshot"
+    notes = shelf.notes()
+    assert notes["2"] == (f"version 2 of '{shelf.name}': {note} (also recall)",)
+    assert notes["1"][0].startswith(f"version 1 of '{shelf.name}': {note} (no reference, prompt_following,")
+    print_models(shelf.versions())
+    printed = capsys.readouterr().out
+    assert notes["1"][0] in printed.splitlines() and notes["2"][0] in printed.splitlines()
+    promotion = shelf.promote("2")
+    assert (promotion.version, promotion.replaced, promotion.notes) == ("2", "1", notes["2"])
+    checks = {check.text: check.passed for check in promotion.decision.checks}
+    assert checks[notes["1"][0]] is None and checks[notes["2"][0]] is None
+    assert shelf.rollback().notes == notes["1"]
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", "null"])
+def test_a_champion_whose_metrics_cannot_be_read_stops_nothing(shelf, text):
+    shelf.add({QUALITY_TAG: text}, champion=True)
+    shelf.add({QUALITY_TAG: GOOD.to_json(), GATE_TAG: GateConfig().model_dump_json()})
+    (note,) = shelf.notes()["1"]
+    assert note.startswith(f"version 1 of '{shelf.name}': its metrics cannot be read")
+    with pytest.raises(GateRefused, match=r"its metrics cannot be read.*promote it with --force") as refused:
+        shelf.promote("1")
+    assert "\n" not in str(refused.value)
+    promotion = shelf.promote("2")
+    assert [check.text for check in promotion.decision.checks if check.name == "champion"] == [
+        f"{note}: compared with the thresholds only"
+    ]
+    assert shelf.rollback().version == "1"
+
+
+def test_a_gate_that_cannot_be_read_or_has_more_limits_is_said(shelf):
+    shelf.add({QUALITY_TAG: GOOD.to_json(), GATE_TAG: '{"min_prompt_following": 0.7, "max_toxicity": 0.1}'})
+    shelf.add({QUALITY_TAG: GOOD.to_json(), GATE_TAG: "?"})
+    newer = shelf.promote("1")
+    assert [check.text for check in newer.decision.checks if check.passed is None][-1] == (
+        f"version 1 of '{shelf.name}': its gate also has max_toxicity, not checked by this version"
+    )
+    unreadable = shelf.promote("2")
+    assert unreadable.notes == (
+        f"version 2 of '{shelf.name}': its gate cannot be read, so the default one is used",
+    )
+    assert "prompt following 0.800 ≥ 0.500 (min_prompt_following)" in [
+        check.text for check in unreadable.decision.checks
+    ]
+
+
+def test_a_model_is_generated_with_whatever_its_metrics_but_never_with_unverified_weights(shelf, tmp_path):
+    version = shelf.package({QUALITY_TAG: "?", GATE_TAG: "?"}, tmp_path / "model")
+    folder = resolve(f"models:/{shelf.name}/{version}", shelf.home)
+    assert (folder / "model.safetensors").read_bytes() == (tmp_path / "model/model.safetensors").read_bytes()
+    shelf.registry.describe(shelf.registry.version(version), {WEIGHTS_TAG: "not json"})
+    assert shelf.notes()[version][-1] == (
+        f"version 1 of '{shelf.name}': the hashes of its weights cannot be read"
+    )
+    with pytest.raises(ConfigError, match=rf"hashes of the weights of models:/{shelf.name}/1 cannot be read"):
+        resolve(f"models:/{shelf.name}/{version}", shelf.home)
+
+
+def test_a_history_tag_that_was_edited_leaves_the_aliases(shelf):
+    for _ in range(2):
+        shelf.add({QUALITY_TAG: GOOD.to_json()}, champion=True)
+    registry = shelf.registry
+    registry.tracker.client.set_registered_model_tag(shelf.name, CHAMPIONS_TAG, "oops")
+    assert registry.champion_history() == []
+    assert shelf.rollback().version == "1"
+    assert registry.champion_history() == ["1"]
+
+
+def test_a_damaged_line_of_the_promotions_is_named_and_kept(shelf, capsys):
+    shelf.add({QUALITY_TAG: GOOD.to_json()})
+    torn = '{"at": "2026-11-2'
+    older = json.dumps({"action": "promote", "model": "other", "to": "9", "at": "2025-01-01T00:00:00+00:00"})
+    (shelf.home / HISTORY).write_text(f"{older}\n{torn}")
+    shelf.promote("1")
+    lines = (shelf.home / HISTORY).read_text().splitlines()
+    assert lines[:2] == [older, torn] and json.loads(lines[2])["to"] == "1"
+    entries = history(shelf.home)
+    assert [entry["action"] for entry in entries] == ["promote", "unreadable", "promote"]
+    assert entries[0]["checks"] == {} and entries[0]["from"] is None
+    print_history(entries)
+    assert "line 2 cannot be read" in " ".join(capsys.readouterr().out.split())
