@@ -70,6 +70,12 @@ def test_a_ray_that_is_not_there_is_a_config_error(address):
         Engine(address).start()
 
 
+def test_a_local_ray_that_cannot_start_gives_the_reason(monkeypatch, tmp_path):
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / ("long" * 30)))
+    with pytest.raises(ConfigError, match=r"^Ray does not start on this machine: .*path length"):
+        Engine("local").start()
+
+
 def test_a_word_that_is_no_address_lists_what_is():
     with pytest.raises(ConfigError, match="use local, auto or HOST:PORT"):
         load_config("micro", ["ray=nowhere"])
