@@ -1,7 +1,7 @@
 """The run's page, HOME/report.html.
 
-What it shows is gathered in report_data.py and drawn by components/reporting/report.py; both are imported
-when a page is written, since a run with nothing to do should not wait for its plots.
+Its data is gathered in report_data.py and rendered by components/reporting/report.py; both are imported when
+a page is written, since a run with nothing to do should not wait for its plots.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""A small captioner from nothing: its tokenizer, processor and model.
+"""A small captioner from scratch: its tokenizer, processor and model.
 
 Everything is of stock transformers classes (Llava: a CLIP vision tower, a projector, a Llama), so that the
 saved folder loads through `AutoProcessor` and `AutoModelForImageTextToText` exactly as a pretrained one does.
@@ -11,7 +11,7 @@ from components.conditioning.bpe import train_bpe
 
 PAD, END, IMAGE = "<pad>", "</s>", "<image>"
 SPECIAL_TOKENS = (PAD, END, IMAGE)
-# A turn of the user: pictures first, then the instruction; the caption follows on its own line.
+# A turn of the user: images first, then the instruction; the caption follows on its own line.
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
     "{% for part in message['content'] if part['type'] == 'image' %}" + IMAGE + "{% endfor %}"
@@ -22,7 +22,7 @@ CHAT_TEMPLATE = (
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int) -> Any:
-    """A byte-level BPE of at most `vocabulary` tokens: any text has one, a usual word is one token."""
+    """A byte-level BPE of at most `vocabulary` tokens: any text can be encoded, a usual word is one token."""
     from transformers import PreTrainedTokenizerFast
 
     return PreTrainedTokenizerFast(
@@ -36,7 +36,7 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> Any:
 
 
 def make_processor(tokenizer: Any, image_size: int, patch: int) -> Any:
-    """The processor: any picture is squashed to `image_size` (bicubic, antialiased) and scaled to -1..1."""
+    """The processor: any image is squashed to `image_size` (bicubic, antialiased) and scaled to -1..1."""
     from transformers import CLIPImageProcessor, LlavaProcessor
 
     side = {"height": image_size, "width": image_size}

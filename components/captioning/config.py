@@ -11,11 +11,11 @@ class CaptionerFitConfig(BaseModel):
     """Sizes of the captioner and how it is trained."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    image_size: int = Field(32, gt=0, description="side that pictures are resized to, in pixels")
+    image_size: int = Field(32, gt=0, description="side that images are resized to, in pixels")
     patch: int = Field(8, gt=0, description="side of a patch, in pixels")
     width: int = Field(128, gt=0, description="features of a token, in both towers")
-    vision_depth: int = Field(3, gt=0, description="layers that read the picture")
-    text_depth: int = Field(3, gt=0, description="layers that write")
+    vision_depth: int = Field(3, gt=0, description="layers of the vision tower")
+    text_depth: int = Field(3, gt=0, description="layers of the language model")
     heads: int = Field(4, gt=0)
     vocabulary: int = Field(400, ge=300, description="tokens")
     training: TrainingConfig = TrainingConfig(

@@ -1,7 +1,7 @@
 """Fits a small captioner on a labelled set, where no pretrained one is at hand.
 
-It learns to answer the short prompt with the short caption and the long prompt with the long one (DALL·E 3,
-Betker 2023, Section 2.1), and is saved so that it loads as any pretrained image-text-to-text model does.
+It is trained to answer the short prompt with the short caption and the long prompt with the long one (DALL·E
+3, Betker 2023, Section 2.1), and is saved so that it loads as any pretrained image-text-to-text model does.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -22,8 +22,8 @@ from components.training.checkpoints import Checkpoints
 from components.training.loop import Trained, train
 from components.training.loss import Batch, LossContext, Losses
 
-PROMPT_WEIGHT = 100  # times the prompts are shown to the tokenizer, so that each becomes few tokens
-CHUNK = 500  # pictures that are prepared at once
+PROMPT_WEIGHT = 100  # times the prompts are in the tokenizer's texts, so that each becomes few tokens
+CHUNK = 500  # images that are prepared at once
 
 
 def fit_captioner(
@@ -40,7 +40,7 @@ def fit_captioner(
 
     prompts: the instructions for the short and the long caption. The result depends on the arguments alone.
     """
-    logging.disable_progress_bar()  # our own progress is shown
+    logging.disable_progress_bar()  # our own progress is displayed
     texts = [text for image in labelled for text in image.captions]
     tokenizer = train_tokenizer([*prompts * PROMPT_WEIGHT, *texts], config.vocabulary)
     processor = make_processor(tokenizer, config.image_size, config.patch)
@@ -64,8 +64,8 @@ def fit_captioner(
 
 
 def caption_loss(model: nn.Module, batch: Batch, context: LossContext) -> Losses:
-    """Cross entropy of the captions' tokens, computed only where there is one to learn."""
-    del context  # nothing is drawn
+    """Cross entropy of the captions' tokens, computed only at the targets."""
+    del context  # no noise in it
     unwrapped: Any = getattr(model, "module", model)
     hidden = unwrapped.model(
         input_ids=batch["tokens"],
@@ -75,9 +75,9 @@ def caption_loss(model: nn.Module, batch: Batch, context: LossContext) -> Losses
         use_cache=False,
     ).last_hidden_state
     labels = batch["labels"][:, 1:]
-    learned = labels != IGNORED
-    logits = unwrapped.lm_head(hidden[:, :-1][learned])
-    return Losses(F.cross_entropy(logits.float(), labels[learned]))
+    is_target = labels != IGNORED
+    logits = unwrapped.lm_head(hidden[:, :-1][is_target])
+    return Losses(F.cross_entropy(logits.float(), labels[is_target]))
 
 
 def _untrained(tokenizer: Any, config: CaptionerFitConfig, seed: int) -> Any:
@@ -98,20 +98,20 @@ def _untrained(tokenizer: Any, config: CaptionerFitConfig, seed: int) -> Any:
 def _pack(
     image: LabelledImage, tokenizer: Any, config: CaptionerFitConfig, prompts: tuple[str, str]
 ) -> Packed:
-    picture = [tokenizer.convert_tokens_to_ids(IMAGE)] * (config.image_size // config.patch) ** 2
+    image_tokens = [tokenizer.convert_tokens_to_ids(IMAGE)] * (config.image_size // config.patch) ** 2
     answers = [
         (tokenizer(f"{prompt}\n").input_ids, [*tokenizer(caption).input_ids, tokenizer.eos_token_id])
         for prompt, caption in zip(prompts, image.captions, strict=True)
     ]
-    return pack(picture, answers)
+    return pack(image_tokens, answers)
 
 
 def _pixels(labelled: Sequence[LabelledImage], processor: Any) -> Tensor:
-    """What the processor makes of every picture, (N, 3, S, S)."""
+    """Every image as the processor prepares it, (N, 3, S, S)."""
     chunks = []
     for start in range(0, len(labelled), CHUNK):
-        pictures = [image.open() for image in labelled[start : start + CHUNK]]
-        chunks.append(processor.image_processor(pictures, return_tensors="pt").pixel_values)
+        images = [record.open() for record in labelled[start : start + CHUNK]]
+        chunks.append(processor.image_processor(images, return_tensors="pt").pixel_values)
     return torch.cat(chunks)
 
 

@@ -1,8 +1,8 @@
-"""Both captions of an image in one sequence, for fit.py: the picture is read once and answered twice.
+"""Both captions of an image in one sequence, for fit.py: the image is encoded once, the answers are two.
 
-    picture tokens | short prompt, short caption | long prompt, long caption
+    image tokens | short prompt, short caption | long prompt, long caption
 
-The two answers cannot see each other and have the positions that they would have alone, so the loss is that
+The answers do not attend to each other and have the positions that they would have alone, so the loss is that
 of two sequences, at little more than half the work.
 """
 
@@ -12,13 +12,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-IGNORED = -100  # a label that is not learned: pictures, prompts, padding
-PICTURE, PADDING = 0, -1  # segments besides those of the answers, which count from 1
+IGNORED = -100  # a label that is no target: images, prompts, padding
+IMAGE_SEGMENT, PADDING = 0, -1  # segments besides those of the answers, which count from 1
 
 
 @dataclass(frozen=True)
 class Packed:
-    """One image's sequence, as lists of one length. positions: what the rotary embedding sees."""
+    """One image's sequence, as lists of one length. positions: of the rotary embedding."""
 
     tokens: list[int]
     labels: list[int]
@@ -36,15 +36,18 @@ class PackedBatch:
     attention: Tensor
 
 
-def pack(picture: Sequence[int], answers: Iterable[tuple[Sequence[int], Sequence[int]]]) -> Packed:
-    """The sequence of one image. answers: (prompt, caption) as tokens; the caption is what is learned."""
-    tokens, labels = list(picture), [IGNORED] * len(picture)
-    positions, segments = list(range(len(picture))), [PICTURE] * len(picture)
+def pack(image: Sequence[int], answers: Iterable[tuple[Sequence[int], Sequence[int]]]) -> Packed:
+    """The sequence of one image.
+
+    image: its tokens. answers: (prompt, caption) as tokens; the caption is the target.
+    """
+    tokens, labels = list(image), [IGNORED] * len(image)
+    positions, segments = list(range(len(image))), [IMAGE_SEGMENT] * len(image)
     for number, (prompt, caption) in enumerate(answers, start=1):
         length = len(prompt) + len(caption)
         tokens += [*prompt, *caption]
         labels += [IGNORED] * len(prompt) + list(caption)
-        positions += range(len(picture), len(picture) + length)
+        positions += range(len(image), len(image) + length)
         segments += [number] * length
     return Packed(tokens, labels, positions, segments)
 
@@ -58,8 +61,10 @@ def collate(rows: Sequence[Packed], pad: int) -> PackedBatch:
 
     segments = padded((row.segments for row in rows), PADDING)
     same = segments[:, :, None] == segments[:, None, :]
-    seen = (same | (segments[:, None, :] == PICTURE)) & torch.ones(length, length, dtype=torch.bool).tril()
-    attention = torch.zeros(seen.shape).masked_fill(~seen, torch.finfo(torch.bfloat16).min)
+    attended = (same | (segments[:, None, :] == IMAGE_SEGMENT)) & torch.ones(
+        length, length, dtype=torch.bool
+    ).tril()
+    attention = torch.zeros(attended.shape).masked_fill(~attended, torch.finfo(torch.bfloat16).min)
     return PackedBatch(
         tokens=padded((row.tokens for row in rows), pad),
         labels=padded((row.labels for row in rows), IGNORED),

@@ -1,7 +1,4 @@
-"""Distances between sets of images, in the features of a judge.
-
-Prompt following is measured beside this file, in prompt_following.py; the results' names are in results.py.
-"""
+"""The Fréchet distance between two sets of images, in the features of a judge."""
 
 import numpy as np
 import numpy.typing as npt

@@ -1,8 +1,8 @@
-"""Prompts at length: what a user asks for in a few words, as the long captions would say it.
+"""Prompt upsampling: a user's few words rewritten in the form of the long captions.
 
-A model that learned from long captions draws best from them, so prompts are upsampled before they are drawn
-(DALL·E 3, Betker 2023). Any transformers causal language model serves: a pretrained one that follows
-instructions, or a small one that prompt_upsampler_fit.py made.
+A model that was trained on long captions generates best from them, so prompts are upsampled before images
+are generated (DALL·E 3, Betker 2023). Any transformers causal language model serves: a pretrained one that
+follows instructions, or a small one that prompt_upsampler_fit.py made.
 """
 
 import shutil
@@ -17,12 +17,12 @@ from components.randomness import derive_seed
 
 INSTRUCTION = "Describe in one sentence, with its colours, places and background, a picture of: {prompt}"
 MOST_TOKENS = 96  # of an answer
-MOST_ASKED = 256  # tokens of a prompt; what is beyond is cut off
+MOST_PROMPT_TOKENS = 256  # tokens of a prompt; what is beyond is cut off
 TEMPERATURE = 0.7
 
 
 class PromptUpsampler:
-    """A language model and its tokenizer. The same (prompt, seed, index) gives the same words."""
+    """A language model and its tokenizer. The same (prompt, seed, index) gives the same text."""
 
     def __init__(self, model: Any, tokenizer: Any, folder: Path | None = None) -> None:
         """folder: whose files `save` copies; None to write them from what is in memory."""
@@ -44,7 +44,7 @@ class PromptUpsampler:
         from transformers import AutoModelForCausalLM, AutoTokenizer
         from transformers.utils import logging
 
-        logging.disable_progress_bar()  # our own progress is shown
+        logging.disable_progress_bar()  # our own progress is displayed
         try:
             tokenizer = AutoTokenizer.from_pretrained(model, revision=revision)
             network: Any = AutoModelForCausalLM.from_pretrained(model, revision=revision)
@@ -68,20 +68,20 @@ class PromptUpsampler:
         self.tokenizer.save_pretrained(folder)
 
     def __call__(self, prompts: Sequence[str], *, seed: int = 0, first: int = 0) -> list[str]:
-        """One caption per prompt, drawn with the randomness of (seed, first + i); an empty one stays so."""
+        """One caption per prompt, sampled with the noise of (seed, first + i); an empty one stays empty."""
         from transformers import LogitsProcessorList
 
-        asked = [row for row, prompt in enumerate(prompts) if prompt.strip()]
-        if not asked:
+        rows = [row for row, prompt in enumerate(prompts) if prompt.strip()]
+        if not rows:
             return list(prompts)
         inputs = self.tokenizer(
-            [self._question(prompts[row]) for row in asked],
+            [self._model_prompt(prompts[row]) for row in rows],
             padding=True,
             return_tensors="pt",
             add_special_tokens=not self._instructed,  # a chat template writes them itself
         )
         ids, mask = inputs.input_ids.to(self.model.device), inputs.attention_mask.to(self.model.device)
-        noise = _GumbelNoise([derive_seed(seed, "upsample", first + row) for row in asked])
+        noise = _GumbelNoise([derive_seed(seed, "upsample", first + row) for row in rows])
         with torch.inference_mode():
             tokens = self.model.generate(
                 input_ids=ids,
@@ -94,7 +94,7 @@ class PromptUpsampler:
             )
         answers = self.tokenizer.batch_decode(tokens[:, ids.shape[1] :], skip_special_tokens=True)
         captions = list(prompts)
-        for row, answer in zip(asked, answers, strict=True):
+        for row, answer in zip(rows, answers, strict=True):
             captions[row] = (answer.strip().splitlines() or [""])[0].strip() or prompts[row]
         return captions
 
@@ -103,14 +103,14 @@ class PromptUpsampler:
         """Whether it answers instructions, given in its chat template."""
         return bool(getattr(self.tokenizer, "chat_template", None))
 
-    def _question(self, prompt: str) -> str:
-        """The prompt as the model was taught to be asked."""
+    def _model_prompt(self, prompt: str) -> str:
+        """The prompt in the form that the model was trained on."""
         plain = " ".join(prompt.split())
         ids = self.tokenizer(plain, add_special_tokens=False).input_ids
-        if len(ids) > MOST_ASKED:
-            plain = self.tokenizer.decode(ids[:MOST_ASKED])
+        if len(ids) > MOST_PROMPT_TOKENS:
+            plain = self.tokenizer.decode(ids[:MOST_PROMPT_TOKENS])
         if not self._instructed:
-            return question(plain)
+            return plain_prompt(plain)
         turn = {"role": "user", "content": INSTRUCTION.format(prompt=plain)}
         text = self.tokenizer.apply_chat_template(
             [turn], tokenize=False, add_generation_prompt=True, enable_thinking=False
@@ -118,15 +118,15 @@ class PromptUpsampler:
         return str(text)
 
 
-def question(prompt: str) -> str:
-    """How a model without a chat template is asked; prompt_upsampler_fit.py teaches the answer."""
+def plain_prompt(prompt: str) -> str:
+    """The input of a model without a chat template, as prompt_upsampler_fit.py trains it."""
     return f"{prompt}\n"
 
 
 class _GumbelNoise:
-    """Samples by the Gumbel-max trick: with this noise on the logits, the largest is a draw from the softmax.
+    """Samples by the Gumbel-max trick: with this noise on the logits, the largest is a sample of the softmax.
 
-    Each row has its own stream, so a draw does not depend on the others of its batch.
+    Each row has its own stream, so a sample does not depend on the others of its batch.
     """
 
     def __init__(self, seeds: Sequence[int]) -> None:

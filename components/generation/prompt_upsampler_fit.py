@@ -1,6 +1,6 @@
-"""Fits a small upsampler on pairs of captions, where no pretrained language model is at hand.
+"""Fits a small prompt upsampler on pairs of captions, where no pretrained language model is at hand.
 
-It reads the short caption of an image and writes the long one.
+From the short caption of an image it writes the long one.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -14,13 +14,13 @@ from components.captioning.architecture import END, PAD, train_tokenizer
 from components.captioning.config import PromptUpsamplerConfig
 from components.captioning.packing import IGNORED
 from components.corpus.labelled import draw_batches
-from components.generation.prompt_upsampler import PromptUpsampler, question
+from components.generation.prompt_upsampler import PromptUpsampler, plain_prompt
 from components.randomness import seeded_weights
 from components.training.checkpoints import Checkpoints
 from components.training.loop import train
 from components.training.loss import Batch, LossContext, Losses
 
-Row = tuple[list[int], list[int]]  # the question's tokens, the answer's
+Row = tuple[list[int], list[int]]  # tokens of the prompt and of the answer
 
 
 def fit_prompt_upsampler(
@@ -42,7 +42,7 @@ def fit_prompt_upsampler(
         )
     tokenizer = train_tokenizer((text for pair in pairs for text in pair), config.vocabulary)
     rows = [
-        (tokenizer(question(short)).input_ids, [*tokenizer(long).input_ids, tokenizer.eos_token_id])
+        (tokenizer(plain_prompt(short)).input_ids, [*tokenizer(long).input_ids, tokenizer.eos_token_id])
         for short, long in pairs
     ]
     trained = train(
@@ -60,17 +60,17 @@ def fit_prompt_upsampler(
 
 def answer_loss(model: nn.Module, batch: Batch, context: LossContext) -> Losses:
     """Cross entropy of the answers' tokens."""
-    del context  # nothing is drawn
+    del context  # no noise in it
     logits = model(input_ids=batch["tokens"], use_cache=False).logits[:, :-1]
     labels = batch["labels"][:, 1:]
-    learned = labels != IGNORED
-    return Losses(F.cross_entropy(logits[learned].float(), labels[learned]))
+    is_target = labels != IGNORED
+    return Losses(F.cross_entropy(logits[is_target].float(), labels[is_target]))
 
 
 def _batches(
     rows: Sequence[Row], config: PromptUpsamplerConfig, images_seen: int, seed: int
 ) -> Iterator[Batch]:
-    lengths = [len(asked) + len(answer) for asked, answer in rows]
+    lengths = [len(prompt) + len(answer) for prompt, answer in rows]
     for chosen in draw_batches(
         len(rows), config.training.batch_size, images_seen, seed=seed, lengths=lengths
     ):
@@ -78,14 +78,14 @@ def _batches(
 
 
 def _collate(rows: Sequence[Row]) -> dict[str, Tensor]:
-    """Padded on the right, where causal attention of what is before never looks."""
-    length = max(len(asked) + len(answer) for asked, answer in rows)
+    """Padded on the right, where causal attention from the tokens before does not reach."""
+    length = max(len(prompt) + len(answer) for prompt, answer in rows)
     tokens = torch.zeros(len(rows), length, dtype=torch.long)
     labels = torch.full((len(rows), length), IGNORED)
-    for row, (asked, answer) in enumerate(rows):
-        end = len(asked) + len(answer)
-        tokens[row, :end] = torch.tensor([*asked, *answer])
-        labels[row, len(asked) : end] = torch.tensor(answer)
+    for row, (prompt, answer) in enumerate(rows):
+        end = len(prompt) + len(answer)
+        tokens[row, :end] = torch.tensor([*prompt, *answer])
+        labels[row, len(prompt) : end] = torch.tensor(answer)
     return {"tokens": tokens, "labels": labels}
 
 

@@ -1,7 +1,7 @@
 """Fits a small open_clip judge on a labelled set, where no pretrained one is at hand.
 
-Contrastive (CLIP, Radford 2021), with every text that is true of a picture counted as its match, and some
-captions cut to an excerpt, since alt texts tell less than captions do. Saved as open_clip's
+Contrastive (CLIP, Radford 2021), with every text that is true of an image counted as its match, and some
+captions cut to an excerpt, since alt texts hold less than captions do. Saved as open_clip's
 `local-dir:` loads it.
 """
 
@@ -44,7 +44,7 @@ def fit_judge(
     from safetensors.torch import save_file
 
     tokenizer = _train_tokenizer((text for image in labelled for text in image.captions), config)
-    tokenizer.save_pretrained(folder)  # before it is used: its last padding would be saved with it
+    tokenizer.save_pretrained(folder)  # before it is used: the padding in use would be saved with it
     sizes = _model_config(config, tokenizer)
     with seeded_weights(seed, "judge weights"):
         model = open_clip.CLIP(**sizes, init_logit_scale=math.log(TEMPERATURE))
@@ -70,8 +70,8 @@ def fit_judge(
 
 
 def contrastive_loss(model: nn.Module, batch: Batch, context: LossContext) -> Losses:
-    """Symmetric cross entropy of the scaled cosines; `matches` (B, B): which text fits which picture."""
-    del context  # nothing is drawn
+    """Symmetric cross entropy of the scaled cosines; `matches` (B, B): which text fits which image."""
+    del context  # no noise in it
     image, text, scale = model(batch["pixels"], batch["tokens"])
     logits = scale.clamp(max=HIGHEST_SCALE) * image.float() @ text.float().T
     matches = batch["matches"]

@@ -1,6 +1,6 @@
-"""The judge: an open_clip model that says how well a text fits a picture.
+"""The judge: an open_clip model that scores how well a text fits an image.
 
-Any open_clip model will do: one that `judge/fit.py` fitted, or a pretrained one by name, by hub id or by
+Any open_clip model serves: one that `judge/fit.py` fitted, or a pretrained one by name, by hub id or by
 folder.
 """
 
@@ -27,7 +27,7 @@ BATCH = 64  # images or texts at once, by default; a score's last bits depend on
 class Judge:
     """A loaded model with its own preprocessing and tokenizer."""
 
-    model: Any  # open_clip.CLIP, or one of its kin
+    model: Any  # open_clip.CLIP, or another of its models
     preprocess: Callable[[Image.Image], torch.Tensor]
     tokenizer: Callable[[list[str]], torch.Tensor]
     device: torch.device
@@ -67,7 +67,7 @@ class Judge:
         )
 
     def prepare(self, image: Image.Image) -> torch.Tensor:
-        """The picture as the model sees it, small: keep this rather than many decoded pictures. (3, H, W)"""
+        """The image as the model's input, small: keep this rather than many decoded images. (3, H, W)"""
         return self.preprocess(image)
 
     def image_features(self, images: Sequence[Image.Image | torch.Tensor]) -> Features:
@@ -101,7 +101,7 @@ class Judge:
         return np.concatenate(encoded) if encoded else np.empty((0, self._width()), np.float32)
 
     def _width(self) -> int:
-        """The features' length, learnt by asking about one text."""
+        """The length of a feature vector, that of one text."""
         return self.text_features([""]).shape[1]
 
 

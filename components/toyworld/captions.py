@@ -1,6 +1,6 @@
-"""What can be said of a scene: canonical short and long captions, and whether a caption is true.
+"""Captions of a scene: canonical short and long ones, and whether a given caption is true of it.
 
-The grammar is small and closed, so that a caption of any origin can be parsed and held against the truth:
+The grammar is small and closed, so that a caption of any origin can be parsed and compared with the scene:
 `a red circle`, `three red circles`, `a red circle to the left of a blue square`, `a red circle, a blue square
 and a green star`; the long ones add sizes, places and the background.
 """
@@ -50,7 +50,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class Statements:
-    """All that a caption says. `relation` is that of the first claim's thing to the second's."""
+    """A caption, parsed. `relation` is that of the first claim's thing to the second's."""
 
     claims: tuple[Claim, ...]
     relation: str | None
@@ -84,24 +84,24 @@ def statements(caption: str) -> Statements | None:
 
 def is_true(caption: str, scene: Scene) -> bool:
     """Whether every statement of the caption holds in the scene; a caption that does not parse is false."""
-    said = statements(caption)
-    if said is None or said.background not in (None, scene.background):
+    stated = statements(caption)
+    if stated is None or stated.background not in (None, scene.background):
         return False
-    matches = [[thing for thing in scene.things if _fits(thing, claim)] for claim in said.claims]
-    for claim, things in zip(said.claims, matches, strict=True):
+    matches = [[thing for thing in scene.things if _fits(thing, claim)] for claim in stated.claims]
+    for claim, things in zip(stated.claims, matches, strict=True):
         if len(things) != claim.count or (claim.cells and sorted(map(cell, things)) != sorted(claim.cells)):
             return False
-    if len({(claim.colour, claim.shape, claim.size) for claim in said.claims}) != len(said.claims):
-        return False  # the same thing said twice
-    if said.relation is None:
+    if len({(claim.colour, claim.shape, claim.size) for claim in stated.claims}) != len(stated.claims):
+        return False  # the same thing named twice
+    if stated.relation is None:
         return True
-    return len(matches[0]) == len(matches[1]) == 1 and holds(said.relation, matches[0][0], matches[1][0])
+    return len(matches[0]) == len(matches[1]) == 1 and holds(stated.relation, matches[0][0], matches[1][0])
 
 
 def is_complete(caption: str, scene: Scene) -> bool:
     """Whether the caption names as many things as the scene has."""
-    said = statements(caption)
-    return said is not None and sum(claim.count for claim in said.claims) == len(scene.things)
+    stated = statements(caption)
+    return stated is not None and sum(claim.count for claim in stated.claims) == len(scene.things)
 
 
 def size_word(thing: Thing) -> str:

@@ -1,11 +1,11 @@
-"""Draws a scene of the toy world."""
+"""Renders a scene of the toy world."""
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 from components.toyworld.scene import BACKGROUNDS, COLOURS, Scene, outline
 
-OVERSAMPLING = 4  # drawn at four times the side and averaged down: antialiased edges
+OVERSAMPLING = 4  # rendered at four times the side and averaged down: antialiased edges
 
 
 def render(scene: Scene, size: int) -> Image.Image:

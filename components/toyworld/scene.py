@@ -37,7 +37,7 @@ BACKGROUNDS: dict[str, tuple[int, int, int]] = {
 KINDS: dict[str, float] = {"single": 0.25, "pair": 0.40, "group": 0.20, "mixed": 0.15}
 RELATIONS: tuple[str, ...] = ("left", "right", "above", "below")
 
-# Fractions of the side. A thing is small below SMALL_BELOW, else large; both drawn sizes keep .05 away.
+# Fractions of the side. A thing is small below SMALL_BELOW, else large; both sizes in use keep .05 away.
 # A centre is in the left (top) cells below CELL_EDGES[0], in the right (bottom) ones from CELL_EDGES[1].
 SMALL_BELOW = 0.355
 CELL_EDGES = (0.41, 0.59)
@@ -83,7 +83,7 @@ class Scene:
 
 
 def draw_scene(rng: np.random.Generator, kind: str | None = None) -> Scene:
-    """A scene of the given kind (a key of KINDS), or of one drawn by KINDS. It never has a held-out pair."""
+    """A scene of this kind (a key of KINDS), or of a random one by KINDS; it never has a held-out pair."""
     if kind is None:
         kind = str(rng.choice(list(KINDS), p=list(KINDS.values())))
     things: tuple[Thing, ...]
@@ -185,7 +185,7 @@ def _pair_sizes(rng: np.random.Generator) -> tuple[float, float]:
 @cache
 def _pair_places(a: float, b: float, relation: str) -> tuple[tuple[float, float, float, float], ...]:
     """All (ax, ay, bx, by) on the lattice where things of sizes a and b stand clearly in the relation."""
-    found = []
+    places = []
     for ax, ay, bx, by in product(_room(a), _room(a), _room(b), _room(b)):
         dx, dy = bx - ax, by - ay  # from the first to the second
         lesser, greater = sorted((abs(dx), abs(dy)))
@@ -196,8 +196,8 @@ def _pair_places(a: float, b: float, relation: str) -> tuple[tuple[float, float,
         else:
             fits = lesser < (DIAGONAL_FROM - 0.15) * greater and direction(dx, dy) == relation
         if fits:
-            found.append((ax, ay, bx, by))
-    return tuple(found)
+            places.append((ax, ay, bx, by))
+    return tuple(places)
 
 
 def _room(size: float) -> list[float]:

@@ -1,8 +1,8 @@
 """The toy web: a small crawl with ground truth, and a labelled set beside it; both a function of the seed.
 
 The web has what webs have: good alt texts, vague ones, junk; broken, tiny and duplicate images. The truth
-about each record is stored apart, for tests and for the evaluation; no stage reads it. Called where a run's
-corpus is `toy:N`.
+about each record is stored apart, for tests and for the evaluation; no stage reads it. A run whose corpus is
+`toy:N` has it for its corpus.
 """
 
 import json
@@ -130,9 +130,9 @@ def draw_records(records: int, seed: int) -> Iterator[ToyRecord]:
 
 
 def new_scene(rng: np.random.Generator, *, labelled: bool, seen: set[Scene]) -> Scene:
-    """A scene of the labelled set's share of all scenes, or of the web's; not one `seen`, and noted there.
+    """A scene of the labelled set's share of all scenes, or of the web's; not one `seen`, and added there.
 
-    When nearly all have been seen (a web of tens of thousands), one comes again.
+    When nearly all have been seen (a web of tens of thousands), one is repeated.
     """
     for _ in range(MOST_DRAWS):
         scene = draw_scene(rng)
@@ -149,7 +149,7 @@ def draw_labelled(count: int, seed: int) -> Iterator[dict[str, object]]:
         rng = np.random.default_rng(derive_seed(seed, "toy labelled", index))
         scene = new_scene(rng, labelled=True, seen=set())
         yield {
-            "image": images.draw_image(scene, rng),
+            "image": images.encode_scene(scene, rng),
             "caption_short": caption_short(scene),
             "caption_long": caption_long(scene),
         }
@@ -163,9 +163,9 @@ def _draw_record(seed: int, index: int, kind: str, seen: set[Scene]) -> ToyRecor
         image = _SPOILED_IMAGES[kind](scene, rng)
         alt_kind = "good" if rng.random() < 0.7 else "partial"
     else:
-        # Greyscale mostly goes with junk texts: a colour's name would be untrue of it.
+        # Greyscale mostly goes with junk texts: a colour's name would be wrong for it.
         grey = kind == "colourless" or (kind in texts.JUNK_TEXTS and kind != "markup" and rng.random() < 0.1)
-        image = images.draw_image(scene, rng, grey=grey)
+        image = images.encode_scene(scene, rng, grey=grey)
     url = f"https://toy.example/{seed}/{index:06d}"
     junk_reason = kind if kind in JUNK_KINDS else None
     return ToyRecord(image, _alt_text(scene, alt_kind, rng), url, scene, alt_kind, junk_reason, None)

@@ -1,4 +1,4 @@
-"""The image files of the toy web: a scene as JPEG, PNG, WebP, and what else a crawl finds in their place.
+"""The image files of the toy web: a scene as JPEG, PNG, WebP, and what a crawl has in their place.
 
 Bytes are a pure function of the scene, the generator and Pillow's version.
 """
@@ -11,61 +11,61 @@ from PIL import Image
 from components.toyworld.render import render
 from components.toyworld.scene import BACKGROUNDS, Scene
 
-# Formats and their shares. Palette and alpha are PNGs; greyscale ones are asked for by name.
+# Formats and their shares. Palette and alpha are PNGs; greyscale ones are chosen by name.
 FORMATS: dict[str, float] = {"jpeg": 0.47, "webp": 0.20, "png": 0.14, "alpha": 0.12, "palette": 0.07}
 SIDES = (64, 72, 80, 96, 112, 128)  # pixels
 
 
-def draw_image(
+def encode_scene(
     scene: Scene, rng: np.random.Generator, *, grey: bool = False, side: int | None = None
 ) -> bytes:
-    """The scene in a format drawn by FORMATS, at a side drawn from SIDES unless given."""
-    picture = render(scene, side or int(rng.choice(SIDES)))
+    """The scene as an image file: a random format by FORMATS, at `side` pixels or a random one of SIDES."""
+    image = render(scene, side or int(rng.choice(SIDES)))
     name = str(rng.choice(list(FORMATS), p=list(FORMATS.values())))
     if grey:
-        return encode(picture.convert("L"), "jpeg" if name in ("jpeg", "webp") else "png", rng)
+        return encode(image.convert("L"), "jpeg" if name in ("jpeg", "webp") else "png", rng)
     if name == "alpha" and scene.background == "white":
-        return encode(_cut_out(picture), "png", rng)
-    return encode(picture, name, rng)
+        return encode(_cut_out(image), "png", rng)
+    return encode(image, name, rng)
 
 
-def encode(picture: Image.Image, name: str, rng: np.random.Generator) -> bytes:
-    """The picture's bytes in one of FORMATS, JPEG and WebP at a drawn quality."""
+def encode(image: Image.Image, name: str, rng: np.random.Generator) -> bytes:
+    """The image as a file in one of FORMATS, JPEG and WebP at a random quality."""
     buffer = io.BytesIO()
     quality = int(rng.integers(80, 96))
     match name:
         case "jpeg":
-            picture.save(buffer, "JPEG", quality=quality)
+            image.save(buffer, "JPEG", quality=quality)
         case "webp":
-            picture.save(buffer, "WEBP", quality=quality, method=2)
+            image.save(buffer, "WEBP", quality=quality, method=2)
         case "palette":
-            picture.quantize(64).save(buffer, "PNG")
+            image.quantize(64).save(buffer, "PNG")
         case "alpha":
-            picture.convert("RGBA").save(buffer, "PNG")
+            image.convert("RGBA").save(buffer, "PNG")
         case _:
-            picture.save(buffer, "PNG")
+            image.save(buffer, "PNG")
     return buffer.getvalue()
 
 
-def encode_again(image: bytes, rng: np.random.Generator) -> bytes:
-    """The same picture as another site would serve it: another format or quality, sometimes another size."""
-    with Image.open(io.BytesIO(image)) as opened:
-        picture = opened.convert("RGBA")
-    flat = Image.new("RGBA", picture.size, "white")
-    flat.alpha_composite(picture)
-    again = flat.convert("RGB")
+def encode_again(original: bytes, rng: np.random.Generator) -> bytes:
+    """The same image as another site would serve it: another format or quality, sometimes another size."""
+    with Image.open(io.BytesIO(original)) as opened:
+        image = opened.convert("RGBA")
+    flat = Image.new("RGBA", image.size, "white")
+    flat.alpha_composite(image)
+    copy = flat.convert("RGB")
     if rng.random() < 0.4:
         side = int(rng.choice(SIDES))
-        again = again.resize((side, side), Image.Resampling.LANCZOS)
+        copy = copy.resize((side, side), Image.Resampling.LANCZOS)
     while True:
-        encoded = encode(again, str(rng.choice(["jpeg", "webp", "png"])), rng)
-        if encoded != image:
+        encoded = encode(copy, str(rng.choice(["jpeg", "webp", "png"])), rng)
+        if encoded != original:
             return encoded
 
 
 def broken_image(scene: Scene, rng: np.random.Generator) -> bytes | None:
     """What cannot be decoded: cut files, error pages, noise, nothing."""
-    whole = draw_image(scene, rng)
+    whole = encode_scene(scene, rng)
     match int(rng.integers(8)):
         case 0:
             return None
@@ -82,7 +82,7 @@ def broken_image(scene: Scene, rng: np.random.Generator) -> bytes | None:
 
 
 def tiny_image(scene: Scene, rng: np.random.Generator) -> bytes:
-    """A tracking pixel, or a thumbnail too small to see anything in."""
+    """A tracking pixel, or a thumbnail too small to show anything."""
     side = 1 if rng.random() < 0.3 else int(rng.integers(8, 25))
     return encode(render(scene, side), "png", rng)
 
@@ -90,20 +90,20 @@ def tiny_image(scene: Scene, rng: np.random.Generator) -> bytes:
 def blank_image(scene: Scene, rng: np.random.Generator) -> bytes:
     """A placeholder: the background and nothing else."""
     side = int(rng.choice(SIDES))
-    picture = Image.new("RGB", (side, side), BACKGROUNDS[scene.background])
-    return encode(picture, str(rng.choice(["jpeg", "png", "webp"])), rng)
+    image = Image.new("RGB", (side, side), BACKGROUNDS[scene.background])
+    return encode(image, str(rng.choice(["jpeg", "png", "webp"])), rng)
 
 
 def banner_image(scene: Scene, rng: np.random.Generator) -> bytes:
     """A strip ten times as wide as high, with the scene at one end."""
-    picture = Image.new("RGB", (640, 64), BACKGROUNDS[scene.background])
-    picture.paste(render(scene, 64))
-    return encode(picture, "jpeg", rng)
+    image = Image.new("RGB", (640, 64), BACKGROUNDS[scene.background])
+    image.paste(render(scene, 64))
+    return encode(image, "jpeg", rng)
 
 
-def _cut_out(picture: Image.Image) -> Image.Image:
-    """A picture on white as people export it: no background, alpha in its place."""
-    pixels = np.asarray(picture, np.float32)
+def _cut_out(image: Image.Image) -> Image.Image:
+    """An image on white as people export it: no background, alpha in its place."""
+    pixels = np.asarray(image, np.float32)
     white = np.array(BACKGROUNDS["white"], np.float32)
     # The least alpha that, over white, can give each pixel's colour.
     alpha = ((white - pixels) / white).max(-1, keepdims=True).clip(0, 1)

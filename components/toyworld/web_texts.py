@@ -63,18 +63,18 @@ def partial_text(scene: Scene, rng: np.random.Generator) -> str:
     place = f" on a {scene.background} background" if rng.random() < 0.5 else ""
     if len(looks) > 1:
         some = rng.permutation(len(things))[: max(1, len(things) - 2)]
-        said = listed([phrase(things[i].colour, things[i].shape) for i in sorted(some)])
+        text = listed([phrase(things[i].colour, things[i].shape) for i in sorted(some)])
     elif len(things) > 1:
-        said = f"{first.colour} {plural(first.shape)}"
+        text = f"{first.colour} {plural(first.shape)}"
     elif place:
-        said = phrase(None, first.shape) if rng.random() < 0.5 else phrase(first.colour, "shape")
+        text = phrase(None, first.shape) if rng.random() < 0.5 else phrase(first.colour, "shape")
     else:
-        said = f"{first.colour} {first.shape}"
-    return _in_a_manner(said + place, rng)
+        text = f"{first.colour} {first.shape}"
+    return _in_a_manner(text + place, rng)
 
 
 def vague_text(scene: Scene, rng: np.random.Generator) -> str:
-    """True of the picture, and of many others."""
+    """True of the image, and of many others."""
     thing = scene.things[0]
     several = len(scene.things) > 1
     shapes = "shapes" if several else "shape"
@@ -90,7 +90,7 @@ def vague_text(scene: Scene, rng: np.random.Generator) -> str:
 
 
 def colourless_text(scene: Scene, rng: np.random.Generator) -> str:
-    """What can be said of a greyscale picture of the scene."""
+    """What is true of a greyscale image of the scene."""
     shapes = Counter(thing.shape for thing in in_caption_order(scene))
     return f"{listed([phrase(None, *item) for item in shapes.items()])} in black and white"
 
@@ -160,17 +160,17 @@ def spam_text(scene: Scene, rng: np.random.Generator) -> str:
 
 
 def markup_text(scene: Scene, rng: np.random.Generator) -> str:
-    said = caption_short(scene)
+    text = caption_short(scene)
     return _one_of(
         rng,
-        f"<b>{said}</b>",
-        f'<img src="/media/{rng.integers(10_000)}.png" alt="{said}">',
-        f"<p>{said}</p><br/>",
-        f"&lt;div class=&quot;caption&quot;&gt;{said}&lt;/div&gt;",
-        f"[{said}](https://example.com/{rng.integers(10_000)})",
+        f"<b>{text}</b>",
+        f'<img src="/media/{rng.integers(10_000)}.png" alt="{text}">',
+        f"<p>{text}</p><br/>",
+        f"&lt;div class=&quot;caption&quot;&gt;{text}&lt;/div&gt;",
+        f"[{text}](https://example.com/{rng.integers(10_000)})",
         '<span style="font-size:12px">photo</span>',
         "{{ image.alt }}",
-        f'[caption id="attachment_{rng.integers(10_000)}"]{said}[/caption]',
+        f'[caption id="attachment_{rng.integers(10_000)}"]{text}[/caption]',
     )
 
 
@@ -202,13 +202,13 @@ JUNK_TEXTS: dict[str, Callable[[Scene, np.random.Generator], str]] = {
 }
 
 
-def _in_a_manner(said: str, rng: np.random.Generator) -> str:
+def _in_a_manner(text: str, rng: np.random.Generator) -> str:
     """The same words as different people type them."""
-    capital = said[0].upper() + said[1:]
+    capital = text[0].upper() + text[1:]
     return _one_of(
-        rng, said, said, said, capital, capital, f"{capital}.", f"Picture of {said}", f"Drawing of {said}",
-        said.removeprefix("a ").removeprefix("an "), f"  {capital}\n", said.replace(" and ", " &amp; "),
-        said.replace(" ", "\u00a0", 1),
+        rng, text, text, text, capital, capital, f"{capital}.", f"Picture of {text}", f"Drawing of {text}",
+        text.removeprefix("a ").removeprefix("an "), f"  {capital}\n", text.replace(" and ", " &amp; "),
+        text.replace(" ", "\u00a0", 1),
     )  # fmt: skip
 
 

@@ -1,6 +1,6 @@
-"""One MLflow run as a stage sees it: buffered curves, parameters within limits, digests, files, tables.
+"""One MLflow run, for a stage: buffered curves, parameters within limits, digests, files, tables.
 
-Made by tracking.Tracker.run; resuming a run leaves out the points that are there already.
+Resuming a run leaves out the points that are there already.
 """
 
 import json
@@ -26,7 +26,7 @@ PARAMS_PER_BATCH = 100
 
 
 class TrackedRun:
-    """What a stage logs into. Made by Tracker.run; ranks other than the first do not call it."""
+    """What a stage logs into (see Tracker.run). Only the first of several training workers logs."""
 
     def __init__(self, client: "MlflowClient", run_id: str, *, resumed: bool = False) -> None:
         self.client = client
@@ -68,8 +68,8 @@ class TrackedRun:
         """Nested parameters under dotted names; one that the run has already is left as it is."""
         from mlflow.entities import Param
 
-        there = self.client.get_run(self.id).data.params if params else {}
-        new = [Param(k, v) for k, v in flat_params(params).items() if k not in there]
+        logged = self.client.get_run(self.id).data.params if params else {}
+        new = [Param(k, v) for k, v in flat_params(params).items() if k not in logged]
         for start in range(0, len(new), PARAMS_PER_BATCH):
             self.client.log_batch(self.id, params=new[start : start + PARAMS_PER_BATCH])
 
@@ -130,7 +130,7 @@ class TrackedRun:
             self.set_tags({"mlflow.loggedArtifacts": json.dumps([*listed, entry])})
 
     def _try_flush(self) -> None:
-        """Flush, if MLflow answers: a server that is away for a while must not end hours of training."""
+        """Flush, if MLflow answers: a server that is down for a while must not end hours of training."""
         from mlflow.exceptions import MlflowException
 
         try:

@@ -1,4 +1,4 @@
-"""MLflow runs: parameters, curves, artifacts and dataset digests of the stages that learn or measure.
+"""MLflow runs: parameters, curves, artifacts and dataset digests of the stages that train or measure.
 
 One MLflow run per (stage, fingerprint): a stage that was killed and runs again goes on in the same run, and a
 point that is already there is not logged twice. MLflow takes seconds to import, so it is imported when a
@@ -41,13 +41,13 @@ class Tracker:
 
     def __init__(self, home: Path, uri: str | None = None) -> None:
         self.home = Path(home)
-        given = absolute_uri(uri or os.environ.get(URI_VARIABLE) or "")
-        self.uri = given or database_uri(self.home)
-        self.own = not given or (_is_local(self.home) and given == database_uri(self.home))
+        chosen = absolute_uri(uri or os.environ.get(URI_VARIABLE) or "")
+        self.uri = chosen or database_uri(self.home)
+        self.own = not chosen or (_is_local(self.home) and chosen == database_uri(self.home))
 
     @property
     def empty(self) -> bool:
-        """Whether nothing was ever tracked here; asking does not make the database."""
+        """Whether nothing was ever tracked here. Does not make the database."""
         return self.own and not (self.home / DATABASE).exists()
 
     @contextmanager
@@ -60,7 +60,7 @@ class Tracker:
         tags: Mapping[str, str] | None = None,
         datasets: Mapping[str, str] | None = None,
     ) -> Iterator[TrackedRun]:
-        """The one run of this stage's output: found again if it was begun, else made.
+        """The one run of this stage's output: resumed if it was begun, else made.
 
         params: nested mappings become dotted names. datasets: name -> content digest, logged as inputs.
         Leaving marks the run FINISHED, an error FAILED, Ctrl-C KILLED; what was buffered is logged first.
@@ -74,7 +74,7 @@ class Tracker:
                 yield run
                 run.flush()
         except BaseException as error:
-            with suppress(Exception):  # the stage's own error is the one to show
+            with suppress(Exception):  # the stage's own error is the one to report
                 run.flush()
             with suppress(Exception):
                 status = "FAILED" if isinstance(error, Exception) else "KILLED"
@@ -86,8 +86,8 @@ class Tracker:
     def find(self, stage: str, fingerprint: str) -> str | None:
         """The id of the run of this stage's output, if it was begun."""
         query = f"tags.`{STAGE_TAG}` = '{stage}' and tags.`{FINGERPRINT_TAG}` = '{fingerprint}'"
-        found = self.client.search_runs([self.experiment], query, order_by=["attributes.start_time ASC"])
-        return str(found[0].info.run_id) if found else None
+        runs = self.client.search_runs([self.experiment], query, order_by=["attributes.start_time ASC"])
+        return str(runs[0].info.run_id) if runs else None
 
     @contextmanager
     def as_default(self) -> Iterator[None]:
@@ -100,14 +100,14 @@ class Tracker:
         try:
             yield
         finally:
-            nothing: Any = None  # None is what it wants for "none"; its signature does not say so
-            mlflow.set_tracking_uri(nothing)  # it unsets the variable, too
+            unset: Any = None  # it accepts None, though its signature does not
+            mlflow.set_tracking_uri(unset)  # it unsets the variable, too
             if before is not None:
                 os.environ[URI_VARIABLE] = before
 
     @contextmanager
     def answering(self) -> Iterator[None]:
-        """What MLflow refuses or fails at becomes one line. Raises StageFailed."""
+        """An error of MLflow becomes one line. Raises StageFailed."""
         import_mlflow()
         from mlflow.exceptions import MlflowException
 
@@ -115,7 +115,7 @@ class Tracker:
             yield
         except MlflowException as error:
             raise StageFailed(
-                f"MLflow at '{self.uri}' failed ({_first_line(error)}); what was made is kept: see to it and"
+                f"MLflow at '{self.uri}' failed ({_first_line(error)}); finished work is kept: start it and"
                 " run again"
             ) from error
 
@@ -142,23 +142,23 @@ class Tracker:
     @cached_property
     def experiment(self) -> str:
         """The id of the experiment that holds every run. Raises ConfigError if HOME was moved."""
-        wanted = (self.home.resolve() / ARTIFACTS).as_uri()
+        artifacts = (self.home.resolve() / ARTIFACTS).as_uri()
         client = self.client
         with self._first_open():
-            found = client.get_experiment_by_name(EXPERIMENT)
-            if found is None:  # a server places its artifacts itself
-                location = None if self.uri.startswith("http") else wanted
+            experiment = client.get_experiment_by_name(EXPERIMENT)
+            if experiment is None:  # a server places its artifacts itself
+                location = None if self.uri.startswith("http") else artifacts
                 return str(client.create_experiment(EXPERIMENT, artifact_location=location))
-        if self.own and found.artifact_location != wanted:
+        if self.own and experiment.artifact_location != artifacts:
             raise ConfigError(
-                f"{self.home / DATABASE} keeps its artifacts in {found.artifact_location}: this HOME was"
+                f"{self.home / DATABASE} keeps its artifacts in {experiment.artifact_location}: this HOME was"
                 f" moved or copied; use it where it was, or move {DATABASE} away to start a new one"
             )
-        return str(found.experiment_id)
+        return str(experiment.experiment_id)
 
     @contextmanager
     def _first_open(self) -> Iterator[None]:
-        """One process at a time: MLflow's migrations of a fresh database do not bear company."""
+        """One process at a time: two that migrate a fresh database fail."""
         if not self.own:
             yield
             return
@@ -201,8 +201,8 @@ def database_uri(home: Path) -> str:
 
 def absolute_uri(uri: str) -> str:
     """The address; a relative SQLite path in it is made absolute, so that HOME's own is recognised."""
-    kind, found, path = uri.partition("sqlite:///")
-    return f"{found}{Path(path).resolve()}" if found and not kind and path else uri
+    before, scheme, path = uri.partition("sqlite:///")
+    return f"{scheme}{Path(path).resolve()}" if scheme and not before and path else uri
 
 
 def _is_local(home: Path) -> bool:

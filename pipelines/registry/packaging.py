@@ -1,4 +1,4 @@
-"""A model folder as an MLflow model, with code, signature and pinned requirements, and back. For registry.py.
+"""A model folder as an MLflow model, with code, signature and pinned requirements, and back.
 
 The weights stay safetensors and the code stays code: nothing in the package is a pickle.
 """
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 SERVED_CODE = Path(__file__).with_name("served_model.py")
 COMPONENTS = Path(__file__).parents[2] / "components"
 PACKAGED_NAME = "student"
-# What served_model.py and the components it reaches import; tests/pipelines/test_serving.py compares.
+# What served_model.py and the components it reaches import; test_serving.py compares.
 REQUIRED = (
     "mlflow",
     "torch",
@@ -50,12 +50,12 @@ def log_served_model(
 ) -> str:
     """Log `folder` into the run as a pyfunc model from code; returns MLflow's id of it.
 
-    weights: what `weights_of` says of it. steps: what a request without `steps` gets.
+    weights: `weights_of` the folder. steps: the default of a request without `steps`.
     """
     import mlflow
 
     with tracker.as_default(), mlflow.start_run(run_id=run.id), warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # it wants an example, to load the model and try it
+        warnings.simplefilter("ignore", UserWarning)  # it warns that there is no example request
         logged = mlflow.pyfunc.log_model(
             name=PACKAGED_NAME,
             python_model=str(SERVED_CODE),
@@ -82,36 +82,36 @@ def model_folder(path: Path) -> Path:
 
 
 def weights_of(folder: Path) -> dict[str, str]:
-    """Relative path -> sha256 of every weights file, a frozen text encoder's too. served_model.py agrees."""
+    """Relative path -> sha256 of every weights file, a frozen text encoder's too, as in served_model.py."""
     paths = sorted(folder.rglob("*.safetensors"))
     return {path.relative_to(folder).as_posix(): sha256_file(path) for path in paths}
 
 
 def unpacked(tracker: Tracker, location: str) -> Path:
-    """The model folder inside an MLflow model; one that is elsewhere is fetched to HOME/models once."""
+    """The model folder inside an MLflow model; a remote one is fetched to HOME/models once."""
     parsed = urlparse(location)
     if parsed.scheme in ("", "file"):
         return _folder_within(Path(url2pathname(parsed.path)))
-    kept = tracker.home / DOWNLOADS / sha256(location.encode()).hexdigest()[:16]
-    if not kept.exists():
+    local = tracker.home / DOWNLOADS / sha256(location.encode()).hexdigest()[:16]
+    if not local.exists():
         import mlflow
 
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=kept.parent, prefix="fetching-") as temporary:
+        local.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=local.parent, prefix="fetching-") as temporary:
             fetched = mlflow.artifacts.download_artifacts(
                 artifact_uri=location, dst_path=temporary, tracking_uri=tracker.uri
             )
             flush_folder(Path(fetched))
             with suppress(OSError):  # another process was first
-                rename(Path(fetched), kept)
-    return _folder_within(kept)
+                rename(Path(fetched), local)
+    return _folder_within(local)
 
 
 def _folder_within(package: Path) -> Path:
-    """Where the file MLmodel says that the model folder is."""
+    """The model folder that the file MLmodel names."""
     try:
-        described = yaml.safe_load((package / "MLmodel").read_text(encoding="utf-8"))
-        relative = described["flavors"]["python_function"]["artifacts"]["model"]["path"]
+        document = yaml.safe_load((package / "MLmodel").read_text(encoding="utf-8"))
+        relative = document["flavors"]["python_function"]["artifacts"]["model"]["path"]
     except (OSError, KeyError, TypeError) as error:
         raise ConfigError(f"{package} holds no model of Straightshot's ({error})") from error
     return model_folder(package / relative)
@@ -136,5 +136,5 @@ def signature(steps: int) -> "ModelSignature":
 
 
 def requirements() -> list[str]:
-    """What serving needs, each pinned to the version in use; a local build's mark (+cpu) is left out."""
+    """What serving needs, each pinned to the version in use, without a local part such as +cpu."""
     return [f"{name}=={importlib.metadata.version(name).partition('+')[0]}" for name in REQUIRED]

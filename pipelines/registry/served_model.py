@@ -1,12 +1,12 @@
-"""The model that MLflow serves: prompts in, PNGs out. Logged as code by registry.py, run by MLflow.
+"""The model that MLflow serves: prompts in, PNGs out. Logged as code, run by MLflow.
 
     MLFLOW_TRACKING_URI=sqlite:///runs/mlflow.db mlflow models serve -m models:/straightshot@champion \
         --env-manager local
     curl localhost:5000/invocations -H 'content-type: application/json' \
         -d '{"dataframe_split": {"columns": ["prompt"], "data": [["a red circle"]]}, "params": {"seed": 1}}'
 
-MLflow copies this file and the components beside the weights, so a registered model goes on being served
-by the code that trained it. It imports nothing of pipelines, which is not copied.
+MLflow copies this file and the components beside the weights, so a registered model is served by the code
+that trained it. It imports nothing of pipelines, which is not copied.
 """
 
 import base64
@@ -28,14 +28,14 @@ class ServedModel(PythonModel):
     """The Generator behind MLflow's scoring interface."""
 
     def load_context(self, context: Any) -> None:
-        """Load the weights, once they are known to be the registered ones."""
+        """Load the weights, after comparing them with the registered hashes."""
         from components.generation.generator import Generator
 
         folder = Path(context.artifacts["model"])
-        wanted, found = context.model_config["weights"], _weights_of(folder)
-        if found != wanted:
+        registered, actual = context.model_config["weights"], _weights_of(folder)
+        if actual != registered:
             raise MlflowException(
-                f"the weights in {folder} are not the registered ones: {found}, not {wanted}"
+                f"the weights in {folder} are not the registered ones: {actual}, not {registered}"
             )
         self.generator = Generator.load(folder)
 
@@ -48,14 +48,14 @@ class ServedModel(PythonModel):
         """
         prompts = model_input["prompt"].tolist()
         _check(prompts)
-        given = params or {}
+        params = params or {}
         try:
             images = self.generator.generate(
                 prompts,
-                steps=given.get("steps"),
-                seed=given.get("seed", 0),
-                guidance=given.get("guidance"),
-                upsample=given.get("upsample", True),
+                steps=params.get("steps"),
+                seed=params.get("seed", 0),
+                guidance=params.get("guidance"),
+                upsample=params.get("upsample", True),
             )
         except ValueError as error:
             raise MlflowException.invalid_parameter_value(str(error)) from error
@@ -69,14 +69,14 @@ def _weights_of(folder: Path) -> dict[str, str]:
 
 
 def _check(prompts: list[Any]) -> None:
-    """Raise MLflow's error 400 for what cannot be drawn."""
+    """Raise MLflow's error 400 for prompts that cannot be generated."""
     if not 0 < len(prompts) <= MAX_PROMPTS:
         raise MlflowException.invalid_parameter_value(
             f"{len(prompts)} prompts in one request; send 1 to {MAX_PROMPTS}"
         )
     for row, prompt in enumerate(prompts):
         if not isinstance(prompt, str) or not prompt.strip():
-            raise MlflowException.invalid_parameter_value(f"prompt {row} is empty; say what to draw")
+            raise MlflowException.invalid_parameter_value(f"prompt {row} is empty; describe an image")
 
 
 def _png(image: np.ndarray) -> str:
@@ -88,4 +88,4 @@ def _png(image: np.ndarray) -> str:
     return base64.b64encode(file.getvalue()).decode("ascii")
 
 
-set_model(ServedModel())  # MLflow runs this file and takes what is set here
+set_model(ServedModel())  # MLflow runs this file and serves the model that is set here

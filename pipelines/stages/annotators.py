@@ -1,9 +1,9 @@
-"""annotators: the judge and the captioner that the data stages ask.
+"""annotators: the judge and the captioner that the data stages use.
 
     HOME/annotators/<fingerprint>/judge/, captioner/, annotators.json
 
-Fitted on the labelled set, side by side; or pretrained ones by id or path: these are resolved to a revision,
-their files copied into the output and hashed by the receipt, so that what was used is pinned.
+Fitted on the labelled set, at the same time; or pretrained ones by id or path: these are resolved to a
+revision, their files copied into the output and hashed by the receipt, so that what was used is pinned.
 """
 
 import json
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from components.corpus.labelled import LabelledSet
 
 JUDGE, CAPTIONER, SUMMARY = "judge", "captioner", "annotators.json"
-COMMIT = "pinned-commit.txt"  # in the folder of one that was given by its id
-MADE = "made"  # what a fit saves, under its scratch folder
-FITTED_PROMPTS = "taught_prompts"  # in the receipt's info: what a fitted captioner answers
+COMMIT = "pinned-commit.txt"  # in the folder of a model that was named by its id
+FITTED = "made"  # what a fit saves, under its scratch folder
+FITTED_PROMPTS = "taught_prompts"  # in the receipt's info: the prompts that a fitted captioner was trained on
 
 
 class AnnotatorsConfig(StageConfig):
@@ -40,7 +40,7 @@ class AnnotatorsConfig(StageConfig):
         "toy", description="Parquet file of images with true captions, or the toy web's own"
     )
     holdout_fraction: float = Field(
-        0.02, gt=0, lt=1, description="share of it that is measured on, not learned"
+        0.02, gt=0, lt=1, description="share of it that is measured on, not trained on"
     )
     captioner: str = Field(FIT, description="'fit', or the id or folder of an image-text-to-text model")
     captioner_revision: str | None = Field(
@@ -55,7 +55,7 @@ class AnnotatorsConfig(StageConfig):
 
     @property
     def fitted(self) -> tuple[str, ...]:
-        """Which of the two are fitted; with none, no labelled set is asked for."""
+        """Which of the two are fitted; with none, no labelled set is read."""
         return tuple(name for name in (JUDGE, CAPTIONER) if getattr(self, name) == FIT)
 
 
@@ -94,7 +94,7 @@ def _labelled(work: Work) -> "LabelledSet":
 
 
 def _pin(work: Work, name: str) -> None:
-    """Have a pretrained model in the folder `name`, with a file that says which commit its id stood for."""
+    """Have a pretrained model in the folder `name`, with the commit of its id in a file beside it."""
     from pipelines.stages.pretrained import pin_captioner, pin_judge
 
     config: AnnotatorsConfig = work.config
@@ -110,27 +110,29 @@ def _pin(work: Work, name: str) -> None:
 
 
 def _fit_together(work: Work) -> None:
-    """Fit what is to be fitted and is not there yet, at the same time; each is in its place once whole."""
+    """Fit at the same time what the config has fitted and is not there yet; each is renamed once whole."""
     config: AnnotatorsConfig = work.config
     trainings = {JUDGE: config.judge_fit.training, CAPTIONER: config.captioner_fit.training}
     names = [name for name in config.fitted if not (work.out / name).exists()]
-    jobs, bars = [], {}
+    jobs, progress = [], {}
     with work.progress.tasks([(name, trainings[name].images, "images") for name in names]) as advances:
         for name, advance in zip(names, advances, strict=True):
             fit = partial(_fit, name, config, work.input("labelled").path, work.scratch / name)
             jobs.append(Job(name, fit, trainings[name].cpu_threads))
-            bars[name] = _Bar(advance)
+            progress[name] = _FitProgress(advance)
 
         def done(name: str) -> None:
             with work.folder(name) as folder:
-                shutil.copytree(work.scratch / name / MADE, folder, dirs_exist_ok=True)
+                shutil.copytree(work.scratch / name / FITTED, folder, dirs_exist_ok=True)
 
-        channel = work.scratch / f"said-{work.run_id}"
-        run_together(work.engine, jobs, channel, on_event=lambda name, event: bars[name](event), on_done=done)
+        channel = work.scratch / f"events-{work.run_id}"
+        run_together(
+            work.engine, jobs, channel, on_event=lambda name, event: progress[name](event), on_done=done
+        )
 
 
 def _summary(work: Work, records: "LabelledSet") -> dict[str, Any]:
-    """What was made, and how many captions of held-out images come out word for word."""
+    """The models, and which share of the captions of held-out images comes out word for word."""
     from components.captioning.captioner import Captioner
 
     config: AnnotatorsConfig = work.config
@@ -160,15 +162,15 @@ def _summary(work: Work, records: "LabelledSet") -> dict[str, Any]:
     return summary
 
 
-class _Bar:
-    """Shows one fit as it goes; one that was killed begins again."""
+class _FitProgress:
+    """Displays one fit as it goes; a fit that was killed starts at zero again."""
 
     def __init__(self, advance: Any) -> None:
-        self.advance, self.shown = advance, 0
+        self.advance, self.displayed = advance, 0
 
     def __call__(self, event: Event) -> None:
-        images = event.get("images", -self.shown)
-        self.shown += images
+        images = event.get("images", -self.displayed)
+        self.displayed += images
         self.advance(images, f"loss {event['loss']:.3f}" if "loss" in event else "")
 
 
@@ -185,7 +187,7 @@ def _fit(name: str, config: AnnotatorsConfig, labelled: Path, scratch: Path, eve
     }[name]
     fit(
         read_labelled(labelled, config.holdout_fraction).train,
-        _emptied(scratch / MADE),
+        _emptied(scratch / FITTED),
         seed=config.seed,
         checkpoints=checkpoints_at(scratch / "checkpoints", "annotators"),
         on_batch=lambda images, loss: events.write(images=images, loss=loss),
@@ -193,7 +195,7 @@ def _fit(name: str, config: AnnotatorsConfig, labelled: Path, scratch: Path, eve
 
 
 def _emptied(folder: Path) -> Path:
-    """The folder, without what a killed fit left in it."""
+    """The folder, without the files of a killed fit."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     return folder

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain, islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -31,11 +31,9 @@ from components.shards.writer import Sample
 from components.toyworld.scorer import score_true_renders
 from pipelines.errors import StageFailed
 from pipelines.stage import Input, Work
+from pipelines.stages.evaluate_config import EvaluateConfig
 from pipelines.stages.model_runtime import ModelRuntime, judge_name, load_judge
 from pipelines.store.receipts import canonical_json
-
-if TYPE_CHECKING:
-    from pipelines.stages.evaluate import EvaluateConfig
 
 STAGES_OF = {"teacher": "train", "student": "distill"}  # model -> the stage that made it
 MODEL = "model"  # the folder of it in that stage's output
@@ -49,7 +47,7 @@ class EvaluationInputs:
     """What every model is measured with."""
 
     work: Work
-    config: "EvaluateConfig"
+    config: EvaluateConfig
     _loaded: dict[str, Generator] = field(default_factory=dict)
 
     def measure(self, model: str, steps: int, on_images: Callable[[int], object]) -> MeasuredModel:

@@ -1,6 +1,6 @@
 """Pretrained annotators, pinned: their files are copied into the output, an id is resolved to its commit.
 
-What is no captioner or no judge fails here, in one line, not in a worker later.
+A model that is no captioner or no judge fails here, in one line, not in a worker later.
 """
 
 import json
@@ -20,7 +20,7 @@ def pin_captioner(model: str, revision: str | None, folder: Path) -> str | None:
     source, commit = Path(model), None
     if not source.is_dir():
         source, commit = _download("annotators.captioner", model, model, revision)
-    _lay(source, folder)
+    _copy(source, folder)
     Captioner.load(str(folder))
     return commit
 
@@ -35,33 +35,32 @@ def pin_judge(model: str, pretrained: str | None, folder: Path) -> str | None:
 
     source, commit = Path(model.removeprefix(LOCAL)), None
     if source.is_dir():
-        _lay(source, folder)
+        _copy(source, folder)
     elif model.startswith(LOCAL) or source.is_absolute() or model.startswith("."):
         raise ValueError(f"annotators.judge '{model}': no such folder; give one that open_clip saved")
     elif model.startswith(HUB):
         name, _, revision = model.removeprefix(HUB).partition("@")
         source, commit = _download("annotators.judge", model, name, revision or None)
-        _lay(source, folder)
+        _copy(source, folder)
     else:
         _save_named(model, pretrained, folder)
     Judge.load(f"{LOCAL}{folder}")
     return commit
 
 
-def _download(setting: str, given: str, model: str, revision: str | None) -> tuple[Path, str]:
+def _download(setting: str, value: str, model: str, revision: str | None) -> tuple[Path, str]:
     """The folder of a hub model, and the commit that its revision stands for."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        found = Path(snapshot_download(model, revision=revision))
+        snapshot = Path(snapshot_download(model, revision=revision))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ValueError(
-            f"{setting} '{given}' is neither a folder nor a model that the hub gives ({reason});"
-            " give a folder"
+            f"{setting} '{value}' is neither a folder nor a model of the hub ({reason}); give a folder"
         ) from error
-    return found, found.name  # the hub's cache names a snapshot by its commit
+    return snapshot, snapshot.name  # the hub's cache names a snapshot by its commit
 
 
 def _save_named(model: str, pretrained: str | None, folder: Path) -> None:
@@ -75,13 +74,15 @@ def _save_named(model: str, pretrained: str | None, folder: Path) -> None:
     save_file(weights, folder / "open_clip_model.safetensors")
     if hasattr(judge.tokenizer, "save_pretrained"):  # open_clip's own needs no files
         judge.tokenizer.save_pretrained(folder)
-    seen = judge.model.visual.preprocess_cfg  # what the pictures go through, wherever it was configured
-    kept = {key: seen[key] for key in ("mean", "std", "interpolation", "resize_mode") if key in seen}
-    document = {"model_cfg": open_clip.get_model_config(model), "preprocess_cfg": kept}
+    settings = judge.model.visual.preprocess_cfg  # of the images, wherever it was configured
+    preprocess = {
+        key: settings[key] for key in ("mean", "std", "interpolation", "resize_mode") if key in settings
+    }
+    document = {"model_cfg": open_clip.get_model_config(model), "preprocess_cfg": preprocess}
     (folder / "open_clip_config.json").write_text(json.dumps(document, indent=1) + "\n")
 
 
-def _lay(source: Path, folder: Path) -> None:
+def _copy(source: Path, folder: Path) -> None:
     """Copy every file of `source` under `folder`. A link would change with its source, which we pin."""
     for path in sorted(p for p in source.rglob("*") if p.is_file()):
         target = folder / path.relative_to(source)

@@ -1,4 +1,4 @@
-"""Fitting a captioner: it learns to say what it is shown, and loads as any pretrained VLM does."""
+"""Fitting a captioner: it learns its captions, and loads as any pretrained VLM does."""
 
 import io
 from dataclasses import replace
@@ -27,7 +27,7 @@ def config(images: int) -> CaptionerFitConfig:
     return CaptionerFitConfig(image_size=32, width=64, text_depth=2, vocabulary=320, training=training)
 
 
-def picture(left: str, right: str, side: int = 48) -> Image.Image:
+def two_colours(left: str, right: str, side: int = 48) -> Image.Image:
     pixels = np.empty((side, side, 3), np.uint8)
     pixels[:, : side // 2], pixels[:, side // 2 :] = COLOURS[left], COLOURS[right]
     return Image.fromarray(pixels)
@@ -35,15 +35,15 @@ def picture(left: str, right: str, side: int = 48) -> Image.Image:
 
 def labelled() -> list[LabelledImage]:
     """Every ordered pair of colours, side by side."""
-    found = []
+    records = []
     for left in COLOURS:
         for right in COLOURS:
             buffer = io.BytesIO()
-            picture(left, right).save(buffer, "PNG")
-            found.append(
+            two_colours(left, right).save(buffer, "PNG")
+            records.append(
                 LabelledImage(buffer.getvalue(), f"{left} {right}", f"{left} to the left of {right}")
             )
-    return found
+    return records
 
 
 @pytest.fixture(scope="module")
@@ -59,12 +59,12 @@ def captioner(folder: Path) -> Captioner:
     return Captioner.load(str(folder))
 
 
-@pytest.mark.parametrize(("prompt", "style"), [(SHORT_PROMPT, 0), (LONG_PROMPT, 1)])
-def test_it_says_what_it_was_taught_to_the_prompt_it_was_asked(captioner, prompt, style):
+@pytest.mark.parametrize(("prompt", "number"), [(SHORT_PROMPT, 0), (LONG_PROMPT, 1)])
+def test_it_answers_each_prompt_with_the_caption_it_was_trained_on(captioner, prompt, number):
     records = labelled()
-    said = captioner.caption([record.open() for record in records], CaptionKind("any", prompt, 16))
-    right = sum(text == record.captions[style] for text, record in zip(said, records, strict=True))
-    assert right >= 15, said
+    captions = captioner.caption([record.open() for record in records], CaptionKind("any", prompt, 16))
+    right = sum(text == record.captions[number] for text, record in zip(captions, records, strict=True))
+    assert right >= 15, captions
 
 
 def test_it_loads_as_a_pretrained_model_does(folder):
@@ -77,7 +77,7 @@ def test_it_loads_as_a_pretrained_model_does(folder):
         {
             "role": "user",
             "content": [
-                {"type": "image", "image": picture("red", "blue")},
+                {"type": "image", "image": two_colours("red", "blue")},
                 {"type": "text", "text": SHORT_PROMPT},
             ],
         }
@@ -86,26 +86,26 @@ def test_it_loads_as_a_pretrained_model_does(folder):
         messages, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
     )
     tokens = model.generate(**inputs, max_new_tokens=16)
-    said = processor.batch_decode(tokens[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-    assert said == Captioner(model, processor).caption(
-        [picture("red", "blue")], replace(SHORT, max_tokens=16)
+    captions = processor.batch_decode(tokens[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+    assert captions == Captioner(model, processor).caption(
+        [two_colours("red", "blue")], replace(SHORT, max_tokens=16)
     )
 
 
-def test_a_picture_of_any_size_will_do(folder):
-    pictures = [picture("red", "blue", side) for side in (20, 48, 400)]
-    pictures.append(picture("red", "blue").resize((300, 20)))
-    said = Captioner.load(str(folder), batch_size=3).caption(pictures, replace(LONG, max_tokens=16))
-    assert said == ["red to the left of blue"] * 4
+def test_an_image_of_any_size_will_do(folder):
+    images = [two_colours("red", "blue", side) for side in (20, 48, 400)]
+    images.append(two_colours("red", "blue").resize((300, 20)))
+    captions = Captioner.load(str(folder), batch_size=3).caption(images, replace(LONG, max_tokens=16))
+    assert captions == ["red to the left of blue"] * 4
 
 
 def test_a_caption_stops_at_its_limit(captioner):
-    (said,) = captioner.caption([picture("red", "blue")], replace(LONG, max_tokens=2))
-    assert len(said.split()) <= 2
+    (caption,) = captioner.caption([two_colours("red", "blue")], replace(LONG, max_tokens=2))
+    assert len(caption.split()) <= 2
     assert captioner.caption([], replace(LONG, max_tokens=2)) == []
 
 
-def test_what_is_no_captioner_is_told_in_one_line(tmp_path):
+def test_what_is_no_captioner_is_named_in_one_line(tmp_path):
     with pytest.raises(ValueError, match="image-text-to-text") as error:
         Captioner.load(str(tmp_path))
     assert "\n" not in str(error.value)

@@ -1,4 +1,4 @@
-"""Packing: one sequence with both answers is, to the model, the two sequences it stands for."""
+"""Packing: for the model, one sequence with both answers is the two sequences with one answer each."""
 
 import pytest
 import torch
@@ -41,40 +41,40 @@ def test_the_loss_is_that_of_the_answers_one_by_one(tokenizer, model):
         together = caption_loss(model, batch_of(packed, tokenizer, pixels), torch.Generator()).loss
         losses = []
         for row, pair in enumerate(CAPTIONS):
-            picture = [tokenizer.convert_tokens_to_ids(IMAGE)] * packed[row].tokens.count(
+            image = [tokenizer.convert_tokens_to_ids(IMAGE)] * packed[row].tokens.count(
                 tokenizer.convert_tokens_to_ids(IMAGE)
             )
             for prompt, caption in zip(PROMPTS, pair, strict=True):
-                asked = picture + tokenizer(f"{prompt}\n").input_ids
+                prompt_tokens = image + tokenizer(f"{prompt}\n").input_ids
                 answer = [*tokenizer(caption).input_ids, tokenizer.eos_token_id]
                 logits = model(
-                    input_ids=torch.tensor([asked + answer]), pixel_values=pixels[row : row + 1]
+                    input_ids=torch.tensor([prompt_tokens + answer]), pixel_values=pixels[row : row + 1]
                 ).logits
-                told = logits[0, len(asked) - 1 : -1]
-                losses.append(F.cross_entropy(told, torch.tensor(answer), reduction="none"))
+                predicted = logits[0, len(prompt_tokens) - 1 : -1]
+                losses.append(F.cross_entropy(predicted, torch.tensor(answer), reduction="none"))
     assert together.item() == pytest.approx(torch.cat(losses).mean().item(), rel=1e-4)
 
 
-def test_training_asks_exactly_what_the_processor_asks(tokenizer):
-    """The prompt that fit.py packs is, token for token, the one that `Captioner` will send."""
+def test_the_packed_prompt_is_the_one_that_the_processor_makes(tokenizer):
+    """Token for token, so that the captioner gets the prompt it was trained on."""
     processor = make_processor(tokenizer, 32, 8)
-    question = [{"type": "image"}, {"type": "text", "text": PROMPTS[0]}]
-    text = processor.apply_chat_template([{"role": "user", "content": question}], add_generation_prompt=True)
+    content = [{"type": "image"}, {"type": "text", "text": PROMPTS[0]}]
+    text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
     packed = _pack(LabelledImage(b"", *CAPTIONS[0]), tokenizer, CONFIG, PROMPTS)
     image = tokenizer.convert_tokens_to_ids(IMAGE)
-    pictures = packed.tokens.count(image)
+    image_count = packed.tokens.count(image)
     answer = len(tokenizer(CAPTIONS[0][0]).input_ids) + 1
-    asked = packed.tokens[: len(packed.segments) - packed.segments.count(2) - answer]
-    assert asked == [image] * (pictures - 1) + tokenizer(text).input_ids
+    prompt_tokens = packed.tokens[: len(packed.segments) - packed.segments.count(2) - answer]
+    assert prompt_tokens == [image] * (image_count - 1) + tokenizer(text).input_ids
 
 
-def test_an_answer_sees_the_picture_and_itself_and_nothing_else():
+def test_an_answer_attends_to_the_image_and_itself_and_nothing_else():
     row = pack([9, 9], [([1], [2, 3]), ([4], [5])])
     assert row.tokens == [9, 9, 1, 2, 3, 4, 5]
     assert row.labels == [IGNORED] * 3 + [2, 3] + [IGNORED] + [5]
     assert row.positions == [0, 1, 2, 3, 4, 2, 3]
-    seen = (collate([row], pad=0).attention[0, 0] == 0).int().tolist()
-    assert seen == [
+    attended = (collate([row], pad=0).attention[0, 0] == 0).int().tolist()
+    assert attended == [
         [1, 0, 0, 0, 0, 0, 0],
         [1, 1, 0, 0, 0, 0, 0],
         [1, 1, 1, 0, 0, 0, 0],
@@ -85,7 +85,7 @@ def test_an_answer_sees_the_picture_and_itself_and_nothing_else():
     ]
 
 
-def test_a_short_row_beside_a_long_one_is_padded_and_learns_nothing_more(tokenizer, model):
+def test_padding_a_short_row_beside_a_long_one_adds_nothing_to_the_loss(tokenizer, model):
     pixels = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     packed = [_pack(LabelledImage(b"", *pair), tokenizer, CONFIG, PROMPTS) for pair in CAPTIONS]
     counts = [sum(label != IGNORED for label in row.labels) for row in packed]

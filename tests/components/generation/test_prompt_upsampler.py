@@ -1,4 +1,4 @@
-"""The upsampler: says a prompt at length, in the same words whatever is beside it."""
+"""The prompt upsampler: writes the long form of a prompt, the same whatever else is in its batch."""
 
 import itertools
 from types import SimpleNamespace
@@ -12,7 +12,7 @@ from components.captioning.packing import IGNORED
 from components.generation import prompt_upsampler as module
 from components.generation.prompt_upsampler import (
     INSTRUCTION,
-    MOST_ASKED,
+    MOST_PROMPT_TOKENS,
     TEMPERATURE,
     PromptUpsampler,
     _GumbelNoise,
@@ -42,15 +42,19 @@ def upsampler() -> PromptUpsampler:
     return fit_prompt_upsampler(PAIRS, CONFIG, seed=0)
 
 
-def test_it_adds_what_a_long_caption_says_and_keeps_what_was_asked(upsampler):
+def test_it_adds_what_a_long_caption_has_and_keeps_the_prompt(upsampler):
     prompts = [f"a {thing}" for thing in THINGS for _ in range(8)]
-    said = upsampler(prompts)
-    places = [caption.removeprefix(f"{prompt} at ") for prompt, caption in zip(prompts, said, strict=True)]
+    captions = upsampler(prompts)
+    places = [
+        caption.removeprefix(f"{prompt} at ") for prompt, caption in zip(prompts, captions, strict=True)
+    ]
     assert set(places) == set(PLACES)
-    assert all(8 < places.count(place) < 36 for place in PLACES)  # of 64: drawn as often as they were seen
+    assert all(
+        8 < places.count(place) < 36 for place in PLACES
+    )  # of 64: sampled as often as they were in training
 
 
-def test_the_words_are_a_function_of_prompt_seed_and_index(upsampler):
+def test_the_text_is_a_function_of_prompt_seed_and_index(upsampler):
     prompts = ["a red star", "a green cross", "", "a blue cross"] * 4
     together = upsampler(prompts, seed=3)
     assert [upsampler([p], seed=3, first=i)[0] for i, p in enumerate(prompts)] == together
@@ -58,7 +62,7 @@ def test_the_words_are_a_function_of_prompt_seed_and_index(upsampler):
     assert together[2] == "" and upsampler([]) == [] and upsampler([" "]) == [" "]
 
 
-def test_a_saved_one_says_the_same(upsampler, tmp_path):
+def test_a_saved_upsampler_writes_the_same(upsampler, tmp_path):
     upsampler.save(tmp_path / "one")
     loaded = PromptUpsampler.load(tmp_path / "one", ours=True)
     prompts = [f"a {thing}" for thing in THINGS]
@@ -86,8 +90,8 @@ def test_a_fit_that_was_cut_off_goes_on_to_the_same_weights(tmp_path):
         PAIRS, BRIEF, seed=0, checkpoints=Checkpoints(tmp_path), on_batch=lambda n, _: left.append(n)
     )
     assert sum(left) == 64 - 32  # from the checkpoint on
-    for one, other in zip(whole.model.parameters(), again.model.parameters(), strict=True):
-        assert torch.equal(one, other)
+    for expected, resumed in zip(whole.model.parameters(), again.model.parameters(), strict=True):
+        assert torch.equal(expected, resumed)
 
 
 def test_without_pairs_there_is_nothing_to_fit():
@@ -95,7 +99,7 @@ def test_without_pairs_there_is_nothing_to_fit():
         fit_prompt_upsampler([], BRIEF, seed=0)
 
 
-def test_what_is_no_language_model_is_told_in_one_line(tmp_path):
+def test_what_is_no_language_model_is_named_in_one_line(tmp_path):
     with pytest.raises(ValueError, match=r"^upsampler '.*' cannot be loaded \(.*\); give a folder") as caught:
         PromptUpsampler.load(tmp_path)
     assert "\n" not in str(caught.value)
@@ -106,42 +110,42 @@ def test_the_loss_is_the_answers_mean_cross_entropy_whatever_was_padded(upsample
     rows = [([5, 6, 7], [8, 9]), ([5], [10, 11, 12, 13])]
     tokens, labels = torch.zeros(2, 5, dtype=torch.long), torch.full((2, 5), IGNORED)
     total, count = 0.0, 0
-    for row, (asked, answer) in enumerate(rows):
-        both = torch.tensor([*asked, *answer])
-        tokens[row, : len(both)], labels[row, len(asked) : len(both)] = both, torch.tensor(answer)
+    for row, (prompt, answer) in enumerate(rows):
+        both = torch.tensor([*prompt, *answer])
+        tokens[row, : len(both)], labels[row, len(prompt) : len(both)] = both, torch.tensor(answer)
         with torch.no_grad():
-            logits = model(input_ids=both[None]).logits[0, len(asked) - 1 : -1]
+            logits = model(input_ids=both[None]).logits[0, len(prompt) - 1 : -1]
         total += F.cross_entropy(logits, torch.tensor(answer), reduction="sum").item()
         count += len(answer)
     with torch.no_grad():
-        found = answer_loss(model, {"tokens": tokens, "labels": labels}, torch.Generator()).loss
-    assert found.item() == pytest.approx(total / count, rel=1e-5)
+        measured = answer_loss(model, {"tokens": tokens, "labels": labels}, torch.Generator()).loss
+    assert measured.item() == pytest.approx(total / count, rel=1e-5)
 
 
-def test_the_noise_draws_from_the_softmax_at_the_temperature():
-    wanted = torch.tensor([0.55, 0.3, 0.1, 0.05])
-    scores = (TEMPERATURE * wanted.log()).expand(20_000, -1)
-    drawn = _GumbelNoise(range(20_000))(torch.zeros(0), scores).argmax(1)
-    shares = torch.bincount(drawn, minlength=4) / len(drawn)
-    assert torch.allclose(shares, wanted, atol=4 * 0.5 / len(drawn) ** 0.5)
+def test_the_noise_samples_the_softmax_at_the_temperature():
+    expected = torch.tensor([0.55, 0.3, 0.1, 0.05])
+    scores = (TEMPERATURE * expected.log()).expand(20_000, -1)
+    samples = _GumbelNoise(range(20_000))(torch.zeros(0), scores).argmax(1)
+    shares = torch.bincount(samples, minlength=4) / len(samples)
+    assert torch.allclose(shares, expected, atol=4 * 0.5 / len(samples) ** 0.5)
 
 
 def test_a_model_that_follows_instructions_is_instructed(upsampler, tmp_path):
     upsampler.save(tmp_path)
     instructed = PromptUpsampler.load(tmp_path)
     instructed.tokenizer.chat_template = "{{ messages[0]['role'] }}: {{ messages[0]['content'] }}"
-    asked = []
-    given = {"generate": lambda **words: asked.append(words["input_ids"]) or words["input_ids"]}
-    instructed.model = SimpleNamespace(device="cpu", **given)
-    assert instructed(["a  red\nstar"]) == ["a  red\nstar"]  # it said nothing
-    wanted = f"user: {INSTRUCTION.format(prompt='a red star')}"
-    assert instructed.tokenizer.decode(asked[0][0]) == wanted
+    inputs = []
+    fake = {"generate": lambda **kwargs: inputs.append(kwargs["input_ids"]) or kwargs["input_ids"]}
+    instructed.model = SimpleNamespace(device="cpu", **fake)
+    assert instructed(["a  red\nstar"]) == ["a  red\nstar"]  # it generated nothing
+    expected = f"user: {INSTRUCTION.format(prompt='a red star')}"
+    assert instructed.tokenizer.decode(inputs[0][0]) == expected
 
 
 def test_a_prompt_without_end_is_cut(upsampler):
     endless = "a red star " * 10_000
-    ids = upsampler.tokenizer(upsampler._question(endless)).input_ids
-    assert len(ids) <= MOST_ASKED + 2
+    ids = upsampler.tokenizer(upsampler._model_prompt(endless)).input_ids
+    assert len(ids) <= MOST_PROMPT_TOKENS + 2
     assert upsampler([endless, "a red star"])[1] == upsampler(["", "a red star"])[1]
 
 

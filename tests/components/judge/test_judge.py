@@ -36,15 +36,15 @@ def judge(folder: Path) -> Judge:
     return Judge.load(f"local-dir:{folder}")
 
 
-def pictures(count: int) -> list[Image.Image]:
+def random_images(count: int) -> list[Image.Image]:
     pixels = np.random.default_rng(0).integers(0, 256, (count, 40, 48, 3), np.uint8)
-    return [Image.fromarray(picture) for picture in pixels]
+    return [Image.fromarray(image) for image in pixels]
 
 
 def test_features_are_those_of_open_clip(judge: Judge, folder: Path):
     model, preprocess = open_clip.create_model_from_pretrained(f"local-dir:{folder}")
     tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}")
-    images, texts = pictures(3), ["a red circle", "two dogs", ""]
+    images, texts = random_images(3), ["a red circle", "two dogs", ""]
     with torch.no_grad():
         expected = model.eval().encode_image(torch.stack([preprocess(i) for i in images]), normalize=True)
         expected_texts = model.encode_text(tokenizer(texts), normalize=True)
@@ -53,7 +53,7 @@ def test_features_are_those_of_open_clip(judge: Judge, folder: Path):
 
 
 def test_a_score_is_the_cosine_of_its_pair(judge: Judge):
-    images, texts = pictures(5), [f"{n} dogs" for n in range(5)]
+    images, texts = random_images(5), [f"{n} dogs" for n in range(5)]
     scores = judge.score(images, texts)
     assert scores.dtype == np.float32
     expected = (judge.image_features(images) @ judge.text_features(texts).T).diagonal()
@@ -61,33 +61,33 @@ def test_a_score_is_the_cosine_of_its_pair(judge: Judge):
     np.testing.assert_allclose(np.linalg.norm(judge.image_features(images), axis=1), 1, atol=1e-6)
 
 
-def test_prepared_pictures_score_as_pictures_and_the_same_batch_to_the_bit(judge: Judge):
-    images, texts = pictures(BATCH + 3), ["a dog"] * (BATCH + 3)
+def test_prepared_images_score_as_images_and_the_same_batch_to_the_bit(judge: Judge):
+    images, texts = random_images(BATCH + 3), ["a dog"] * (BATCH + 3)
     once = judge.score(images, texts)
     prepared = judge.score([judge.prepare(image) for image in images], texts)
     assert once.tobytes() == prepared.tobytes() == judge.score(images, texts).tobytes()
 
 
-def test_nothing_to_judge_is_no_error(judge: Judge):
+def test_no_images_have_no_scores(judge: Judge):
     assert judge.score([], []).shape == (0,)
     assert judge.image_features([]).shape == (0, 16)
 
 
-def test_a_picture_without_its_text_is_refused(judge: Judge):
+def test_an_image_without_its_text_is_refused(judge: Judge):
     with pytest.raises(ValueError, match="2 images and 1 texts"):
-        judge.score(pictures(2), ["a dog"])
+        judge.score(random_images(2), ["a dog"])
 
 
 @pytest.mark.parametrize(
-    ("model", "pretrained", "said"),
+    ("model", "pretrained", "message"),
     [
         ("local-dir:/nowhere/judge", None, "no such folder"),
         ("ViT-B-32", None, "pretrained tag"),
         ("ViT-B-999", "openai", "ViT-B-999"),
     ],
 )
-def test_a_judge_that_is_not_there_is_one_line(model, pretrained, said):
-    with pytest.raises(ValueError, match=said) as caught:
+def test_a_judge_that_is_not_there_is_one_line(model, pretrained, message):
+    with pytest.raises(ValueError, match=message) as caught:
         Judge.load(model, pretrained)
     assert "\n" not in str(caught.value)
 

@@ -1,4 +1,4 @@
-"""Fitting a judge: it learns which text fits which picture, and open_clip loads it as any pretrained one."""
+"""Fitting a judge: it learns which text fits which image, and open_clip loads it as any pretrained one."""
 
 import io
 from pathlib import Path
@@ -31,7 +31,7 @@ def config(images: int) -> JudgeFitConfig:
 
 def labelled() -> list[LabelledImage]:
     """Every ordered pair of colours, one inside the other."""
-    found = []
+    records = []
     for around, rgb in COLOURS.items():
         for inside, other in COLOURS.items():
             pixels = np.full((40, 40, 3), rgb, np.uint8)
@@ -39,8 +39,8 @@ def labelled() -> list[LabelledImage]:
             buffer = io.BytesIO()
             Image.fromarray(pixels).save(buffer, "PNG")
             short, long = f"{inside} in {around}", f"a {inside} square in the middle of a {around} one"
-            found.append(LabelledImage(buffer.getvalue(), short, long))
-    return found
+            records.append(LabelledImage(buffer.getvalue(), short, long))
+    return records
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def judge(folder: Path) -> Judge:
 
 
 @pytest.mark.parametrize("style", [0, 1])
-def test_a_true_caption_scores_above_those_of_other_pictures(judge, style):
+def test_a_true_caption_scores_above_those_of_other_images(judge, style):
     records = labelled()
     images = judge.image_features([record.open() for record in records])
     scores = images @ judge.text_features([record.captions[style] for record in records]).T
@@ -79,16 +79,16 @@ def test_open_clip_loads_it_as_a_pretrained_model(folder, judge):
     name = f"local-dir:{folder}"
     model, _, preprocess = open_clip.create_model_and_transforms(name)
     tokenizer = open_clip.get_tokenizer(name)
-    picture = labelled()[1].open()
+    photo = labelled()[1].open()
     with torch.inference_mode():
-        image = model.eval().encode_image(preprocess(picture)[None], normalize=True)
+        image = model.eval().encode_image(preprocess(photo)[None], normalize=True)
         text = model.encode_text(tokenizer(["blue in red"]), normalize=True)
-    assert judge.score([picture], ["blue in red"])[0] == pytest.approx((image @ text.T).item(), abs=1e-5)
+    assert judge.score([photo], ["blue in red"])[0] == pytest.approx((image @ text.T).item(), abs=1e-5)
     assert not list(folder.glob("*.bin")) and not list(folder.glob("*.pt")), "weights are safetensors only"
 
 
-def test_the_whole_picture_is_seen_whatever_its_shape(judge):
-    """Squashed, not cropped: what is at the edge of a wide picture counts."""
+def test_the_whole_image_counts_whatever_its_shape(judge):
+    """Squashed, not cropped: what is at the edge of a wide image counts."""
     wide = np.full((32, 96, 3), 128, np.uint8)
     edged = wide.copy()
     edged[:, :16] = (230, 20, 30)
@@ -115,21 +115,21 @@ class Fixed(torch.nn.Module):
 
 
 def features(seed: int, rows: int = 6) -> torch.Tensor:
-    drawn = torch.randn(rows, 8, generator=torch.Generator().manual_seed(seed))
-    return torch.nn.functional.normalize(drawn, dim=-1)
+    values = torch.randn(rows, 8, generator=torch.Generator().manual_seed(seed))
+    return torch.nn.functional.normalize(values, dim=-1)
 
 
 def test_with_one_match_each_the_loss_is_open_clips():
     image, text = features(0), features(1)
     batch = {"pixels": image, "tokens": text, "matches": torch.eye(6)}
-    wanted = open_clip.loss.ClipLoss()(image, text, torch.tensor(14.0))
-    torch.testing.assert_close(contrastive_loss(Fixed(), batch, torch.Generator()).loss, wanted)
+    expected = open_clip.loss.ClipLoss()(image, text, torch.tensor(14.0))
+    torch.testing.assert_close(contrastive_loss(Fixed(), batch, torch.Generator()).loss, expected)
 
 
-def test_a_text_that_is_true_of_two_pictures_is_no_mistake_for_either():
-    """Two equal pictures with the same caption: the best features have them equal: a coin's entropy."""
-    one, two = torch.eye(8)[:1], torch.eye(8)[1:2]
-    same = torch.cat([one, one, two])
+def test_a_text_that_is_true_of_two_images_is_no_mistake_for_either():
+    """Two equal images with the same caption: the best features are equal, which leaves a coin's entropy."""
+    first, second = torch.eye(8)[:1], torch.eye(8)[1:2]
+    same = torch.cat([first, first, second])
     matches = torch.tensor([[1.0, 1.0, 0.0], [1.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
     batch = {"pixels": same, "tokens": same, "matches": matches}
     loss = contrastive_loss(Fixed(), batch, torch.Generator()).loss

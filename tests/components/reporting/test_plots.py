@@ -82,7 +82,7 @@ def test_values_that_are_not_finite_are_left_out_and_a_curve_of_nothing_else_is_
         plot_losses([LossCurve("train", "teacher", [0], [float("inf")])])
 
 
-def test_a_curve_of_one_value_is_drawn():
+def test_a_curve_of_one_value_is_plotted():
     assert "train 0.5" in words(plot_losses([LossCurve("train", "teacher", [32], [0.5])]))
 
 

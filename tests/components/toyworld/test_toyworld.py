@@ -128,10 +128,12 @@ def test_the_truth_of_a_caption_is_decided(caption, true):
 
 
 def test_statements_hold_all_that_was_said():
-    said = statements("a large red circle above and to the left of a small blue square on a black background")
-    assert said is not None
-    assert (said.relation, said.background) == ("above left", "black")
-    assert [(c.count, c.size, c.colour, c.shape) for c in said.claims] == [
+    parsed = statements(
+        "a large red circle above and to the left of a small blue square on a black background"
+    )
+    assert parsed is not None
+    assert (parsed.relation, parsed.background) == ("above left", "black")
+    assert [(c.count, c.size, c.colour, c.shape) for c in parsed.claims] == [
         (1, "large", "red", "circle"),
         (1, "small", "blue", "square"),
     ]

@@ -91,12 +91,12 @@ def test_good_images_show_their_scene(rows):
     good = [row for row in rows if row["junk_reason"] is None and row["alt_kind"] != "colourless"]
     right = 0
     for row in good[:300]:
-        picture = decoded(row["image"])
-        assert 64 <= picture.width == picture.height <= 128
-        seen, scene = detect(np.asarray(picture)), row["scene"]
-        looks = sorted((t.shape or "", t.colour) for t in seen.things)
+        image = decoded(row["image"])
+        assert 64 <= image.width == image.height <= 128
+        detected, scene = detect(np.asarray(image)), row["scene"]
+        looks = sorted((t.shape or "", t.colour) for t in detected.things)
         right += looks == sorted((t.shape, t.colour) for t in scene.things) and (
-            seen.background == scene.background
+            detected.background == scene.background
         )
     assert right >= 297
 
@@ -105,12 +105,12 @@ def test_alpha_over_white_is_the_render(rows):
     checked = 0
     for row in rows:
         if row["junk_reason"] is None and row["image"][:4] == b"\x89PNG":
-            picture = decoded(row["image"])
-            with Image.open(io.BytesIO(row["image"])) as image:
-                if image.mode != "RGBA" or image.getextrema()[3][0] == 255:
+            image = decoded(row["image"])
+            with Image.open(io.BytesIO(row["image"])) as opened:
+                if opened.mode != "RGBA" or opened.getextrema()[3][0] == 255:
                     continue
-            truth = np.asarray(render(row["scene"], picture.width), int)
-            assert np.abs(np.asarray(picture, int) - truth).max() <= 3
+            truth = np.asarray(render(row["scene"], image.width), int)
+            assert np.abs(np.asarray(image, int) - truth).max() <= 3
             checked += 1
     assert checked > 3
 
@@ -168,8 +168,8 @@ def test_the_labelled_set_is_true_complete_and_disjoint_from_the_web(toy, rows):
     assert not {row["image"] for row in labelled} & {row["image"] for row in rows}
     rendered = {row["scene"] for row in rows}
     for row in labelled:
-        seen = detect(np.asarray(decoded(row["image"])))
-        scene = Scene(seen.background, seen.things)
+        detected = detect(np.asarray(decoded(row["image"])))
+        scene = Scene(detected.background, detected.things)
         assert scene not in rendered
         for caption in (row["caption_short"], row["caption_long"]):
             assert is_true(caption, scene), (caption, scene)

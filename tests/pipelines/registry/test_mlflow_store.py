@@ -90,7 +90,7 @@ def test_parameters_digests_tables_and_files_are_found_in_the_run(tracker, tmp_p
         with tracker.run(
             "evaluate", "f3", params={"a": {"b": [1, 2], "c": None}}, datasets={"web": digest}
         ) as run:
-            run.log_artifact(tmp_path / "grid.png", "pictures")
+            run.log_artifact(tmp_path / "grid.png", "images")
             run.log_text("<svg/>", "curves/quality.svg")
             run.log_table(rows, "tables/evaluations.json")
     found = tracker.client.get_run(run.id)
@@ -102,7 +102,7 @@ def test_parameters_digests_tables_and_files_are_found_in_the_run(tracker, tmp_p
         {"path": "tables/evaluations.json", "type": "table"}
     ]
     folder = tracker.home / "mlflow-artifacts" / run.id / "artifacts"
-    assert (folder / "pictures/grid.png").read_bytes() == b"png"
+    assert (folder / "images/grid.png").read_bytes() == b"png"
     assert (folder / "curves/quality.svg").read_text() == "<svg/>"
     table = json.loads((folder / "tables/evaluations.json").read_text())
     assert table == {"columns": ["steps", "mean"], "data": [[1, 0.5], [2, 0.75]]}

@@ -1,4 +1,4 @@
-"""From a name to a model folder: aliases, versions, URIs and paths; what is wrong said in one line."""
+"""From a name to a model folder: aliases, versions, URIs and paths; errors of one line."""
 
 import os
 from dataclasses import dataclass
@@ -77,7 +77,7 @@ def test_a_path_and_a_logged_model_lead_to_their_folders(shelf):
     assert shelf.is_model(resolve(source, shelf.home), 1)
 
 
-def test_the_versions_say_what_they_are(shelf):
+def test_the_versions_are_described(shelf):
     second, first = models(shelf.home)
     assert (second.version, second.aliases) == ("2", ("challenger", "champion"))
     assert (first.version, first.aliases) == ("1", ("previous",))

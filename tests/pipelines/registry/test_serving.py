@@ -37,19 +37,19 @@ PROMPTS = ["a red circle", "a blue square above a green star"]
 
 @pytest.fixture(scope="module")
 def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A student of the right architecture with drawn weights: it draws coloured noise."""
+    """A student of the right architecture with random weights: it generates coloured noise."""
     folder = tmp_path_factory.mktemp("made") / "model"
     folder.mkdir()
-    text = LearnedText.fit(PROMPTS, vocabulary=300, max_length=32)
-    sizes = DiTConfig(image_size=16, patch=8, width=32, depth=1, heads=2, vocabulary=text.vocabulary)
+    encoder = LearnedText.fit(PROMPTS, vocabulary=300, max_length=32)
+    sizes = DiTConfig(image_size=16, patch=8, width=32, depth=1, heads=2, vocabulary=encoder.vocabulary)
     torch.manual_seed(0)
     network = DiT(sizes).eval()
     for weights in network.parameters():  # a fresh network has zeros where a trained one has not
         torch.nn.init.normal_(weights, std=0.2)
-    told = TextConfig(max_length=32)
-    card = ModelCard(kind="consistency", dit=sizes, text=told, steps=1, guidance=3.0, images_seen=0)
+    text_config = TextConfig(max_length=32)
+    card = ModelCard(kind="consistency", dit=sizes, text=text_config, steps=1, guidance=3.0, images_seen=0)
     upsampler = small_upsampler([(prompt, f"{prompt}, at length") for prompt in PROMPTS])
-    save_model(folder, Model(network, text, card, upsampler))
+    save_model(folder, Model(network, encoder, card, upsampler))
     return folder
 
 
@@ -137,10 +137,10 @@ def test_a_served_model_answers_with_the_generators_images(served, model_folder)
         assert status == 200, answer
         pngs = [base64.b64decode(row["image"]) for row in answer["predictions"]]
         assert all(png.startswith(b"\x89PNG") for png in pngs)
-        drawn = np.stack([np.asarray(Image.open(io.BytesIO(png))) for png in pngs])
+        images = np.stack([np.asarray(Image.open(io.BytesIO(png))) for png in pngs])
         expected = generator.generate(PROMPTS, **{"seed": 0, "steps": 1, **params})
-        assert drawn.shape == (2, 16, 16, 3)
-        assert np.array_equal(drawn, expected)
+        assert images.shape == (2, 16, 16, 3)
+        assert np.array_equal(images, expected)
     assert not np.array_equal(expected, generator.generate(PROMPTS, seed=7))
     assert not np.array_equal(expected, generator.generate(PROMPTS, upsample=False))
 

@@ -1,4 +1,4 @@
-"""The annotators stage: fitted side by side, or pretrained and pinned; what is none is told in one line."""
+"""The annotators stage: fitted at the same time, or pretrained and pinned; errors of one line."""
 
 import io
 import json
@@ -187,16 +187,16 @@ def test_a_judge_by_open_clips_name_and_weights_is_the_same_from_its_folder(tmp_
     receipt = run(tmp_path, Engine(), NO_LABELLED, **named, captioner=str(alone / CAPTIONER))
     pinned = Judge.load(f"local-dir:{output(tmp_path, receipt) / JUDGE}")
     direct = Judge.load("straightshot-tiny", str(weights))
-    picture = Image.fromarray(np.arange(48 * 40 * 3, dtype=np.uint8).reshape(48, 40, 3))
-    np.testing.assert_array_equal(pinned.image_features([picture]), direct.image_features([picture]))
+    image = Image.fromarray(np.arange(48 * 40 * 3, dtype=np.uint8).reshape(48, 40, 3))
+    np.testing.assert_array_equal(pinned.image_features([image]), direct.image_features([image]))
     np.testing.assert_array_equal(pinned.text_features(["grey"]), direct.text_features(["grey"]))
 
 
 def test_the_commits_of_hub_ids_are_in_the_summary(tmp_path, alone, monkeypatch):
-    asked = []
+    downloads = []
 
     def snapshot_download(model: str, revision: str | None = None) -> str:
-        asked.append((model, revision))
+        downloads.append((model, revision))
         folder = tmp_path / "hub" / model / "snapshots" / f"commit-of-{revision}"
         shutil.copytree(alone / model.rpartition("/")[2], folder)
         return str(folder)
@@ -204,19 +204,19 @@ def test_the_commits_of_hub_ids_are_in_the_summary(tmp_path, alone, monkeypatch)
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
     ids = {JUDGE: "hf-hub:us/judge@v1", CAPTIONER: "us/captioner", "captioner_revision": "v2"}
     receipt = run(tmp_path, Engine(), NO_LABELLED, **ids)
-    assert asked == [("us/judge", "v1"), ("us/captioner", "v2")]
+    assert downloads == [("us/judge", "v1"), ("us/captioner", "v2")]
     assert receipt.info["judge_revision"] == "commit-of-v1"
     assert receipt.info["captioner_revision"] == "commit-of-v2"
     out = tmp_path / "annotators" / receipt.fingerprint
     (out / JUDGE / "open_clip_model.safetensors").write_bytes(b"damaged")
     shutil.rmtree(tmp_path / "hub" / "us" / "judge")
     again = run(tmp_path, Engine(), NO_LABELLED, **ids)
-    assert asked[2:] == [("us/judge", "v1")]  # the captioner was whole
+    assert downloads[2:] == [("us/judge", "v1")]  # the captioner was whole
     assert again.digest == receipt.digest
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({CAPTIONER: "no/such"}, "annotators.captioner 'no/such' is neither a folder nor a model"),
         ({CAPTIONER: "/no/such/folder"}, "annotators.captioner '/no/such/folder' is neither a folder nor"),
@@ -229,7 +229,7 @@ def test_the_commits_of_hub_ids_are_in_the_summary(tmp_path, alone, monkeypatch)
         ({CAPTIONER: "EMPTY"}, "captioner .* cannot be loaded"),
     ],
 )
-def test_what_is_no_annotator_is_told_in_one_line(tmp_path, alone, monkeypatch, settings, said):
+def test_what_is_no_annotator_is_named_in_one_line(tmp_path, alone, monkeypatch, settings, message):
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     def unreachable(model: str, revision: str | None = None) -> str:
@@ -239,6 +239,6 @@ def test_what_is_no_annotator_is_told_in_one_line(tmp_path, alone, monkeypatch, 
     (tmp_path / "empty").mkdir()
     given = {name: str(tmp_path / "empty") if value == "EMPTY" else value for name, value in settings.items()}
     others = {JUDGE: str(alone / JUDGE), CAPTIONER: str(alone / CAPTIONER)}
-    with pytest.raises(ValueError, match=said) as caught:
+    with pytest.raises(ValueError, match=message) as caught:
         run(tmp_path, Engine(), NO_LABELLED, **{**others, **given})
     assert "\n" not in str(caught.value)

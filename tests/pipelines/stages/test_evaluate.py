@@ -37,12 +37,13 @@ from components.toyworld.captions import caption_short
 from components.toyworld.prompts import CATEGORIES
 from components.toyworld.render import render
 from components.toyworld.scene import draw_scene
-from pipelines.errors import StageFailed
+from pipelines.errors import ConfigError, StageFailed
 from pipelines.execution.engine import Engine
 from pipelines.execution.progress import Progress
 from pipelines.registry.mlflow_store import Tracker
 from pipelines.stage import Input, run_stage
 from pipelines.stages.evaluate import SAMPLE_ROWS, STAGE, EvaluateConfig
+from pipelines.stages.model_runtime import ModelRuntime
 from pipelines.store.faults import FAULT_VARIABLE
 from pipelines.store.receipts import Receipt, content_digest
 from tests.small_upsampler import small_upsampler
@@ -350,6 +351,30 @@ def test_the_held_out_images_of_every_snapshot_are_the_reference(before, done, t
     ]
     assert distances[0] != distances[1]
     assert done[1].info["reference_digest"] != alone.info["reference_digest"]
+
+
+def test_the_judge_runs_as_the_config_says_and_another_dtype_is_another_protocol(before, done, tmp_path):
+    _, usual = done
+    judge = ModelRuntime(device="cpu", dtype="bfloat16", batch_size=7)
+    receipt = before.run(tmp_path, CONFIG.model_copy(update={"judge": judge, "device": "cpu"}))
+    assert receipt.info["prompts_digest"] == usual.info["prompts_digest"]
+    assert receipt.info["reference_digest"] != usual.info["reference_digest"]
+    scores = [
+        [row["judge_score"] for row in rows_of(*of, "student", 1)] for of in (done, (tmp_path, receipt))
+    ]
+    assert scores[0] != scores[1]
+    assert scores[1] == pytest.approx(scores[0], abs=0.02)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize(
+    ("change", "setting"),
+    [({"device": "cuda"}, "evaluate"), ({"judge": ModelRuntime(device="cuda")}, "evaluate.judge")],
+)
+def test_a_gpu_that_is_not_there_is_refused_in_one_line(before, tmp_path, change, setting):
+    with pytest.raises(ConfigError, match=rf"^{setting}\.device is cuda, .* sees no GPU") as refused:
+        before.run(tmp_path, CONFIG.model_copy(update=change))
+    assert "\n" not in str(refused.value)
 
 
 def test_too_few_held_out_records_are_named_with_what_to_do(before, tmp_path):

@@ -60,7 +60,7 @@ class MeasureConfig(StageConfig):
 
 
 def distill(work: Work) -> Iterable[PartReceipt]:
-    """Writes a model folder whose weights are drawn from the seed."""
+    """Writes a model folder whose weights are random, from the seed."""
     weights = {"w": np.random.default_rng(work.config.seed).normal(size=(4, 4)).astype(np.float32)}
     with work.folder("model") as folder:
         save_file(weights, folder / "model.safetensors")
@@ -135,7 +135,7 @@ def test_champions_follow_each_other_and_a_worse_candidate_stays_challenger(home
     assert refused.value.exit_status == 3
     assert team.holders() == {"champion": "2", "challenger": "3", "previous": "1"}
     with pytest.raises(GateRefused):
-        team.run(seed=3, following=0.6)  # asked again: nothing is registered or written down twice
+        team.run(seed=3, following=0.6)  # run again: nothing is registered or written down twice
     assert team.lines() == [("promote", None, "1"), ("promote", "1", "2"), ("refuse", "2", "3")]
     assert len(models(home, name="follow")) == 3
 
