@@ -46,7 +46,7 @@ def toy(tmp_path_factory) -> ToyWeb:
 
 @pytest.fixture(scope="module")
 def annotators(tmp_path_factory) -> Path:
-    """An annotators output with a judge that was never taught: it scores, and knows nothing."""
+    """An annotators output with an untrained judge."""
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("annotators")
     (folder / "judge").mkdir()
@@ -134,7 +134,7 @@ def test_every_record_ends_once_and_the_counts_say_so(done, toy: ToyWeb):
 
 
 def test_junk_goes_and_the_rest_stays(done, toy: ToyWeb):
-    """Without a judge that knows anything, only texts of other images come through."""
+    """With an untrained judge, only texts of other images come through."""
     home, receipt = done
     kept = set(table(home, receipt, "filtered")["url"].to_pylist())
     truth = pq.read_table(toy.truth).to_pylist()
@@ -324,7 +324,7 @@ def test_a_record_of_nulls_is_rejected_and_nothing_left_is_a_failure(annotators:
 
 
 def test_the_emoji_web(shared_data: Path, annotators: Path, tmp_path: Path):
-    """A crawl that nobody rendered for us: junk, nulls, broken files and copies go, six languages stay."""
+    """A real crawl: junk, nulls, broken files and copies go, six languages stay."""
     rows = pq.read_table(shared_data / "emoji" / "web.parquet").to_pylist()[:800]
     corpus = write_corpus(
         tmp_path / "web.parquet", [{name: row[name] for name in CORPUS.names} for row in rows]
