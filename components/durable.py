@@ -134,9 +134,9 @@ def sweep(folder: Path, *, older_than: float = 0.0, recursive: bool = True) -> N
 
     older_than: seconds; younger temporaries stay, since a living process may be writing them.
     """
-    found = folder.rglob(f"*{TEMPORARY}*") if recursive else folder.glob(f"*{TEMPORARY}*")
+    temporaries = folder.rglob(f"*{TEMPORARY}*") if recursive else folder.glob(f"*{TEMPORARY}*")
     before = time.time() - older_than
-    for stale in sorted(found, reverse=True):
+    for stale in sorted(temporaries, reverse=True):
         with suppress(FileNotFoundError):  # another process sweeps too
             if not older_than or stale.stat().st_mtime < before:
                 remove(stale)

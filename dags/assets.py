@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 import dagster as dg
 
 from dags.checks import check_results, check_specs, refusal
+from dags.interrupts import keyboard_interrupts
 from dags.resources import StraightshotRun
 from pipelines.errors import GateRefused
 from pipelines.graph import DATA_STAGES, SOURCES, STAGES
@@ -54,7 +55,8 @@ def _source_asset(name: str) -> dg.AssetsDefinition:
         partitions_def=snapshots if name == "corpus" else None,
     )
     def source(straightshot: StraightshotRun) -> dg.MaterializeResult:
-        corpus = straightshot.pipeline.source(name)
+        with keyboard_interrupts():
+            corpus = straightshot.pipeline.source(name)
         return dg.MaterializeResult(
             metadata={"uri": corpus.location, "digest": corpus.digest},
             data_version=dg.DataVersion(corpus.digest),
@@ -76,7 +78,8 @@ def _stage_asset(stage: Stage) -> dg.AssetsDefinition:
     )
     def run(straightshot: StraightshotRun) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
         try:
-            outcome = straightshot.pipeline.run_one(stage.name, force=stage.name in straightshot.force)
+            with keyboard_interrupts():
+                outcome = straightshot.pipeline.run_one(stage.name, force=stage.name in straightshot.force)
         except GateRefused as refused:
             yield refusal(str(refused))
             raise

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-from dagster._core.errors import DagsterExecutionInterruptedError  # not public, but what Ctrl-C becomes
+from dagster._core.errors import DagsterExecutionInterruptedError  # public nowhere
 
 from components.errors import InputError, one_line
 from dags.assets import snapshots
@@ -43,5 +43,5 @@ def launch(home: Path, stages: Sequence[str], snapshot: str, settings: dict[str,
             raise StageFailed(describe(error)) from error
         except dg.DagsterError as error:
             raise StageFailed(one_line(error)) from error
-        except DagsterExecutionInterruptedError as error:  # Dagster's own name for Ctrl-C
+        except DagsterExecutionInterruptedError as error:  # Ctrl-C between two stages
             raise KeyboardInterrupt from error

@@ -50,7 +50,7 @@ class RunConfig(BaseModel):
     """Everything a run depends on. Sections are the stages' own configs."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    preset: str = DEFAULT_PRESET  # where it came from; shown, never hashed
+    preset: str = DEFAULT_PRESET  # where it came from; displayed, never hashed
     corpus: str = "toy:4000"  # toy:N | parquet:PATH | folder:PATH | webdataset:PATH
     snapshot: str = "default"  # the corpus snapshot that the data stages make
     train_snapshots: tuple[str, ...] = ()  # snapshots whose shards train reads; empty: this run's

@@ -56,8 +56,8 @@ def select(expressions: Iterable[str]) -> tuple[str, ...]:
 
 def upstream(name: str) -> set[str]:
     """Every stage that `name` depends on."""
-    direct = {given for given in stage_named(name).inputs if given not in SOURCES}
-    return direct.union(*(upstream(given) for given in direct))
+    direct = set(stage_named(name).inputs) - set(SOURCES)
+    return direct.union(*(upstream(stage) for stage in direct))
 
 
 def downstream(name: str) -> set[str]:

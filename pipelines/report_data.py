@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import yaml
 
+from components.captioning.kinds import ALT_COLUMN, CAPTION_KINDS
 from components.corpus.readers import open_corpus, read_fragment
 from components.corpus.schemas import record_key
 from components.evaluation.results import METRICS_FILE, Metrics, read_metrics
@@ -26,6 +27,7 @@ from components.reporting.report_data import (
     GeneratedCell,
     PromptSample,
     ReportData,
+    ScoredCaption,
     StageRow,
 )
 from pipelines.config import RunConfig
@@ -102,26 +104,15 @@ def _kept(fresh: Mapping[str, Planned]) -> Iterator[AltExample]:
         yield AltExample(row["image"], row["alt_text"], row["url"], judge_score=row["judge_score"])
 
 
-def _captions(fresh: Mapping[str, Planned]) -> Iterator[CaptionExample]:
-    columns = [
-        "image",
-        "alt_text",
-        "caption_short",
-        "caption_long",
-        "judge_score",
-        "score_short",
-        "score_long",
-    ]
-    for row in islice(_in_turn(_files(fresh, "recaption", "captioned/"), columns), CAPTIONS_SHOWN):
-        yield CaptionExample(
-            image=row["image"],
-            alt_text=row["alt_text"],
-            caption_short=row["caption_short"],
-            caption_long=row["caption_long"],
-            score_alt=row["judge_score"],
-            score_short=row["score_short"],
-            score_long=row["score_long"],
-        )
+def _captions(made: Mapping[str, Planned]) -> Iterator[CaptionExample]:
+    """Images with their alt text and every kind of caption."""
+    kinds = CAPTION_KINDS.values()
+    columns = ["image", ALT_COLUMN, "judge_score"]
+    columns += [column for kind in kinds for column in (kind.column, kind.score_column)]
+    for row in islice(_in_turn(_files(made, "recaption", "captioned/"), columns), CAPTIONS_SHOWN):
+        alt = ScoredCaption("alt text", row[ALT_COLUMN], row["judge_score"])
+        written = (ScoredCaption(kind.name, row[kind.column], row[kind.score_column]) for kind in kinds)
+        yield CaptionExample(row["image"], (alt, *written))
 
 
 def _rejected(home: Path, config: RunConfig, fresh: Mapping[str, Planned]) -> Iterator[AltExample]:

@@ -1,7 +1,7 @@
 """What a run starts from: the raw corpus and the labelled set, each found and hashed.
 
 `toy:N` is written once under HOME/corpus/ by the same machinery as a stage's output (it is not one of the
-eight stages: nobody re-runs a crawl); every other URI is read where it lies.
+eight stages: a crawl is not repeated); every other URI is read where it lies.
 """
 
 from collections.abc import Callable, Iterator, Sequence

@@ -226,10 +226,10 @@ def _reading(inputs: Mapping[str, tuple[Input, ...]], home: Path, owner: Owner) 
 
     Raises StageBusy when one was replaced by another content since the run was planned.
     """
-    items = {item.path: item for several in inputs.values() for item in several if item.receipt is not None}
+    outputs = {item.path: item for items in inputs.values() for item in items if item.receipt is not None}
     with ExitStack() as stack:
-        for path, item in items.items():
-            if not path.is_relative_to(home):
+        for path, item in outputs.items():
+            if path.parents[1] != home:  # not HOME/<stage>/<fingerprint>
                 continue
             stack.enter_context(reading(LocalStore(path.parent), path.name, owner))
             receipt = load_receipt(path, verify=False)
@@ -244,11 +244,11 @@ def _swapped(out: Path, stage: str, owner: Owner, progress: Progress) -> Receipt
     if (receipt := load_receipt(forced)) is None:
         return None
 
-    def say(readers: Sequence[Owner]) -> None:
+    def name_readers(readers: Sequence[Owner]) -> None:
         names = ", ".join(f"{reader.work} ({reader})" for reader in readers)
         progress.say(f"{stage}: made again; waits for {names} to finish reading the old output")
 
-    with exclusive(LocalStore(out.parent), out.name, owner, say):
+    with exclusive(LocalStore(out.parent), out.name, owner, name_readers):
         swap(out, stage)
     forget_verified(forced)
     remember_verified(out, receipt)

@@ -61,15 +61,15 @@ def targets(home: Path, target: str | None = None) -> list[Target]:
     Raises ConfigError when there is nothing of that name.
     """
     if target is None:
-        found = [Target(out, out) for out in _outputs(home)]
-        if not found:
+        every_output = [Target(out, out) for out in _outputs(home)]
+        if not every_output:
             raise ConfigError(f"there is no output under {home}; `straightshot run --home {home}` makes them")
-        return found
-    if found := [Target(out, out) for out in _outputs(home / target)]:
-        return found
+        return every_output
+    if of_stage := [Target(out, out) for out in _outputs(home / target)]:
+        return of_stage
     path = Path(target).expanduser().absolute()
-    if found := [Target(out, out) for out in _outputs(path)]:
-        return found
+    if below := [Target(out, out) for out in _outputs(path)]:
+        return below
     for out in (path, *path.parents):
         if (out / RECEIPT).is_file():
             within = out if path.name == RECEIPT else path

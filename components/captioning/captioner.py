@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from components.captioning.kinds import CaptionKind
+from components.errors import InputError
 
 BATCH_SIZE = 64  # images generated together, by default
 
@@ -41,12 +42,12 @@ class Captioner:
     ) -> "Captioner":
         """Load from a folder or a hub id. dtype: float32, bfloat16 or float16, of weights and arithmetic.
 
-        Raises ValueError where there is no such model or it is not an image-text-to-text one.
+        Raises InputError where there is no such model or it is not an image-text-to-text one.
         """
         from transformers import AutoModelForImageTextToText, AutoProcessor
         from transformers.utils import logging
 
-        logging.disable_progress_bar()  # our own progress is shown
+        logging.disable_progress_bar()  # our own progress bar is used
         try:
             processor = AutoProcessor.from_pretrained(model, revision=revision)
             network: Any = AutoModelForImageTextToText.from_pretrained(
@@ -54,7 +55,7 @@ class Captioner:
             )
         except (OSError, ValueError, KeyError) as error:
             reason = str(error).strip().splitlines()[0]
-            raise ValueError(
+            raise InputError(
                 f"captioner '{model}' cannot be loaded ({reason}); give a folder or a hub id of a "
                 "transformers image-text-to-text model"
             ) from error

@@ -1,22 +1,22 @@
-"""What a captioner said, made into a caption: cleaned, then asked whether it is one.
+"""A captioner's output, made into a caption: cleaned, then checked.
 
 VLMs introduce their answer, quote it, run into the token limit mid-sentence, or fall into a loop. Cleaning
-undoes what can be undone without inventing a word; `check_caption` refuses the rest, with a reason.
+undoes what can be undone without inventing a word; `check_caption` rejects the rest, with a reason.
 """
 
 import re
 import unicodedata
 
+from components.captioning.kinds import CaptionKind
 from components.corpus.rejection import Rejection
 from components.corpus.schemas import Reason
 
 LONGEST_PHRASE = 16  # words: a loop longer than this is left to check_caption
 MIN_WORDS_FOR_REPETITION = 10  # a short text repeats itself by chance
-MAX_REPETITION = 0.4  # share of word triples seen before; loops are near 1, honest long captions below .25
 
 _SPACES = re.compile(r"\s+")
 _QUOTES = {'"': '"', "'": "'", "“": "”", "‘": "’", "«": "»", "`": "`"}
-# What stands before the caption proper: an assent, an announcement, a label, or "the image shows".
+# What comes before the caption proper: an assent, an announcement, a label, or "the image shows".
 _ASSENT = r"(?:sure|certainly|of course|okay|ok|here you go|absolutely)[,.!:]+\s+"
 _ANNOUNCEMENT = (
     r"(?:here(?:'s| is| are)\s+)?(?:(?:an?|the|your)\s+)?"
@@ -41,8 +41,8 @@ _ABBREVIATION = re.compile(r"\b(?:e\.g|i\.e|etc|vs|mr|mrs|ms|dr|st|no|\w)\.$", r
 def clean_caption(text: str) -> str:
     """The caption in `text`, or "" if there is none.
 
-    Takes off preambles ("The image shows"), wrapping quotes and control characters; drops a last sentence
-    that was cut off after a complete one, sentences said before, and what is said over and over.
+    Removes preambles ("The image shows"), wrapping quotes and control characters; drops a last sentence that
+    was cut off after a complete one, repeated sentences, and phrases that repeat in a row.
     """
     text = unicodedata.normalize("NFC", text)
     text = "".join(c if c in "\n\t" or unicodedata.category(c)[0] != "C" else " " for c in text)
@@ -51,19 +51,17 @@ def clean_caption(text: str) -> str:
     return _without_loops(text).rstrip(" ,;:")
 
 
-def check_caption(
-    text: str, *, min_words: int = 1, max_repetition: float = MAX_REPETITION
-) -> Rejection | None:
-    """None for a usable caption, else why it is not: too few words with a letter, or it repeats itself.
+def check_caption(text: str, kind: CaptionKind) -> Rejection | None:
+    """None for a usable caption of that kind, else why it is not: too few words with a letter, or repetitive.
 
-    max_repetition: share of word triples that occurred before in the text (Rae 2021, appendix A, does so for
-    web text); asked of texts of MIN_WORDS_FOR_REPETITION words or more.
+    Repetition is the share of word triples that occurred before in the text (Rae 2021, appendix A, for web
+    text); it is checked in texts of MIN_WORDS_FOR_REPETITION words or more.
     """
     words = text.split()
-    told = sum(any(c.isalpha() for c in word) for word in words)
-    if told < min_words:
-        return Rejection(Reason.CAPTION_EMPTY, f"{told} words, {min_words} wanted")
-    if len(words) >= MIN_WORDS_FOR_REPETITION and (share := repetition(words)) > max_repetition:
+    with_letters = sum(any(c.isalpha() for c in word) for word in words)
+    if with_letters < kind.min_words:
+        return Rejection(Reason.CAPTION_EMPTY, f"{with_letters} words, at least {kind.min_words} wanted")
+    if len(words) >= MIN_WORDS_FOR_REPETITION and (share := repetition(words)) > kind.max_repetition:
         return Rejection(Reason.CAPTION_REPETITION, f"{share:.0%} of its word triples are repeats")
     return None
 
@@ -91,7 +89,7 @@ def _without_preambles(text: str) -> str:
 
 
 def _sentences(text: str) -> list[str]:
-    """The sentences of a text; what follows the last full stop is one too."""
+    """The sentences of a text; what follows the last full stop is one, too."""
     sentences, start = [], 0
     for match in _SENTENCE_END.finditer(text):
         if _ABBREVIATION.search(text[start : match.start() + 1]):
@@ -109,12 +107,12 @@ def _complete(sentences: list[str]) -> list[str]:
 
 
 def _distinct(sentences: list[str]) -> list[str]:
-    """Each sentence once, where it is first said."""
+    """Each sentence once, where it first occurs."""
     return list({sentence.lower(): sentence for sentence in reversed(sentences)}.values())[::-1]
 
 
 def _without_loops(text: str) -> str:
-    """Without repeats: a phrase of three words or more said twice in a row, a shorter one three times."""
+    """Without repeats: a phrase of three words or more twice in a row, a shorter one three times."""
     words, at = text.split(), 0
     while at < len(words):
         for length in range(1, LONGEST_PHRASE + 1):
@@ -128,7 +126,7 @@ def _without_loops(text: str) -> str:
 
 
 def _times(words: list[str], at: int, length: int) -> int:
-    """How often the phrase of `length` words at `at` is said in a row."""
+    """How often the phrase of `length` words at `at` occurs in a row."""
     phrase = [_bare(word) for word in words[at : at + length]]
     times = 1
     while phrase == [_bare(word) for word in words[at + times * length : at + (times + 1) * length]]:

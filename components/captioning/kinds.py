@@ -14,6 +14,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+# Share of word triples seen before in a caption: loops are near 1, honest long captions below 0.25.
+MAX_REPETITION = 0.4
+
 
 @dataclass(frozen=True)
 class CaptionKind:
@@ -21,13 +24,16 @@ class CaptionKind:
 
     name: of its columns, of its section in the config, and of its share in the blend. prompt: the
     instruction, without an image token. max_tokens: where a caption is cut. share: of the training steps
-    that see it, where the config does not set its own blend.
+    that see it, where the config does not set its own blend. min_words, max_repetition: what a usable caption
+    has at least and at most (cleaning.check_caption).
     """
 
     name: str
     prompt: str
     max_tokens: int
     share: float = 0.0
+    min_words: int = 1
+    max_repetition: float = MAX_REPETITION
 
     @property
     def column(self) -> str:
@@ -45,7 +51,7 @@ LONG = CaptionKind("long", "Describe the image in detail.", max_tokens=96, share
 
 CAPTION_KINDS: dict[str, CaptionKind] = {kind.name: kind for kind in (SHORT, LONG)}
 
-# The page's own text is a caption too: nobody writes it, so it has no prompt.
+# The alt text is a caption, too: it comes with the image, so it has no prompt.
 ALT, ALT_COLUMN, ALT_SHARE = "alt", "alt_text", 0.05
 
 SHORT_PROMPT, LONG_PROMPT = SHORT.prompt, LONG.prompt

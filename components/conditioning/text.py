@@ -34,7 +34,11 @@ class TextTokens:
     mask: Tensor
 
     def to(self, device: torch.device) -> "TextTokens":
-        return TextTokens(self.values.to(device), self.mask.to(device))
+        """On the device; the host does not wait for the copy to a GPU."""
+        behind = device.type != "cpu"
+        return TextTokens(
+            self.values.to(device, non_blocking=behind), self.mask.to(device, non_blocking=behind)
+        )
 
     def repeat(self, batch: int, length: int) -> "TextTokens":
         """This single text (1, l) for a whole batch, padded to (batch, length)."""

@@ -2,25 +2,27 @@
 
 from upath import UPath
 
+from components.errors import InputError
+
 
 def find_files(path: str, suffixes: tuple[str, ...]) -> list[tuple[str, str]]:
-    """(name within the corpus, path) of each file, by name. Raises ValueError where there is none."""
+    """(name within the corpus, path) of each file, by name. Raises InputError where there is none."""
     root = UPath(path)
     if root.is_file():
         return [(root.name, _absolute(root))]
     if root.is_dir():
-        found = [file for file in root.rglob("*") if file.name.lower().endswith(suffixes)]
+        matches = [file for file in root.rglob("*") if file.name.lower().endswith(suffixes)]
     elif set(path) & set("*?["):
         parts = path.split("/")
         wild = next(i for i, part in enumerate(parts) if set(part) & set("*?["))
         root = UPath("/".join(parts[:wild]) or ("/" if path.startswith("/") else "."))
-        found = list(root.glob("/".join(parts[wild:])))
+        matches = list(root.glob("/".join(parts[wild:])))
     else:
-        raise ValueError(f"corpus path {path} does not exist; check the path")
-    files = sorted((_relative(file, root), _absolute(file)) for file in found if file.is_file())
+        raise InputError(f"corpus path {path} does not exist; check the path")
+    files = sorted((_relative(file, root), _absolute(file)) for file in matches if file.is_file())
     files = [file for file in files if not _hidden(file[0])]
     if not files:
-        raise ValueError(f"corpus path {path} names no {' or '.join(suffixes)} file; check the path")
+        raise InputError(f"corpus path {path} names no {' or '.join(suffixes)} file; check the path")
     return files
 
 
@@ -28,7 +30,7 @@ def folder_files(path: str) -> tuple[str, list[str]]:
     """The folder's absolute path and the names of all files in and under it, relative to it, sorted."""
     root = UPath(path)
     if not root.is_dir():
-        raise ValueError(f"corpus folder {path} does not exist or is no folder; check the path")
+        raise InputError(f"corpus folder {path} does not exist or is no folder; check the path")
     names = sorted(_relative(file, root) for file in root.rglob("*") if file.is_file())
     return _absolute(root), [name for name in names if not _hidden(name)]
 

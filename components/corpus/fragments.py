@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from itertools import groupby
 from typing import Any
 
+from components.errors import InputError
+
 MIB = 2**20
 
 
@@ -24,7 +26,7 @@ class FragmentSize:
     def __post_init__(self) -> None:
         for name, value in (("rows_per_fragment", self.rows), ("fragment_bytes", self.bytes)):
             if value < 1:
-                raise ValueError(f"{name} is {value}; it must be 1 or more")
+                raise InputError(f"{name} is {value}; it must be 1 or more")
 
 
 @dataclass(frozen=True)

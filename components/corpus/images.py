@@ -1,6 +1,6 @@
 """Untrusted bytes to an upright RGB image, opened once and safely, or the reason why not.
 
-The header is judged (format, size, frames) before a pixel is decoded; truncated files are refused (Pillow's
+The header is checked (format, size, frames) before a pixel is decoded; truncated files are rejected (Pillow's
 LOAD_TRUNCATED_IMAGES is never set).
 """
 
@@ -16,11 +16,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from components.corpus.rejection import Rejection
 from components.corpus.schemas import Reason
+from components.errors import one_line
 
 FORMATS = ("JPEG", "PNG", "WEBP")
+DETAIL_CHARACTERS = 160  # of a decoder's error in a rejection
 PILLOW_LIMIT = 178_956_970  # pixels; Pillow itself refuses larger images whatever our rule says
 
-# What is refused by name rather than as broken: (offset, magic bytes, name).
+# What is rejected by name rather than as broken: (offset, magic bytes, name).
 OTHER_FORMATS = (
     *(
         (0, b"GIF8", "GIF"),
@@ -36,7 +38,7 @@ MARKUP_STARTS = ((b"<svg", "SVG"), (b"<!doctype html", "HTML"), (b"<html", "HTML
 JPEG_END = b"\xff\xd9"
 PNG_END = b"IEND\xaeB`\x82"
 
-# What Pillow's decoders raise on bytes that lie. Listed, so that an error of ours is not taken for one.
+# What Pillow's decoders raise on malformed bytes. Listed, so that a bug of ours is not taken for one.
 DECODE_ERRORS = (
     *(OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, ArithmeticError, struct.error),
     zlib.error,
@@ -79,7 +81,7 @@ class Measures:
 
 
 def open_image(data: bytes | None, rules: ImageRules) -> Image.Image:
-    """The picture in `data`, decoded, upright, RGB, what is transparent on white. Raises ImageRejected."""
+    """The image in `data`, decoded, upright, RGB, what is transparent on white. Raises ImageRejected."""
     if not data:
         raise ImageRejected(Reason.IMAGE_MISSING, "null" if data is None else "no bytes")
     if len(data) > rules.max_bytes:
@@ -91,12 +93,12 @@ def open_image(data: bytes | None, rules: ImageRules) -> Image.Image:
         _check_ending(image, data)
         try:
             image.load()
-            picture = upright_rgb(image)
+            upright = upright_rgb(image)
         except DECODE_ERRORS as error:
-            raise ImageRejected(Reason.IMAGE_BROKEN, _one_line(error)) from error
-    if measure(picture).deviation < rules.min_deviation:
+            raise ImageRejected(Reason.IMAGE_BROKEN, one_line(error, DETAIL_CHARACTERS)) from error
+    if measure(upright).deviation < rules.min_deviation:
         raise ImageRejected(Reason.IMAGE_BLANK, "one colour all over")
-    return picture
+    return upright
 
 
 def measure(image: Image.Image) -> Measures:
@@ -123,18 +125,18 @@ def _open_header(data: bytes) -> Image.Image:
     try:
         return Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.DecompressionBombError as error:
-        raise ImageRejected(Reason.IMAGE_TOO_LARGE, _one_line(error)) from error
+        raise ImageRejected(Reason.IMAGE_TOO_LARGE, one_line(error, DETAIL_CHARACTERS)) from error
     except UnidentifiedImageError as error:
         name = _other_format(data)
         if name:
             raise ImageRejected(Reason.IMAGE_FORMAT, f"{name}, not {', '.join(FORMATS)}") from error
         raise ImageRejected(Reason.IMAGE_BROKEN, "not an image") from error
     except DECODE_ERRORS as error:
-        raise ImageRejected(Reason.IMAGE_BROKEN, _one_line(error)) from error
+        raise ImageRejected(Reason.IMAGE_BROKEN, one_line(error, DETAIL_CHARACTERS)) from error
 
 
 def _check_header(image: Image.Image, rules: ImageRules) -> None:
-    """Refuse by what the header says, before a pixel is decoded."""
+    """Reject by what the header says, before a pixel is decoded."""
     width, height = image.size
     if width * height > rules.max_pixels:
         detail = f"{width}x{height} is over {rules.max_pixels} pixels"
@@ -150,7 +152,7 @@ def _check_header(image: Image.Image, rules: ImageRules) -> None:
 
 
 def _check_ending(image: Image.Image, data: bytes) -> None:
-    """Refuse a file cut after its last pixel: the decoder would not notice, a stricter one later would."""
+    """Reject a file cut after its last pixel: the decoder would not notice, a stricter one later would."""
     ending = {"JPEG": JPEG_END, "PNG": PNG_END}.get(image.format or "")
     if ending and data.rfind(ending) < 0:
         raise ImageRejected(Reason.IMAGE_BROKEN, f"{image.format} without an end: the file is cut")
@@ -165,8 +167,3 @@ def _other_format(data: bytes) -> str | None:
         if head.startswith(start) or (name == "SVG" and head.startswith(b"<?xml") and start in head):
             return name
     return None
-
-
-def _one_line(error: BaseException) -> str:
-    text = str(error).strip().splitlines()
-    return (text[0] if text else type(error).__name__)[:160]

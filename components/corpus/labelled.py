@@ -1,7 +1,7 @@
 """The labelled set: images with a true short and a true long caption, from which the annotators are fitted.
 
-Read by the annotators stage; the judge (judge/fit.py) and the captioner (captioning/fit.py) learn from the
-same records, in the orders drawn here, and are measured on the same few that are kept from both.
+The judge (judge/fit.py) and the captioner (captioning/fit.py) learn from the same records, in orders that are
+drawn here, and are measured on the same few that neither has seen.
 """
 
 from collections import Counter
@@ -15,23 +15,24 @@ from PIL import Image
 
 from components.corpus.images import ImageRejected, ImageRules, open_image
 from components.corpus.schemas import LABELLED, Reason, check_schema, record_key
+from components.errors import InputError, one_line
 from components.randomness import derive_seed
 
-# A labelled set was chosen by somebody: only what cannot be opened is refused.
+# A labelled set was curated: only what cannot be opened is rejected.
 RULES = ImageRules(min_side=1, max_aspect=1e6, min_deviation=0.0)
 READ_ROWS = 256  # rows of the Parquet file that are in memory at a time
 
 
 @dataclass(frozen=True)
 class LabelledImage:
-    """One record: the encoded image and what is true of it, in few words and in many."""
+    """One record: the encoded image and what is true of it, in brief and in detail."""
 
     image: bytes
     caption_short: str
     caption_long: str
 
     def open(self) -> Image.Image:
-        """The picture, RGB, what is transparent on white."""
+        """The image, RGB, what is transparent on white."""
         return open_image(self.image, RULES)
 
     @property
@@ -56,7 +57,7 @@ def read_labelled(path: Path, holdout_fraction: float) -> LabelledSet:
     """The set in the Parquet file at `path` (LABELLED schema). A bad record is skipped and counted.
 
     holdout_fraction: share kept from training, chosen by content, so that a copy of an image is on one side.
-    Raises ValueError naming the column if the schema differs, or when no record can be used.
+    Raises InputError naming the column if the schema differs, or when no record can be used.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -64,20 +65,22 @@ def read_labelled(path: Path, holdout_fraction: float) -> LabelledSet:
     try:
         file = pq.ParquetFile(path)
     except (OSError, pa.ArrowInvalid) as error:
-        raise ValueError(f"labelled set {path}: not a readable Parquet file ({_one_line(error)})") from error
+        raise InputError(
+            f"labelled set {path}: not a readable Parquet file ({one_line(error, 160)})"
+        ) from error
     check_schema(file.schema_arrow, LABELLED, f"labelled set {path}", extra=True)
     sides: tuple[list[LabelledImage], list[LabelledImage]] = ([], [])
     skipped: Counter[str] = Counter()
     for batch in file.iter_batches(batch_size=READ_ROWS, columns=LABELLED.names):
         for row in batch.to_pylist():
-            found = _usable(row["image"], row["caption_short"], row["caption_long"])
-            if isinstance(found, Reason):
-                skipped[found.value] += 1
+            usable = _usable(row["image"], row["caption_short"], row["caption_long"])
+            if isinstance(usable, Reason):
+                skipped[usable.value] += 1
             else:
-                sides[_is_held_out(found, holdout_fraction)].append(found)
+                sides[_is_held_out(usable, holdout_fraction)].append(usable)
     train, held_out = sides
     if not train:
-        raise ValueError(f"labelled set {path}: no record can be used ({dict(skipped)}); give another file")
+        raise InputError(f"labelled set {path}: no record can be used ({dict(skipped)}); give another file")
     return LabelledSet(tuple(train), tuple(held_out), dict(sorted(skipped.items())))
 
 
@@ -136,14 +139,10 @@ def _usable(image: bytes | None, short: str | None, long: str | None) -> Labelle
         return Reason.CAPTION_EMPTY
     try:
         open_image(image, RULES)
-    except ImageRejected as refused:
-        return refused.rejection.reason
+    except ImageRejected as error:
+        return error.rejection.reason
     return LabelledImage(image or b"", short, long)
 
 
 def _is_held_out(record: LabelledImage, fraction: float) -> bool:
     return int(record_key(record.image, "")[:8], 16) < fraction * 2**32
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:160]

@@ -11,8 +11,9 @@ from upath import UPath
 
 from components.corpus.corpus_files import folder_files
 from components.corpus.fragments import FolderMember, Fragment, FragmentSize, RawRecord, cut_records
+from components.errors import InputError
 
-# Everything that claims to be an image is a record; formats we do not decode are the filter's to reject.
+# Every file with an image suffix is a record; formats we do not decode are the filter's to reject.
 IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".svg")
 TABLES = (".csv", ".jsonl")
 FILE_COLUMNS = ("file_name", "image_path", "image", "file")
@@ -74,7 +75,7 @@ def _captions(root: str, names: list[str]) -> tuple[dict[str, str | None], str |
     if not tables:
         return {}, None
     if len(tables) > 1:
-        raise ValueError(f"{root} has several caption tables ({', '.join(tables)}); leave one")
+        raise InputError(f"{root} has several caption tables ({', '.join(tables)}); leave one")
     where = str(UPath(root) / tables[0])
     text = UPath(where).read_bytes().decode("utf-8-sig", "replace")
     parse = _json_rows if where.lower().endswith(".jsonl") else _csv_rows
@@ -105,21 +106,21 @@ def _json_rows(text: str, where: str) -> Iterator[dict[str, Any]]:
             parsed += 1
             yield row
     if lines and not parsed:
-        raise ValueError(f"{where}: no line is a JSON object; write one object a line")
+        raise InputError(f"{where}: no line is a JSON object; write one object a line")
 
 
 def _csv_rows(text: str, where: str) -> Iterator[dict[str, Any]]:
     try:
         yield from csv.DictReader(io.StringIO(text, newline=""))
     except csv.Error as error:
-        raise ValueError(f"{where} is no readable CSV: {error}; correct it") from error
+        raise InputError(f"{where} is no readable CSV: {error}; correct it") from error
 
 
 def _column(candidates: tuple[str, ...], columns: list[str], where: str) -> str:
     for candidate in candidates:
         if candidate in columns:
             return candidate
-    raise ValueError(
+    raise InputError(
         f"{where}: column '{candidates[0]}' is missing; it has {', '.join(columns)};"
         f" name one {' or '.join(repr(name) for name in candidates)}"
     )

@@ -15,6 +15,7 @@ from upath import UPath
 
 from components.corpus.corpus_files import find_files
 from components.corpus.fragments import MIB, Fragment, FragmentSize, RawRecord, cut_groups
+from components.errors import InputError, one_line
 
 BATCH_ROWS = 256  # most rows decoded at a time
 BATCH_BYTES = 16 * MIB  # about what is decoded at a time
@@ -95,7 +96,7 @@ def _rows(table: pq.ParquetFile, columns: list[str], fragment: Fragment) -> Iter
             if at >= fragment.stop:
                 return
     except pa.ArrowException as error:
-        raise ValueError(f"{fragment.path} is damaged: {_one_line(error)}; fetch it again") from error
+        raise InputError(f"{fragment.path} is damaged: {one_line(error)}; fetch it again") from error
 
 
 def _decoded(batch: pa.RecordBatch, path: str) -> pa.RecordBatch:
@@ -119,7 +120,7 @@ def _opened(file: Any, path: str) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(file, buffer_size=BUFFER_BYTES, pre_buffer=False)
     except pa.ArrowException as error:
-        raise ValueError(f"{path} is no readable parquet file: {_one_line(error)}; fetch it again") from error
+        raise InputError(f"{path} is no readable parquet file: {one_line(error)}; fetch it again") from error
 
 
 def _image_column(schema: pa.Schema, path: str) -> str:
@@ -127,11 +128,11 @@ def _image_column(schema: pa.Schema, path: str) -> str:
     name = "image" if "image" in schema.names else "image_path"
     there = ", ".join(schema.names)
     if name not in schema.names:
-        raise ValueError(
+        raise InputError(
             f"{path}: column 'image' is missing; it has {there}; name one 'image' (bytes) or 'image_path'"
         )
     if "alt_text" not in schema.names:
-        raise ValueError(f"{path}: column 'alt_text' is missing; it has {there}; rename the text's column")
+        raise InputError(f"{path}: column 'alt_text' is missing; it has {there}; rename the text's column")
     wanted = [("alt_text", "a string", _is_text)]
     wanted.append(
         ("image", "binary or a struct with binary 'bytes'", _is_image)
@@ -141,22 +142,22 @@ def _image_column(schema: pa.Schema, path: str) -> str:
     if "url" in schema.names:
         wanted.append(("url", "a string", _is_text))
     for column, expected, fits in wanted:
-        found = schema.field(column).type
-        if not fits(found):
-            raise ValueError(f"{path}: column '{column}' is {found}, expected {expected}; cast it")
+        column_type = schema.field(column).type
+        if not fits(column_type):
+            raise InputError(f"{path}: column '{column}' is {column_type}, expected {expected}; cast it")
     return name
 
 
-def _is_text(found: pa.DataType) -> bool:
-    if pa.types.is_dictionary(found):
-        found = found.value_type
-    return any(test(found) for test in (pa.types.is_string, pa.types.is_large_string, pa.types.is_null))
+def _is_text(column_type: pa.DataType) -> bool:
+    if pa.types.is_dictionary(column_type):
+        column_type = column_type.value_type
+    return any(test(column_type) for test in (pa.types.is_string, pa.types.is_large_string, pa.types.is_null))
 
 
-def _is_image(found: pa.DataType) -> bool:
-    if pa.types.is_struct(found):
-        return found.get_field_index("bytes") >= 0 and _is_image(found.field("bytes").type)
-    return any(test(found) for test in (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_null))
+def _is_image(column_type: pa.DataType) -> bool:
+    if pa.types.is_struct(column_type):
+        return column_type.get_field_index("bytes") >= 0 and _is_image(column_type.field("bytes").type)
+    return any(test(column_type) for test in (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_null))
 
 
 def _pointed_at(table: pq.ParquetFile, name: str, path: str) -> list[tuple[str, str]]:
@@ -191,7 +192,3 @@ def _file_size(folder: UPath, pointer: str | None) -> int:
 def _is_inside(pointer: str) -> bool:
     """A table must not make us read files outside its own folder."""
     return not PurePosixPath(pointer).is_absolute() and ".." not in PurePosixPath(pointer).parts
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

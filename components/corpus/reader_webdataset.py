@@ -16,6 +16,7 @@ from upath import UPath
 
 from components.corpus.corpus_files import find_files
 from components.corpus.fragments import Fragment, FragmentSize, RawRecord, cut_records
+from components.errors import InputError, one_line
 
 IMAGES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif")
 _DAMAGE = (tarfile.TarError, EOFError, zlib.error)
@@ -113,7 +114,7 @@ def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
 def _opened(path: str, offset: int = 0) -> Iterator[tuple[tarfile.TarFile, bool]]:
     """The tar from the member at `offset` on, and whether it is a plain one, not compressed.
 
-    Every way in which it may be damaged is a ValueError of one line.
+    Every way in which it may be damaged is an InputError of one line.
     """
     with UPath(path).open("rb") as file:
         try:
@@ -121,5 +122,6 @@ def _opened(path: str, offset: int = 0) -> Iterator[tuple[tarfile.TarFile, bool]
             with tarfile.open(fileobj=file, mode="r:" if offset else "r:*") as tar:
                 yield tar, tar.fileobj is file
         except _DAMAGE as error:
-            what = " ".join(str(error).split())
-            raise ValueError(f"{path} is no whole tar: {what}; fetch it again or remove it") from error
+            raise InputError(
+                f"{path} is no whole tar: {one_line(error)}; fetch it again or remove it"
+            ) from error

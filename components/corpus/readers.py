@@ -1,7 +1,7 @@
 """Raw corpora as records: `open_corpus` plans the fragments, `read_fragment` reads one of them.
 
 A corpus is named by `parquet:PATH`, `folder:PATH` or `webdataset:PATH`; PATH may be remote (`s3://…`).
-What is wrong with the corpus as a whole is a ValueError when it is opened; what is wrong with one record
+What is wrong with the corpus as a whole is an InputError when it is opened; what is wrong with one record
 shows as a field that is None, and is the filter's to reject.
 
 Some fragments can only be read one after the other (those of one Parquet row group, of one compressed tar).
@@ -18,6 +18,7 @@ from upath import UPath
 
 from components.corpus import reader_folder, reader_parquet, reader_webdataset
 from components.corpus.fragments import Fragment, FragmentSize, RawRecord, streams
+from components.errors import InputError, one_line
 
 __all__ = ["Corpus", "Fragment", "FragmentSize", "RawRecord", "open_corpus", "read_fragment", "read_stream"]
 
@@ -63,34 +64,34 @@ def open_corpus(
     """Plan the corpus at `parquet:PATH | folder:PATH | webdataset:PATH`; reads no image.
 
     PATH is a file, a folder or a glob. fragment_bytes: of the images and texts of one fragment, as stored.
-    Raises ValueError, one line, where it cannot be read as such.
+    Raises InputError, one line, where it cannot be read as such.
     """
     kind, colon, path = uri.partition(":")
     if not colon or kind not in READERS or not path:
-        raise ValueError(
+        raise InputError(
             f"corpus '{uri}' is not understood; write {', '.join(f'{kind}:PATH' for kind in READERS)}"
         )
     limit = FragmentSize(rows_per_fragment, fragment_bytes)
     try:
         fragments, files = READERS[kind].plan(path, limit)
     except OSError as error:
-        raise ValueError(f"corpus '{uri}' cannot be read: {_one_line(error)}") from error
+        raise InputError(f"corpus '{uri}' cannot be read: {one_line(error)}") from error
     if not fragments:
-        raise ValueError(f"corpus '{uri}' holds no records; check the path")
+        raise InputError(f"corpus '{uri}' holds no records; check the path")
     return Corpus(uri, kind, fragments, files)
 
 
 def read_fragment(fragment: Fragment) -> Iterator[RawRecord]:
-    """The fragment's records in order. Raises ValueError where its file is gone, changed or damaged."""
+    """The fragment's records in order. Raises InputError where its file is gone, changed or damaged."""
     count = 0
     try:
         for record in READERS[fragment.kind].read(fragment):
             count += 1
             yield record
     except OSError as error:
-        raise ValueError(f"corpus file {fragment.path} cannot be read: {_one_line(error)}") from error
+        raise InputError(f"corpus file {fragment.path} cannot be read: {one_line(error)}") from error
     if count != fragment.rows:
-        raise ValueError(
+        raise InputError(
             f"corpus file {fragment.path} changed while in use: {count} records where {fragment.rows} were"
             " planned; run again"
         )
@@ -105,9 +106,9 @@ def read_stream(fragments: Sequence[Fragment]) -> Iterator[tuple[Fragment, Itera
     members = tuple(member for fragment in fragments for member in fragment.members)
     records = read_fragment(replace(first, stop=last.stop, members=members))
     for fragment in fragments:
-        mine = islice(records, fragment.rows)
-        yield fragment, mine
-        for _ in mine:
+        its_records = islice(records, fragment.rows)
+        yield fragment, its_records
+        for _ in its_records:
             pass
 
 
@@ -117,7 +118,3 @@ def _file_digest(path: str) -> str:
         while chunk := file.read(_HASHED_AT_A_TIME):
             digest.update(chunk)
     return digest.hexdigest()
-
-
-def _one_line(error: OSError) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -1,4 +1,4 @@
-"""A rule's answer: nothing, or the reason why a record does not go on. Every rule of the filter gives one."""
+"""A rule's result: None, or the reason why a record does not go on."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from components.corpus.schemas import Reason
 
 @dataclass(frozen=True)
 class Rejection:
-    """Why a record was refused: one reason of the closed list, and what exactly was seen (one short line)."""
+    """Why a record was rejected: one reason of the closed list, and the detail in one short line."""
 
     reason: Reason
     detail: str

@@ -13,6 +13,8 @@ from enum import StrEnum
 
 import pyarrow as pa
 
+from components.errors import InputError
+
 
 class Reason(StrEnum):
     """Why a record did not go on. Closed: a reason that is not listed here cannot be written."""
@@ -99,15 +101,15 @@ def check_schema(actual: pa.Schema, expected: pa.Schema, where: str, *, extra: b
     """Raise ValueError naming the first column that is missing, retyped or (unless `extra`) unexpected."""
     for field in expected:
         if field.name not in actual.names:
-            raise ValueError(
+            raise InputError(
                 f"{where}: column '{field.name}' ({field.type}) is missing; it has {', '.join(actual.names)}"
             )
-        found = actual.field(field.name).type
-        if found != field.type:
-            raise ValueError(f"{where}: column '{field.name}' is {found}, expected {field.type}")
+        actual_type = actual.field(field.name).type
+        if actual_type != field.type:
+            raise InputError(f"{where}: column '{field.name}' is {actual_type}, expected {field.type}")
     for name in actual.names:
         if not extra and name not in expected.names:
-            raise ValueError(f"{where}: column '{name}' is not part of the schema; remove it")
+            raise InputError(f"{where}: column '{name}' is not part of the schema; remove it")
 
 
 def record_key(image: bytes, source_id: str) -> str:

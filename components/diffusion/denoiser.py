@@ -54,7 +54,7 @@ class Denoiser:
 
 
 def make_denoiser(network: Network, config: DiffusionConfig) -> Denoiser:
-    """A network as the denoiser that its config says it is."""
+    """The denoiser of a network with the config's process and prediction."""
     return Denoiser(network, make_process(config.process), config.prediction)
 
 

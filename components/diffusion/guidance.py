@@ -9,7 +9,7 @@ from components.diffusion.denoiser import ConditionedDenoiser, Denoiser, conditi
 
 
 def guided(denoiser: Denoiser, text: TextTokens, null: TextTokens, scale: float) -> ConditionedDenoiser:
-    """null + w (conditional - null) (Ho 2022), both in one batch; w = 1 asks the conditional model alone.
+    """null + w (conditional - null) (Ho 2022), both in one batch; w = 1 evaluates the conditional alone.
 
     text: of the batch; null: the empty caption (1, l), no longer than the texts. All three quantities are
     affine in each other at one (x_t, t), so guiding one is guiding the others.

@@ -42,7 +42,9 @@ def consistency_loss(config: ConsistencyConfig, teacher: Denoiser, null: TextTok
         )
 
     def loss(model: nn.Module, batch: Batch, context: LossContext) -> Losses:
-        x_0, device = batch["x_0"], batch["x_0"].device
+        nonlocal teacher, null
+        x_0 = batch["x_0"]
+        teacher, null = teacher.to(x_0.device), null.to(x_0.device)  # in the first step only
         text = TextTokens(batch["text"], batch["mask"])
         n = context.noise.integers("interval", 1, config.intervals + 1)
         t, s = (shift_times(k / config.intervals, config.shift) for k in (n, n - 1))
@@ -50,7 +52,7 @@ def consistency_loss(config: ConsistencyConfig, teacher: Denoiser, null: TextTok
         x_t = teacher.process.sample(x_0, eps, t).x_t
         student = conditioned(teacher.with_network(model), text)
         with torch.no_grad():
-            x_s = step(guided(teacher.to(device), text, null.to(device), config.guidance), x_t, t, s)
+            x_s = step(guided(teacher, text, null, config.guidance), x_t, t, s)
             target = student.consistency(x_s, s)
         distance = (student.consistency(x_t, t) - target).flatten(1)
         return Losses((pseudo_huber(distance) / t).mean())

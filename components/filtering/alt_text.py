@@ -1,7 +1,7 @@
-"""Alt text: cleaned, then asked whether it describes a picture.
+"""Alt text: cleaned, then checked by rules.
 
-A rule says nothing, or a reason. The rules that look at the form of the string live in
-`alt_text_patterns.py`, those that know words in `alt_text_lexicon.py`, the language in `language.py`.
+A rule returns None, or a reason. The rules about the form of the string are in `alt_text_patterns.py`, those
+about words in `alt_text_lexicon.py`, the language in `language.py`.
 """
 
 import re
@@ -13,8 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from components.corpus.rejection import Rejection
 from components.corpus.schemas import Reason
-from components.filtering import alt_text_lexicon as alt_words
-from components.filtering import alt_text_patterns as alt_form
+from components.filtering import alt_text_lexicon, alt_text_patterns
 from components.filtering.language import UNDETERMINED, language_of
 
 INVISIBLE = re.compile(r"[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff\ufffc]")
@@ -96,25 +95,25 @@ def _cleaned_once(text: str) -> str:
 
 
 def _markup(text: str, rules: AltTextRules) -> Rejection | None:
-    return _rejection(Reason.ALT_MARKUP, alt_form.markup_in(text))
+    return _rejection(Reason.ALT_MARKUP, alt_text_patterns.markup_in(text))
 
 
 def _url(text: str, rules: AltTextRules) -> Rejection | None:
-    return _rejection(Reason.ALT_URL, alt_form.url_in(text))
+    return _rejection(Reason.ALT_URL, alt_text_patterns.url_in(text))
 
 
 def _file_name(text: str, rules: AltTextRules) -> Rejection | None:
-    return _rejection(Reason.ALT_FILENAME, alt_form.file_name_in(text))
+    return _rejection(Reason.ALT_FILENAME, alt_text_patterns.file_name_in(text))
 
 
 def _digits(text: str, rules: AltTextRules) -> Rejection | None:
-    return _rejection(Reason.ALT_DIGITS, alt_form.digits_or_code_in(text, rules.max_digit_share))
+    return _rejection(Reason.ALT_DIGITS, alt_text_patterns.digits_or_code_in(text, rules.max_digit_share))
 
 
 def _boilerplate(text: str, rules: AltTextRules) -> Rejection | None:
-    detail = alt_words.placeholder_in(text)
+    detail = alt_text_lexicon.placeholder_in(text)
     if detail is None and rules.reject_bare_names:
-        detail = alt_words.bare_name_in(text)
+        detail = alt_text_lexicon.bare_name_in(text)
     return _rejection(Reason.ALT_BOILERPLATE, detail)
 
 
@@ -135,15 +134,15 @@ def _too_short(text: str, rules: AltTextRules) -> Rejection | None:
 
 
 def _symbols(text: str, rules: AltTextRules) -> Rejection | None:
-    return _rejection(Reason.ALT_MARKUP, alt_form.symbols_in(text, rules.max_symbol_share))
+    return _rejection(Reason.ALT_MARKUP, alt_text_patterns.symbols_in(text, rules.max_symbol_share))
 
 
 def _repetition(text: str, rules: AltTextRules) -> Rejection | None:
-    return _rejection(Reason.ALT_REPETITION, alt_form.repetition_in(text, rules.max_repetition))
+    return _rejection(Reason.ALT_REPETITION, alt_text_patterns.repetition_in(text, rules.max_repetition))
 
 
 def _spam(text: str, rules: AltTextRules) -> Rejection | None:
-    return _rejection(Reason.ALT_SPAM, alt_words.spam_in(text))
+    return _rejection(Reason.ALT_SPAM, alt_text_lexicon.spam_in(text))
 
 
 def _language(text: str, rules: AltTextRules) -> Rejection | None:

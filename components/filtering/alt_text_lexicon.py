@@ -1,7 +1,7 @@
-"""Alt-text rules that know words: placeholders, bare names, shop and search-engine text.
+"""Alt-text rules about words: placeholders, bare names, shop and search-engine text.
 
-Each function takes a cleaned text and returns what it found (one short line), or None. The lists are in
-`lexicon.yaml`.
+Each function takes a cleaned text and returns what speaks against it (one short line), or None. The lists are
+in `lexicon.yaml`.
 """
 
 import re
@@ -54,9 +54,9 @@ def spam_in(text: str) -> str | None:
     """Shop text, a call to act, a list article's title, or keywords for a search engine."""
     lower = text.lower()
     words = words_of(lower)
-    found = _shop_phrase_in(words) or next((match.group() for match in _spam_patterns(text, lower)), None)
-    if found:
-        return f"shop or search text: {found[:40]}"
+    phrase = _shop_phrase_in(words) or next((match.group() for match in _spam_patterns(text, lower)), None)
+    if phrase:
+        return f"shop or search text: {phrase[:40]}"
     if words and words[0] in vocabulary().shop_openers:
         return f"opens with {words[0]}"
     if len(words) <= SHORT_TEXT and any(word in vocabulary().shop_words for word in words):

@@ -1,6 +1,6 @@
 """Alt-text rules that look at the form of the string: markup, addresses, file names, codes, repetition.
 
-Each function takes a cleaned text and returns what it found (one short line), or None.
+Each function takes a cleaned text and returns what speaks against it (one short line), or None.
 """
 
 import re

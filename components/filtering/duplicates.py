@@ -1,15 +1,16 @@
-"""Duplicates: the same bytes, or the same picture encoded again. First in corpus order wins.
+"""Duplicates: the same bytes, or the same image encoded again. First in corpus order wins.
 
-The filter stage calls `perceptual_hash` for each image beside its decoding, and `find_duplicates` once for
-the whole corpus, on the hashes only.
+`perceptual_hash` is computed for each image when it is decoded, `find_duplicates` once for the whole corpus,
+on the hashes only.
 
-A perceptual hash here is pHash (imagehash, 64 bits) followed by the picture's mean colours on a 16x16 grid.
-pHash alone cannot tell one flag or one skin tone from another, nor a red circle from a blue one: it sees
-structure in grey. The grid alone cannot tell one page of print from another. Encoding a picture again moves a
-few bits of the one and each colour of the other by a few levels; a near duplicate is near in both.
+A perceptual hash here is pHash (imagehash, 64 bits) followed by the image's mean colours on a 16x16 grid.
+pHash alone cannot distinguish one flag or one skin tone from another, nor a red circle from a blue one: it
+sees structure in grey. The grid alone cannot distinguish one page of print from another. Encoding an image
+again moves a few bits of the one and each colour of the other by a few levels; a near duplicate is near in
+both.
 
-Measured on the toy web and the emoji web, 5,400 pictures: none of 320 copies (thumbnails, other formats and
-qualities) is missed, and 5 pictures that only look alike are taken for copies.
+Measured on the toy web and the emoji web, 5,400 images: none of 320 copies (thumbnails, other formats and
+qualities) is missed, and 5 images that only look alike are taken for copies.
 """
 
 from collections.abc import Sequence
@@ -28,11 +29,11 @@ HASH_DIGITS = PHASH_DIGITS + 2 * 3 * GRID * GRID
 
 
 class DuplicateRules(BaseModel):
-    """How near is near. max_levels 0 and max_bits 0 leave only pictures that are equal in both."""
+    """How near is near. max_levels 0 and max_bits 0 leave only images that are equal in both."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    near: bool = Field(default=True, description="whether pictures encoded again count, not only equal bytes")
+    near: bool = Field(default=True, description="whether images encoded again count, not only equal bytes")
     max_bits: int = Field(default=20, ge=0, le=64, description="differing bits of pHash, of 64")
     max_levels: int = Field(
         default=18, ge=0, le=64, description="largest difference of a cell's mean colour, levels of 255"
@@ -64,24 +65,24 @@ def perceptual_hash(image: Image.Image) -> str:
 
 def find_duplicates(rows: Sequence[Hashed], rules: DuplicateRules) -> dict[int, Duplicate]:
     """Rows that repeat an earlier row which is itself none; index -> which one. Depends on the order only."""
-    found: dict[int, Duplicate] = {}
+    duplicates: dict[int, Duplicate] = {}
     seen: dict[str, int] = {}  # sha256 -> index
-    pictures = _Pictures(rules)
+    kept = _KeptImages(rules)
     for index, row in enumerate(rows):
         first = seen.get(row.sha256)
         if first is not None:
-            found[index] = Duplicate(first, exact=True)
+            duplicates[index] = Duplicate(first, exact=True)
             continue
         if rules.near:
             signature = _signature(row.phash)
-            near = pictures.first_near(signature)
+            near = kept.first_near(signature)
             if near is not None:
-                found[index] = Duplicate(near, exact=False)
+                duplicates[index] = Duplicate(near, exact=False)
                 seen[row.sha256] = near  # more of these bytes repeat the same first row
                 continue
-            pictures.add(index, signature)
+            kept.add(index, signature)
         seen[row.sha256] = index
-    return found
+    return duplicates
 
 
 @dataclass(frozen=True)
@@ -99,13 +100,13 @@ def _signature(phash: str) -> _Signature:
     return _Signature(np.uint64(int(phash[:PHASH_DIGITS], 16)), colours)
 
 
-class _Pictures:
-    """The pictures kept so far, in buckets such that whatever is near lies in a bucket that is looked at.
+class _KeptImages:
+    """The images kept so far, in buckets such that whatever is near lies in a bucket that is looked at.
 
     The sums of colour over a few large regions move by no more than max_levels times their number of values
-    when no value moves by more than max_levels. So a picture is filed under those sums, cut into steps, and
+    when no value moves by more than max_levels. So an image is filed under those sums, cut into steps, and
     looked for under its own and, where a sum lies within reach of the next step, under that one too: nothing
-    near is missed, and a picture is compared with few others.
+    near is missed, and an image is compared with few others.
     """
 
     STEP = 4  # a step, in reaches: wide enough that most sums are out of reach of the next one
@@ -145,10 +146,10 @@ class _Pictures:
         sums, step = self._regions @ signature.colours, self._step()
         lowest, highest = (sums - self._reach) // step, (sums + self._reach) // step
         steps = [range(low, high + 1) for low, high in zip(lowest.tolist(), highest.tolist(), strict=True)]
-        found: list[int] = []
+        candidates: list[int] = []
         for bucket in product(*steps):
-            found += self._buckets.get(bucket, ())
-        return found
+            candidates += self._buckets.get(bucket, ())
+        return candidates
 
     def _step(self) -> npt.NDArray[np.int64]:
         return np.maximum(self.STEP * self._reach, 1)

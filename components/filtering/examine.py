@@ -13,6 +13,7 @@ from components.corpus.fragments import RawRecord
 from components.corpus.images import ImageRejected, ImageRules, open_image
 from components.corpus.rejection import Rejection
 from components.corpus.schemas import Reason
+from components.errors import one_line
 from components.filtering.alt_text import AltTextRules, check_alt_text, clean_alt_text
 from components.filtering.duplicates import perceptual_hash
 from components.filtering.language import language_of
@@ -70,5 +71,5 @@ def examine(
     except ImageRejected as error:
         rejection = error.rejection
     except Exception as error:  # noqa: BLE001 (the per-record boundary: one bad record never stops a stage)
-        rejection = Rejection(Reason.ERRORED, f"{type(error).__name__}: {' '.join(str(error).split())}"[:200])
+        rejection = Rejection(Reason.ERRORED, one_line(f"{type(error).__name__}: {error}", 200))
     return Rejected(key, rejection, record.alt_text, record.url)

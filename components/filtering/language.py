@@ -13,7 +13,7 @@ from components.filtering.lexicon import vocabulary
 UNDETERMINED = "und"  # ISO 639-2: undetermined
 
 # Posterior below which a guess on Latin text is not worth having. py3langid tempers its posterior by the
-# text's length, so that one bar serves short and long texts.
+# text's length, so that one threshold serves short and long texts.
 MIN_CONFIDENCE = 0.4
 ENGLISH_SHARE = 0.5  # share of a text's words that are known English words from which it is taken as English
 

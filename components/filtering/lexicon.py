@@ -1,6 +1,6 @@
 """The vocabulary of the alt-text rules, read once per process from `lexicon.yaml` beside this file.
 
-`alt_text_lexicon.py` asks for placeholders, shop phrases and names, `language.py` for the English words.
+Placeholders, shop phrases and names are for `alt_text_lexicon.py`, the English words for `language.py`.
 """
 
 import re
@@ -17,7 +17,7 @@ UNSPACED = re.compile(r"[\u3041-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7a3]")
 
 @dataclass(frozen=True)
 class Words:
-    """The lists of `lexicon.yaml`, all languages together, ready to be asked."""
+    """The lists of `lexicon.yaml`, all languages together."""
 
     placeholder: frozenset[str]
     placeholder_parts: re.Pattern[str]

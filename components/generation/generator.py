@@ -102,7 +102,7 @@ class Generator:
             return self.model.autoencoder.decode(latents)
 
     def _guidance_scale(self, requested: float | None) -> float:
-        """The model's own scale, or the one that was asked for if the model can use it."""
+        """The requested scale if the model can use it; the model's own by default."""
         own = self.model.card.guidance or 1.0
         if requested is None:
             return own

@@ -1,5 +1,5 @@
 """A trained model as a folder: `config.json` (its card), `model.safetensors`, its text encoder's files, its
-upsampler's. The card says all that is needed to sample it: process, prediction, autoencoder, steps.
+upsampler's. The card holds what sampling needs: process, prediction, autoencoder, steps, guidance.
 """
 
 import json
@@ -55,7 +55,7 @@ class Model:
 
     @property
     def denoiser(self) -> Denoiser:
-        """The network as what the card says it is."""
+        """The network with the card's process and prediction."""
         return make_denoiser(self.network, self.card.diffusion)
 
     @property

@@ -38,16 +38,25 @@ class AltExample:
 
 
 @dataclass(frozen=True)
+class ScoredCaption:
+    """One caption of an image: its kind, and the judge's cosine of image and text."""
+
+    kind: str
+    text: str
+    score: float | None = None
+
+
+@dataclass(frozen=True)
 class CaptionExample:
-    """An image with its alt text and the two captions written for it."""
+    """An image with its captions as they are shown: the alt text first, then those that were written."""
 
     image: bytes
-    alt_text: str
-    caption_short: str
-    caption_long: str
-    score_alt: float | None = None  # the judge's cosine of image and text
-    score_short: float | None = None
-    score_long: float | None = None
+    captions: tuple[ScoredCaption, ...]
+
+    @property
+    def description(self) -> str:
+        """For a reader who does not see the image: the first caption that was written."""
+        return self.captions[1 if len(self.captions) > 1 else 0].text
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from components.corpus.images import DECODE_ERRORS, FORMATS, upright_rgb
+from components.errors import one_line
 
 
 def decode_square(data: bytes, size: int) -> npt.NDArray[np.uint8]:
@@ -21,7 +22,7 @@ def decode_square(data: bytes, size: int) -> npt.NDArray[np.uint8]:
             image.draft("RGB", (2 * size, 2 * size))
             return square(upright_rgb(image), size)
     except (*DECODE_ERRORS, Image.DecompressionBombError) as error:
-        raise ValueError(str(error).partition("\n")[0] or type(error).__name__) from error
+        raise ValueError(one_line(error)) from error
 
 
 def square(image: Image.Image, size: int) -> npt.NDArray[np.uint8]:

@@ -1,7 +1,7 @@
 """The shard index: which tars there are, with the size, hash and sample count of each.
 
-`index.json` lies beside the tars. The shard stage writes it; the loader and the evaluation start from it
-and trust no tar that it does not name or whose bytes it does not vouch for.
+`index.json` lies beside the tars. Readers start from it, and trust no tar that it does not name or whose
+sha256 differs.
 """
 
 from collections.abc import Sequence
@@ -11,6 +11,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from upath import UPath
+
+from components.errors import InputError
 
 INDEX_NAME = "index.json"
 TRAIN: Literal["train"] = "train"
@@ -57,16 +59,16 @@ class ShardIndex(BaseModel):
 
 
 def load_index(path: Location) -> ShardIndex:
-    """Read an index.json. Raises ValueError with one line that names the file and what is wrong with it."""
+    """Read an index.json. Raises InputError with one line that names the file and what is wrong with it."""
     file = UPath(path)
     try:
         return ShardIndex.model_validate_json(file.read_bytes())
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-        raise ValueError(f"{path}: there is no shard index here; run the shard stage first") from None
+        raise InputError(f"{path}: there is no shard index here; run the shard stage first") from None
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(step) for step in first["loc"]) or "the file"
-        raise ValueError(
+        raise InputError(
             f"{path}: not a shard index ({where}: {first['msg']}); run the shard stage again"
         ) from None
 
@@ -82,7 +84,7 @@ class PlacedShard:
 def find_shards(index_paths: Sequence[Location], split: Split) -> tuple[PlacedShard, ...]:
     """The tars of a split over several indexes (one per snapshot), ordered by content, empty ones left out.
 
-    Their order does not depend on where they lie or how the indexes are listed. Raises ValueError, one line
+    Their order does not depend on where they lie or how the indexes are listed. Raises InputError, one line
     naming the tar, where one is missing, has another size than listed, or comes twice.
     """
     placed: dict[str, PlacedShard] = {}
@@ -93,10 +95,10 @@ def find_shards(index_paths: Sequence[Location], split: Split) -> tuple[PlacedSh
         for shard in index.split(split):
             path = folder / shard.name
             if shard.name not in present:
-                raise ValueError(f"{path}: this tar of the index is missing; run the shard stage again")
+                raise InputError(f"{path}: this tar of the index is missing; run the shard stage again")
             check_size(path, shard, present[shard.name].stat().st_size)
             if shard.sha256 in placed and shard.samples:
-                raise ValueError(f"{path}: the same tar as {placed[shard.sha256].path}; name it once")
+                raise InputError(f"{path}: the same tar as {placed[shard.sha256].path}; name it once")
             placed[shard.sha256] = PlacedShard(path, shard)
     return tuple(placed[sha256] for sha256 in sorted(placed) if placed[sha256].shard.samples)
 
@@ -104,6 +106,6 @@ def find_shards(index_paths: Sequence[Location], split: Split) -> tuple[PlacedSh
 def check_size(path: Location, shard: Shard, size: int) -> None:
     """Raise ValueError if a tar of `size` bytes cannot be the one that the index lists."""
     if size != shard.bytes:
-        raise ValueError(
+        raise InputError(
             f"{path}: torn: {size} bytes, the index lists {shard.bytes}; run the shard stage again"
         )

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from components.captioning.kinds import captions_of
+from components.errors import InputError
 from components.randomness import derive_seed
 from components.shards.blend import Blend, draw_caption
 from components.shards.decode import decode_square
@@ -35,8 +36,8 @@ Pixels = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
-class Batch:
-    """One rank's share of a batch. images_seen: of all ranks together, this batch included."""
+class CaptionedImages:
+    """A batch: one rank's share of it. images_seen: of all ranks together, this batch included."""
 
     images: Pixels  # (B, H, W, 3)
     captions: list[str]
@@ -54,7 +55,7 @@ class ShardLoader:
     window: batches per group of similar caption lengths; 1 groups nothing. cache_mb: if all images, decoded
     and resized, take less than this, they are kept in memory and decoded once; else tars stream, with about
     lanes / world_size of them in memory. workers: threads that read and decode ahead; 0 works in the caller.
-    Raises ValueError for settings that do not fit each other and for tars that cannot be those listed.
+    Raises InputError for settings that do not fit each other and for tars that cannot be those listed.
     """
 
     def __init__(
@@ -77,10 +78,10 @@ class ShardLoader:
         self.rank, self.world_size, self.window, self.workers = rank, world_size, window, workers
         self.lanes = _fitting_lanes(lanes, batch_size, world_size)
         if not 0 <= rank < world_size:
-            raise ValueError(f"rank {rank} of {world_size} ranks: it must be 0..{world_size - 1}")
+            raise InputError(f"rank {rank} of {world_size} ranks: it must be 0..{world_size - 1}")
         self.shards = find_shards(index_paths, split)
         if not self.shards:
-            raise ValueError(
+            raise InputError(
                 f"{', '.join(map(str, index_paths))}: no {split} samples; every record was rejected upstream"
             )
         self.order = SampleOrder([s.shard.samples for s in self.shards], seed=seed, lanes=self.lanes)
@@ -93,17 +94,17 @@ class ShardLoader:
         """sha256 (hex) over the tars' hashes: what data this is."""
         return hashlib.sha256("".join(s.shard.sha256 for s in self.shards).encode()).hexdigest()
 
-    def batches(self, images_seen: int = 0) -> Iterator[Batch]:
+    def batches(self, images_seen: int = 0) -> Iterator[CaptionedImages]:
         """The batches that follow after `images_seen` images, a multiple of batch_size. Never ends."""
         first, partial = divmod(images_seen, self.batch_size)
         if partial or images_seen < 0:
-            raise ValueError(
+            raise InputError(
                 f"images_seen {images_seen} is not a multiple of batch_size {self.batch_size}; "
                 "resume with the batch size of the run's start"
             )
         return self._batches(first)
 
-    def _batches(self, first: int) -> Iterator[Batch]:
+    def _batches(self, first: int) -> Iterator[CaptionedImages]:
         opened = self._cache if self.cached else {}
         with ExitStack() as stack:
             reader = decoders = None
@@ -144,9 +145,9 @@ class ShardLoader:
         kind, text = draw_caption(self.blend, shard.captions[index], self.seed, shard.keys[index], epoch)
         return _Pick(shard, index, epoch, kind, text)
 
-    def _assemble(self, numbered: tuple[int, list["_Pick"]]) -> Batch:
+    def _assemble(self, numbered: tuple[int, list["_Pick"]]) -> CaptionedImages:
         number, picks = numbered
-        return Batch(
+        return CaptionedImages(
             images=np.stack([pick.shard.image(pick.sample) for pick in picks]),
             captions=[pick.caption for pick in picks],
             kinds=[pick.kind for pick in picks],
@@ -192,7 +193,7 @@ class _OpenShard:
         try:
             return decode_square(self.encoded[index], self.size)
         except ValueError as error:
-            raise ValueError(f"{self.path}: sample {self.keys[index]} cannot be decoded: {error}") from error
+            raise InputError(f"{self.path}: sample {self.keys[index]} cannot be decoded: {error}") from error
 
 
 class _Pick(NamedTuple):
@@ -212,9 +213,9 @@ def _fitting_lanes(lanes: int | None, batch_size: int, world_size: int) -> int:
         if lanes % world_size:
             lanes = world_size
     if batch_size % lanes:
-        raise ValueError(
+        raise InputError(
             f"batch_size {batch_size} must be a multiple of the {lanes} lanes (of {world_size} ranks)"
         )
     if lanes % world_size:
-        raise ValueError(f"{lanes} lanes must be a multiple of the {world_size} ranks")
+        raise InputError(f"{lanes} lanes must be a multiple of the {world_size} ranks")
     return lanes

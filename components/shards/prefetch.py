@@ -1,4 +1,4 @@
-"""Working ahead on threads, results in order. The loader reads tars and decodes images through it."""
+"""Working ahead on threads, results in order."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -12,7 +12,7 @@ Y = TypeVar("Y")
 def ahead(
     pool: ThreadPoolExecutor | None, function: Callable[[X], Y], inputs: Iterable[X], depth: int
 ) -> Iterator[Y]:
-    """`map(function, inputs)` with up to `depth` results computed ahead of the one that is asked for.
+    """`map(function, inputs)` with up to `depth` results computed ahead of the one that is due.
 
     Without a pool, nothing is computed ahead. An error of `function` comes out in its place in the order,
     one of `inputs` at once.
@@ -21,8 +21,8 @@ def ahead(
         yield from map(function, inputs)
         return
     pending: deque[Future[Y]] = deque()
-    for given in inputs:
-        pending.append(pool.submit(function, given))
+    for item in inputs:
+        pending.append(pool.submit(function, item))
         if len(pending) > depth:
             yield pending.popleft().result()
     while pending:

@@ -1,14 +1,13 @@
 """Deterministic WebDataset tars: the same samples give the same bytes, everywhere and at any time.
 
-A sample is two members, `{key}.{jpg,png,webp}` (the image's own bytes) and `{key}.json` (everything known
-about it).
+webdataset's TarWriter writes them; what varies from run to run there (time, owner, order) is fixed here. A
+sample is two members, `{key}.{jpg,png,webp}` (the image's own bytes) and `{key}.json` (everything known about
+it).
 """
 
-import io
 import json
 import math
 import re
-import tarfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -31,16 +30,19 @@ class Sample:
 
 
 def write_tar(stream: BinaryIO, samples: Iterable[Sample]) -> int:
-    """Write the samples, in the order given, as one USTAR tar; returns how many.
+    """Write the samples, in the order given, as one tar; returns how many.
 
     Raises ValueError for a key that is not hex or comes twice, and for an extension that we do not write.
     """
+    from webdataset import TarWriter  # not above: it imports torch
+
     seen: set[str] = set()
-    with tarfile.open(fileobj=stream, mode="w|", format=tarfile.USTAR_FORMAT) as tar:
+    with TarWriter(stream, user=OWNER, group=OWNER, mode=MODE, mtime=0, encoder=False) as tar:
         for sample in samples:
             _check(sample, seen)
-            _add(tar, f"{sample.key}.{sample.extension}", sample.image)
-            _add(tar, f"{sample.key}.{META_EXTENSION}", encode_meta(sample.meta))
+            # Two writes: in one, members are sorted by extension, and json would come before png and webp.
+            tar.write({"__key__": sample.key, sample.extension: sample.image})
+            tar.write({"__key__": sample.key, META_EXTENSION: encode_meta(sample.meta)})
     return len(seen)
 
 
@@ -73,11 +75,3 @@ def _check(sample: Sample, seen: set[str]) -> None:
     if sample.extension not in IMAGE_EXTENSIONS:
         raise ValueError(f"sample {sample.key}: extension {sample.extension!r} is none of {IMAGE_EXTENSIONS}")
     seen.add(sample.key)
-
-
-def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
-    member = tarfile.TarInfo(name)  # its mtime, uid and gid are 0
-    member.size = len(data)
-    member.mode = MODE
-    member.uname = member.gname = OWNER
-    tar.addfile(member, io.BytesIO(data))

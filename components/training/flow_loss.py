@@ -15,7 +15,7 @@ def flow_loss(config: FlowLossConfig, diffusion: DiffusionConfig, null: TextToke
     """|| estimate - truth ||² of x_0, the velocity or eps (`config.target`) at x_t = alpha x_0 + sigma eps.
 
     Of the velocity of rectified flow it is flow matching (Liu 2022; Esser 2024), of DDPM's eps L_simple (Ho
-    2020, Eq. 14); whichever the network predicts. A target that is not given is the process's own.
+    2020, Eq. 14); whichever the network predicts. Without a target in the config, it is the process's own.
 
     Batches hold `x_0` (B, C, H, W) in [-1, 1], `text` and `mask` (B, L). null: the empty caption (1, l).
     """
@@ -23,12 +23,14 @@ def flow_loss(config: FlowLossConfig, diffusion: DiffusionConfig, null: TextToke
     target = config.target or process.loss_target
 
     def loss(model: nn.Module, batch: Batch, context: LossContext) -> Losses:
-        x_0, device, noise = batch["x_0"], batch["x_0"].device, context.noise
+        nonlocal null
+        x_0, noise = batch["x_0"], context.noise
+        null = null.to(x_0.device)  # copied in the first step only: a copy would wait for the device
         size, length = batch["mask"].shape
         t = shift_times(logit_normal(noise.normal("time"), config.time_mean, config.time_std), config.shift)
         eps = noise.normal("eps", x_0.shape[1:])
         keep = noise.uniform("caption_dropout") >= config.caption_dropout
-        text = TextTokens(batch["text"], batch["mask"]).where(keep, null.to(device).repeat(size, length))
+        text = TextTokens(batch["text"], batch["mask"]).where(keep, null.repeat(size, length))
         point = process.sample(x_0, eps, t)
         truth = {"x_0": x_0, "velocity": point.velocity, "eps": eps}[target]
         estimate = make_denoiser(model, diffusion).estimate(target, point.x_t, t, text)

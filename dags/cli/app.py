@@ -57,10 +57,17 @@ def build_app() -> "typer.Typer":
 def _exit_status(arguments: list[str], *, debug: bool) -> int:
     """Run one command. Every error ends here, and only here, as one line."""
     try:
+        from typer import Exit
         from typer.main import get_command
 
-        command = get_command(build_app())  # not app(): that would set an excepthook of its own
-        return command.main(repeat_options(arguments), standalone_mode=False, prog_name="straightshot") or 0
+        command = get_command(build_app())
+        try:
+            # Not app() or command.main(): they end on Ctrl-C, and on bad usage, without a word of ours.
+            with command.make_context("straightshot", repeat_options(arguments)) as context:
+                command.invoke(context)
+        except Exit as end:
+            return end.exit_code
+        return 0
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001
         from dags.cli.messages import ending_of
 

@@ -60,7 +60,7 @@ class RunRequest:
 def dry_run_of(request: RunRequest) -> None:
     """Print the plan; touch nothing."""
     config, chosen, forced = request.config(), select(request.select), request.forced()
-    plan = Pipeline(config, home_path(request.home)).plan()
+    plan = Pipeline(config, home_path(request.home), progress=Progress()).plan()
     print_plan(plan, _todo(plan, chosen, forced), forced)
 
 

@@ -1,6 +1,6 @@
 """Progress of long work: a bar with rate and ETA on a terminal, plain lines in a log.
 
-One `Progress` per command; a stage says `with progress.task("filter", total, "records") as advance`.
+One `Progress` per command; a stage uses `with progress.task("filter", total, "records") as advance`.
 """
 
 import sys
@@ -37,10 +37,10 @@ class Progress:
             yield self._lines(name, total, unit)
 
     @contextmanager
-    def tasks(self, given: Sequence[tuple[str, int, str]]) -> Iterator[list[Callable[..., None]]]:
+    def tasks(self, tasks: Sequence[tuple[str, int, str]]) -> Iterator[list[Callable[..., None]]]:
         """Several tasks at the same time, (name, total, unit) each: a list of their `advance`."""
         with ExitStack() as stack:
-            yield [stack.enter_context(self.task(*one)) for one in given]
+            yield [stack.enter_context(self.task(*task)) for task in tasks]
 
     @contextmanager
     def _bar(self, name: str, total: int, unit: str) -> Iterator[Callable[..., None]]:
@@ -96,7 +96,7 @@ class Progress:
                 return
             last = now
             rate = done / (now - started)
-            eta = (total - done) / rate if rate else float("inf")
-            self.say(f"{name}: {done:,}/{total:,} {unit}, {rate:,.0f}/s, {eta:,.0f} s left {note}".rstrip())
+            eta = f"{(total - done) / rate:,.0f} s left" if rate else "no estimate yet"
+            self.say(f"{name}: {done:,}/{total:,} {unit}, {rate:,.0f}/s, {eta} {note}".rstrip())
 
         return advance

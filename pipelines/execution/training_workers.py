@@ -53,7 +53,6 @@ def train_together(
     """Run `train_rank(rank, world_size, events)` in so many processes until all have come to their end.
 
     cpus: threads of each. scratch: a folder that all nodes see, for events and Ray Train's own files.
-
     Each finds the others through torch.distributed, as Accelerate does. on_event gets the events that the
     first one writes. A worker that dies starts the whole again, a few times: it should go on from its last
     checkpoint. Raises ConfigError where the workers can never fit; ConfigError or StageFailed with what one

@@ -3,7 +3,7 @@
     HOME/filter/<fingerprint>/filtered/part-00000.parquet, ..., rejects/part-00000.parquet, ...
 
 Part n is fragment n of the corpus as `open_corpus` plans it. Three steps: fragments are measured in parallel
-(alt text, image, hashes, judge) into intermediate parts; what only the whole corpus can tell (duplicates, the
+(alt text, image, hashes, judge) into intermediate parts; what only the whole corpus decides (duplicates, the
 judge's threshold) is decided here from their short columns, in corpus order; then each part is written for
 good.
 """

@@ -47,13 +47,13 @@ class ModelRuntime(BaseModel):
         """
         import torch
 
-        found = torch.cuda.is_available()
-        if self.device == "cuda" and not found:
+        gpu = torch.cuda.is_available()
+        if self.device == "cuda" and not gpu:
             raise ConfigError(
                 f"{setting}.device is cuda, and the worker sees no GPU; set it to auto or cpu, or run on a"
                 " machine with one"
             )
-        device = ("cuda" if found else "cpu") if self.device == "auto" else self.device
+        device = ("cuda" if gpu else "cpu") if self.device == "auto" else self.device
         automatic = "bfloat16" if device == "cuda" else "float32"
         return ResolvedRuntime(device, automatic if self.dtype == "auto" else self.dtype)
 

@@ -19,6 +19,7 @@ from pipelines.store.receipts import Counts, PartReceipt, Parts
 
 FILTERED_FOLDER, CAPTIONED_FOLDER, REJECTS_FOLDER = "filtered", "captioned", "rejects"
 BUFFER_BYTES = 4 * 2**20  # of a column, read at a time
+ROWS_PER_PAGE = 16  # rows after which a page of 1 MiB or more ends: a reader holds whole pages
 
 Row = dict[str, Any]
 Writer = Callable[[Path], object]
@@ -66,7 +67,8 @@ def write_table_part(
 def table_file(folder: str, name: str, table: pa.Table) -> dict[str, Writer]:
     """A part's file of records. Images are compressed already."""
     compression = {column: "none" if column == "image" else "zstd" for column in table.schema.names}
-    return {parquet_path(folder, name): partial(pq.write_table, table, compression=compression)}
+    write = partial(pq.write_table, table, compression=compression, write_batch_size=ROWS_PER_PAGE)
+    return {parquet_path(folder, name): write}
 
 
 def rejects_file(name: str, rejects: Sequence[Row]) -> dict[str, Writer]:

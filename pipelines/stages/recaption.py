@@ -52,6 +52,10 @@ class KindConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     prompt: str = Field(min_length=1, description="the instruction")
     max_tokens: int = Field(ge=1, description="where a caption is cut, in tokens")
+    min_words: int = Field(ge=0, description="fewest words with a letter in a usable caption")
+    max_repetition: float = Field(
+        ge=0, le=1, description="largest share of word triples that occurred before in a usable caption"
+    )
 
 
 class RecaptionConfig(StageConfig):
@@ -83,10 +87,7 @@ class RecaptionConfig(StageConfig):
     @property
     def caption_kinds(self) -> tuple[CaptionKind, ...]:
         """The kinds with this config's prompts and limits, in the table's order."""
-        return tuple(
-            replace(CAPTION_KINDS[name], prompt=kind.prompt, max_tokens=kind.max_tokens)
-            for name, kind in self.kinds.items()
-        )
+        return tuple(replace(CAPTION_KINDS[name], **kind.model_dump()) for name, kind in self.kinds.items())
 
 
 def run(work: Work) -> list[PartReceipt]:
@@ -200,16 +201,16 @@ class CaptionWorker:
         for row, record in enumerate(opened):
             its_captions = {column: texts[row] for column, texts in captions.items()}
             its_scores = {column: values[row] for column, values in scores.items()}
-            rejection = self._check(list(its_captions.values()), list(its_scores.values()))
+            rejection = self._check(its_captions, list(its_scores.values()))
             if rejection is None:
                 part.captioned.append({**record, **its_captions, **its_scores, **self.provenance})
             else:
                 part.rejects.append(reject_row(NAME, record, rejection))
 
-    def _check(self, captions: Sequence[str], scores: Sequence[float]) -> Rejection | None:
-        """Why a record's captions cannot be used; None if they can."""
-        for caption in captions:
-            if (rejection := check_caption(caption)) is not None:
+    def _check(self, captions: Mapping[str, str], scores: Sequence[float]) -> Rejection | None:
+        """Why a record's captions (by column) cannot be used; None if they can."""
+        for kind in self.kinds:
+            if (rejection := check_caption(captions[kind.column], kind)) is not None:
                 return rejection
         threshold = self.config.caption_threshold
         if threshold is not None and min(scores) < threshold:
@@ -236,7 +237,7 @@ def _completed(config: Any, kind: CaptionKind) -> Any:
     """What a config sets of a kind, and the table's values for the rest; pydantic checks the outcome."""
     if not isinstance(config, Mapping):
         return config
-    return {"prompt": kind.prompt, "max_tokens": kind.max_tokens} | dict(config)
+    return {name: getattr(kind, name) for name in KindConfig.model_fields} | dict(config)
 
 
 STAGE = Stage(name=NAME, version=1, config_type=RecaptionConfig, inputs=("filter", "annotators"), run=run)

@@ -1,4 +1,4 @@
-"""shard: captioned records into deterministic WebDataset tars, and the index that vouches for them.
+"""shard: captioned records into deterministic WebDataset tars, and their index.
 
     HOME/shard/<fingerprint>/train-00000.tar, ..., holdout-00000.tar, index.json
 

@@ -90,7 +90,7 @@ class Receipt(BaseModel):
     libraries: dict[str, str]
     counts: Counts
     reasons: dict[str, int]  # rejects by reason
-    info: dict[str, Any]  # what the stage wants shown or handed on: run ids, speeds, versions
+    info: dict[str, Any]  # for the reader or the next stage: run ids, speeds, versions
     files: tuple[FileEntry, ...]
     digest: str  # of the files' content
     seconds: float

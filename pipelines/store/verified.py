@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from pipelines.store.local import LocalStore
 from pipelines.store.store import Stored
 
 KEY = "cache/verified.json"
-ATTEMPTS = 5  # at writing the file while other processes write it
+ATTEMPTS = 20  # at writing the file while other processes write it
 
 
 @dataclass(frozen=True)
@@ -53,15 +54,16 @@ class VerifiedFiles:
     def _change(self, change: Callable[[dict[str, tuple[str, str]]], object]) -> None:
         if not os.access(self.home, os.W_OK):  # a look at somebody else's HOME
             return
-        for _ in range(ATTEMPTS):
-            stored = self._store.read(KEY)
-            entries = _entries(stored)
-            before = dict(entries)
-            change(entries)
-            content = json.dumps(entries, indent=1, sort_keys=True).encode()
-            tag = stored.tag if stored else None
-            if entries == before or self._store.put(KEY, content, if_match=tag) is not None:
-                return
+        with suppress(OSError):  # a full disk must not stop a look; the files are hashed again next time
+            for _ in range(ATTEMPTS):
+                stored = self._store.read(KEY)
+                entries = _entries(stored)
+                before = dict(entries)
+                change(entries)
+                content = json.dumps(entries, indent=1, sort_keys=True).encode()
+                tag = stored.tag if stored else None
+                if entries == before or self._store.put(KEY, content, if_match=tag) is not None:
+                    return
 
 
 def state_of(paths: Iterable[Path]) -> str | None:

@@ -124,7 +124,7 @@ def test_the_config_of_a_run_is_found_again(tmp_path):
 
 
 def read(home: Path) -> tuple[RunConfig | None, list[str]]:
-    """The saved config and the lines that were said about it."""
+    """The saved config and the lines about what does not fit."""
     lines: list[str] = []
     return saved_config(home, lines.append), lines
 

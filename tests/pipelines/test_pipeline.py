@@ -26,8 +26,8 @@ ORDER = ["annotators", "filter", "recaption", "shard", "train", "distill", "eval
 
 def write_line(work: Work):
     """Output that depends on the config and on the content of the inputs."""
-    given = [one.digest for inputs in work.inputs.values() for one in inputs]
-    text = f"{work.stage} {work.config.model_dump_json()} {given}"
+    digests = [item.digest for inputs in work.inputs.values() for item in inputs]
+    text = f"{work.stage} {work.config.model_dump_json()} {digests}"
     return [work.parts.write("line", {"line.txt": lambda path: path.write_text(text)})]
 
 
@@ -49,11 +49,11 @@ def run(made: Pipeline, names=NAMES) -> list[str]:
 
 
 def states(made: Pipeline) -> dict[str, str]:
-    return {one.stage.name: one.state.value for one in made.plan()}
+    return {planned.stage.name: planned.state.value for planned in made.plan()}
 
 
 def why(made: Pipeline, name: str) -> str:
-    return next(one.why for one in made.plan() if one.stage.name == name)
+    return next(planned.why for planned in made.plan() if planned.stage.name == name)
 
 
 def test_the_stages_are_in_the_order_of_the_design():
@@ -64,8 +64,8 @@ def test_the_stages_are_in_the_order_of_the_design():
 
 def test_before_the_first_run_everything_is_missing_and_nothing_is_made(tmp_path):
     plan = pipeline(tmp_path / "home").plan()
-    assert {one.state for one in plan} == {State.MISSING}
-    assert all("never ran" in one.why for one in plan)
+    assert {planned.state for planned in plan} == {State.MISSING}
+    assert all("never ran" in planned.why for planned in plan)
     assert not (tmp_path / "home").exists()
 
 
@@ -319,8 +319,8 @@ def test_a_changed_corpus_file_makes_what_reads_it_stale(tmp_path):
     from components.toyworld.web import write_toy_web
 
     shutil.copy(write_toy_web(tmp_path / "other", 20, 99, 1).web / "part-00000.parquet", mine)
-    found = states(own())
-    assert (found["annotators"], found["filter"], found["train"]) == ("fresh", "stale", "stale")
+    changed = states(own())
+    assert (changed["annotators"], changed["filter"], changed["train"]) == ("fresh", "stale", "stale")
     assert why(own(), "filter") == "input corpus changed"
 
 

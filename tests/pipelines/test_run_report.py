@@ -220,7 +220,10 @@ def test_the_whole_run_is_gathered(home, config, plan, filtered):
     assert data.stages[2].records_in is None
     assert data.stages[0].rejects == filtered.receipt.reasons
     assert {example.reason for example in data.kept} == {None} and len(data.kept) == 12
-    assert [(e.caption_short, e.score_long) for e in data.captions] == [("short", pytest.approx(0.6))] * 8
+    assert [[c.kind for c in e.captions] for e in data.captions] == [["alt text", "short", "long"]] * 8
+    assert [(e.captions[1].text, e.captions[2].score) for e in data.captions] == [
+        ("short", pytest.approx(0.6))
+    ] * 8
     assert [(c.stage, c.model, list(c.images_seen), list(c.values)) for c in data.losses] == [
         ("train", "teacher", [32, 64], [1.0, 0.5]),
         ("distill", "student", [32, 64], [0.25, 0.125]),

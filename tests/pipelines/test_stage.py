@@ -96,22 +96,22 @@ def test_the_same_fingerprint_does_nothing(tmp_path):
 
 
 def test_everything_that_the_output_depends_on_is_in_the_fingerprint():
-    def mark(stage=TOY, snapshot="s", config=None, inputs=CORPUS):
+    def name(stage=TOY, snapshot="s", config=None, inputs=CORPUS):
         return fingerprint(stage, snapshot, config or ToyConfig(), inputs)
 
     other = {"corpus": (Input("corpus", "somewhere", "other digest"),)}
     moved = {"corpus": (Input("corpus", "elsewhere", "digest-of-corpus"),)}
     different = {
-        mark(),
-        mark(stage=replace(TOY, version=2)),
-        mark(stage=replace(TOY, name="toy2")),
-        mark(snapshot="t"),
-        mark(config=ToyConfig(upper=True)),
-        mark(inputs=other),
+        name(),
+        name(stage=replace(TOY, version=2)),
+        name(stage=replace(TOY, name="toy2")),
+        name(snapshot="t"),
+        name(config=ToyConfig(upper=True)),
+        name(inputs=other),
     }
     assert len(different) == 6
-    assert mark(inputs=moved) == mark()  # where it lies does not matter, what it holds does
-    assert mark() == "64267d47df47b712"  # and it is the same on every machine and in every run
+    assert name(inputs=moved) == name()  # where it lies does not matter, what it holds does
+    assert name() == "64267d47df47b712"  # and it is the same on every machine and in every run
 
 
 def test_a_stage_that_breaks_says_why_and_goes_on_where_it_was(tmp_path):
@@ -377,9 +377,9 @@ def test_killed_at_any_point_the_same_command_gives_the_same_bytes(tmp_path, poi
 def test_a_forced_run_killed_at_any_point_leaves_one_output_whole(tmp_path, point, exchange):
     first = run(tmp_path)
     kill_at(point, tmp_path, force=True, exchange=exchange)
-    found = load_receipt(output(tmp_path, first))
-    assert found is not None and found.digest == first.digest
-    assert (found == first) == (point != "toy.swap.before_removal")
+    receipt = load_receipt(output(tmp_path, first))
+    assert receipt is not None and receipt.digest == first.digest
+    assert (receipt == first) == (point != "toy.swap.before_removal")
 
     again = run(tmp_path, force=True)
     assert load_receipt(output(tmp_path, first)) == again != first

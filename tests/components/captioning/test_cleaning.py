@@ -1,9 +1,12 @@
-"""Cleaning: what captioners wrap around a caption comes off, and what is none is refused with a reason."""
+"""Cleaning: what captioners wrap around a caption comes off, and what is none is rejected with a reason."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from components.captioning.cleaning import check_caption, clean_caption, repetition
+from components.captioning.kinds import LONG, SHORT
 from components.corpus.schemas import Reason
 from components.toyworld.captions import caption_long, caption_short
 from components.toyworld.scene import draw_scene
@@ -28,7 +31,7 @@ CASES = [
     ("a red circle above a blue square", "a red circle above a blue square"),
     ("A portrait of Dr. No", "A portrait of Dr. No"),
     ("A price of 1.5 euros", "A price of 1.5 euros"),
-    # said before
+    # repeats
     ("A dog. It is brown. A dog. It is brown.", "A dog. It is brown."),
     ("a cat on a mat, a cat on a mat, a cat on a mat", "a cat on a mat"),
     ("it is very very good", "it is very very good"),
@@ -39,13 +42,13 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("said", "caption"), CASES)
-def test_what_was_said_becomes_the_caption(said, caption):
-    assert clean_caption(said) == caption
+@pytest.mark.parametrize(("output", "caption"), CASES)
+def test_the_output_becomes_the_caption(output, caption):
+    assert clean_caption(output) == caption
 
 
-@pytest.mark.parametrize(("said", "caption"), CASES)
-def test_cleaning_what_is_clean_changes_nothing(said, caption):
+@pytest.mark.parametrize(("output", "caption"), CASES)
+def test_cleaning_what_is_clean_changes_nothing(output, caption):
     assert clean_caption(caption) == caption
 
 
@@ -62,23 +65,24 @@ def test_every_true_caption_of_the_toy_world_passes_as_it_is():
     for scene in (draw_scene(rng) for _ in range(300)):
         for text in (caption_short(scene), caption_long(scene)):
             assert clean_caption(text) == text
-            assert check_caption(text, min_words=2) is None
+            assert check_caption(text, replace(LONG, min_words=2)) is None
 
 
 @pytest.mark.parametrize("text", ["", "...", "123 456", "\ufffd\ufffd"])
 def test_a_caption_without_words_is_empty(text):
-    assert check_caption(clean_caption(text)).reason is Reason.CAPTION_EMPTY
+    assert check_caption(clean_caption(text), SHORT).reason is Reason.CAPTION_EMPTY
 
 
-def test_too_few_words_are_refused_and_counted():
-    assert check_caption("a cat", min_words=3).detail == "2 words, 3 wanted"
-    assert check_caption("a fat cat", min_words=3) is None
+def test_a_kind_says_how_many_words_its_caption_needs():
+    three = replace(SHORT, min_words=3)
+    assert check_caption("a cat", three).detail == "2 words, at least 3 wanted"
+    assert check_caption("a fat cat", three) is None
 
 
-def test_a_loop_is_refused():
+def test_a_loop_is_rejected_unless_the_kind_allows_it():
     looped = "a cat and a dog and a hen and a dog and a hen and a cat and a dog and a hen"
-    assert check_caption(looped).reason is Reason.CAPTION_REPETITION
-    assert check_caption(looped, max_repetition=1.0) is None
+    assert check_caption(looped, LONG).reason is Reason.CAPTION_REPETITION
+    assert check_caption(looped, replace(LONG, max_repetition=1.0)) is None
 
 
 def test_repetition_is_the_share_of_triples_seen_before():

@@ -1,4 +1,4 @@
-"""Styles: the prompt hash tells apart whatever changes a caption."""
+"""Kinds of captions: the prompt hash tells apart whatever changes a caption."""
 
 from dataclasses import replace
 
@@ -14,7 +14,7 @@ def test_the_hash_changes_with_every_field_and_with_the_order():
         (replace(SHORT, name="brief"), LONG),
         (SHORT,),
     ]
-    assert len({prompt_hash(styles) for styles in variants}) == len(variants)
+    assert len({prompt_hash(kinds) for kinds in variants}) == len(variants)
 
 
 def test_the_hash_is_the_same_on_every_machine():

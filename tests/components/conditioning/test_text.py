@@ -235,6 +235,14 @@ def test_a_text_s_features_are_the_same_bits_cached_or_not_and_in_any_batch(pret
         assert torch.equal(beside.values[2], beside.values[1])
 
 
+def test_another_device_empties_the_cache_and_the_same_keeps_it(pretrained):
+    encoder = FrozenText(str(pretrained["t5"]), 10)
+    encoder(["a red circle"])
+    assert encoder.to(torch.device("cpu")) is encoder and len(encoder.cache) == 1
+    assert len(encoder.to(torch.device("meta")).cache) == 0
+    assert encoder.model.device == torch.device("meta")
+
+
 def test_another_model_tokenizer_or_length_is_another_identity(pretrained, tmp_path):
     t5 = FrozenText(str(pretrained["t5"]), 10)
     identity = t5.identity

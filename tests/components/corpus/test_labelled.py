@@ -35,7 +35,7 @@ def test_a_bad_record_is_skipped_and_counted(tmp_path):
     assert found.records == 6
 
 
-def test_a_transparent_picture_is_seen_on_white(tmp_path):
+def test_a_transparent_image_is_seen_on_white(tmp_path):
     found = read_labelled(write(tmp_path / "l.parquet", [row(png(9, "RGBA"))]), 0.0)
     assert found.train[0].open().getpixel((0, 0)) == (255, 255, 255)
 

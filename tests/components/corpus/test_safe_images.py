@@ -1,4 +1,4 @@
-"""Opening untrusted bytes: what is a picture comes out upright in RGB, everything else gets a reason."""
+"""Opening untrusted bytes: an image comes out upright in RGB, everything else gets a reason."""
 
 import io
 import struct
@@ -88,7 +88,7 @@ def test_sixteen_bits_are_scaled_not_clipped():
 
 
 @pytest.mark.parametrize(
-    ("data", "reason", "said"),
+    ("data", "reason", "part_of_detail"),
     [
         (None, Reason.IMAGE_MISSING, "null"),
         (b"", Reason.IMAGE_MISSING, "no bytes"),
@@ -108,10 +108,10 @@ def test_sixteen_bits_are_scaled_not_clipped():
         (encoded(Image.new("RGBA", (64, 64), (9, 9, 9, 0)), "PNG"), Reason.IMAGE_BLANK, "one colour"),
     ],
 )
-def test_what_is_no_usable_picture_gets_its_reason(data, reason, said):
-    found, detail = rejection_of(data)
-    assert found == reason
-    assert said in detail
+def test_what_is_no_usable_image_gets_its_reason(data, reason, part_of_detail):
+    actual, detail = rejection_of(data)
+    assert actual == reason
+    assert part_of_detail in detail
 
 
 @pytest.mark.parametrize("kind", ["WEBP", "PNG"])
@@ -152,7 +152,7 @@ def test_a_cut_file_is_refused_wherever_it_was_cut(kind, options):
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
-def test_damaged_bytes_give_a_picture_or_a_reason_and_nothing_else(kind):
+def test_damaged_bytes_give_an_image_or_a_reason_and_nothing_else(kind):
     data, rng = encoded(photo(), kind), np.random.default_rng(1)
     for _ in range(150):
         damaged = bytearray(data)

@@ -124,10 +124,10 @@ def test_consistency_samples_have_the_data_s_mean_and_deviation(name, steps):
 def test_consistency_sampling_adds_noise_as_the_path_does(name):
     """x_t = alpha x_0 + sigma z at t = 2/3 and 1/3, z the noise of the step that leads there."""
     process, z = PROCESSES[name], get_noise((3, 1, 2, 2), 5, "noise", 10)
-    student, drawn = exact_student(process), []
+    student, steps = exact_student(process), []
 
     def fresh_noise(step: int) -> torch.Tensor:
-        drawn.append(step)
+        steps.append(step)
         return get_noise((3, 1, 2, 2), 5, f"consistency-{step}", 10)
 
     x_0 = GAUSSIAN.end(process, z, torch.ones(3))
@@ -136,7 +136,7 @@ def test_consistency_sampling_adds_noise_as_the_path_does(name):
         x_t = over(process.alpha(t), z) * x_0 + over(process.sigma(t), z) * fresh
         x_0 = GAUSSIAN.end(process, x_t, t)
     torch.testing.assert_close(consistency(student, z, even_times(3), fresh_noise), x_0)
-    assert drawn == [1, 2]
+    assert steps == [1, 2]
 
 
 def test_an_image_s_noise_does_not_depend_on_its_batch():

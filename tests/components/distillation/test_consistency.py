@@ -191,7 +191,7 @@ def test_in_training_s_precision_every_weight_still_learns():
 def test_the_default_loss_is_as_it_was_to_the_bit():
     """Written when the teacher was a rectified flow that predicts x_0, its step Euler's, guidance 3."""
     teacher, student, samples = trained_teacher(0.15), trained_network(), images(6)
-    found = consistency_loss(ConsistencyConfig(), teacher, NULL)(student, samples, context(samples)).loss
+    default = consistency_loss(ConsistencyConfig(), teacher, NULL)(student, samples, context(samples)).loss
 
     text = TextTokens(samples["text"], samples["mask"])
     both, noise, x_0 = text.joined(NULL.repeat(6, 3)), context(samples).noise, samples["x_0"]
@@ -210,7 +210,7 @@ def test_the_default_loss_is_as_it_was_to_the_bit():
         conditional, null = guided.chunk(2)
         x_s = x_t + over(s - t, x_t) * (null + 3.0 * (conditional - null))
         target = end(x_s, s)
-    assert torch.equal(found, (pseudo_huber((end(x_t, t) - target).flatten(1)) / t).mean())
+    assert torch.equal(default, (pseudo_huber((end(x_t, t) - target).flatten(1)) / t).mean())
 
 
 def test_the_loss_is_a_function_of_the_noise_s_seed():

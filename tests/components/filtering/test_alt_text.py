@@ -160,7 +160,7 @@ JUNK = {
 @pytest.mark.parametrize(
     ("reason", "text"), [(reason, text) for reason, texts in JUNK.items() for text in texts]
 )
-def test_junk_is_refused_with_its_reason(reason, text):
+def test_junk_is_rejected_with_its_reason(reason, text):
     assert reason_for(text) == reason
 
 
@@ -185,7 +185,7 @@ def test_the_detail_is_one_short_line():
         ("빨간 동그라미와 파란 네모", "ko"),
     ],
 )
-def test_a_language_that_is_not_wanted_is_refused_and_named(text, language):
+def test_a_language_that_is_not_wanted_is_rejected_and_named(text, language):
     assert reason_for(text) is None
     rejection = check_alt_text(text, ENGLISH)
     assert rejection.reason == Reason.ALT_LANGUAGE
@@ -247,9 +247,9 @@ def test_nine_tenths_of_hand_judged_junk_is_rejected(shared_data: Path):
 
 
 def test_prompts_that_people_write_go_on(shared_data: Path):
-    """PartiPrompts and GenEval describe pictures: but for single words and bare numbers, all of them pass."""
+    """PartiPrompts and GenEval describe images: but for single words and bare numbers, all of them pass."""
     parti = (shared_data / "prompts" / "parti.tsv").read_text(encoding="utf-8").splitlines()[1:]
     geneval = (shared_data / "prompts" / "geneval.jsonl").read_text(encoding="utf-8").splitlines()
     prompts = [line.split("\t")[0] for line in parti] + [json.loads(line)["prompt"] for line in geneval]
-    refused = [prompt for prompt in prompts if check_alt_text(prompt, ENGLISH)]
-    assert len(refused) / len(prompts) < 0.02
+    rejected = [prompt for prompt in prompts if check_alt_text(prompt, ENGLISH)]
+    assert len(rejected) / len(prompts) < 0.02

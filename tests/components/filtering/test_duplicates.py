@@ -1,4 +1,4 @@
-"""Duplicates: found over re-encodings, not invented between pictures that differ; first in order wins."""
+"""Duplicates: found over re-encodings, not invented between images that differ; first in order wins."""
 
 import hashlib
 import io
@@ -47,7 +47,7 @@ def near(one: Image.Image, other: Image.Image, rules: DuplicateRules = RULES) ->
 @pytest.mark.parametrize("kind", ["JPEG", "WEBP"])
 @pytest.mark.parametrize("quality", [75, 85, 95])
 @pytest.mark.parametrize("side", [64, 96, 128])
-def test_a_picture_encoded_again_is_near(kind, quality, side):
+def test_an_image_encoded_again_is_near(kind, quality, side):
     image = drawing("firebrick", background="beige")
     resized = image.resize((side, side), Image.Resampling.LANCZOS)
     assert near(image, encoded_again(resized, kind, quality=quality))

@@ -14,7 +14,7 @@ from components.filtering.examine import Kept, Rejected, examine
 from components.filtering.selection import MeasuredRecord, select
 
 
-def picture(seed: int) -> Image.Image:
+def noise_image(seed: int) -> Image.Image:
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (48, 64, 3), np.uint8))
 
 
@@ -25,17 +25,17 @@ def png(image: Image.Image) -> bytes:
 
 
 def measured(name: int, score: float, key: str | None = None) -> MeasuredRecord:
-    return MeasuredRecord(key or f"key{name}", f"sha{name}", perceptual_hash(picture(name)), score)
+    return MeasuredRecord(key or f"key{name}", f"sha{name}", perceptual_hash(noise_image(name)), score)
 
 
-def reasons(rows, floor=None, share=None) -> dict[int, Reason]:
-    return {i: r.reason for i, r in select(rows, DuplicateRules(), floor, share).items()}
+def reasons(rows, threshold=None, share=None) -> dict[int, Reason]:
+    return {i: r.reason for i, r in select(rows, DuplicateRules(), threshold, share).items()}
 
 
 def test_a_copy_with_a_fitting_text_stands_in_for_a_first_one_without():
     rows = [measured(1, 0.1), measured(1, 0.9), measured(1, 0.8)]
     assert reasons(rows) == {1: Reason.DUPLICATE, 2: Reason.DUPLICATE}
-    assert reasons(rows, floor=0.5) == {0: Reason.JUDGE_SCORE, 2: Reason.DUPLICATE}
+    assert reasons(rows, threshold=0.5) == {0: Reason.JUDGE_SCORE, 2: Reason.DUPLICATE}
 
 
 def test_copies_do_not_count_in_the_share():
@@ -46,26 +46,26 @@ def test_copies_do_not_count_in_the_share():
 
 def test_equal_scores_are_told_apart_by_key_and_nan_never_passes():
     rows = [measured(1, 0.5, "b"), measured(2, 0.5, "a"), measured(3, float("nan"), "c")]
-    assert reasons(rows, floor=0.0, share=0.5) == {0: Reason.JUDGE_SCORE, 2: Reason.JUDGE_SCORE}
+    assert reasons(rows, threshold=0.0, share=0.5) == {0: Reason.JUDGE_SCORE, 2: Reason.JUDGE_SCORE}
 
 
 def test_a_good_record_survives_with_its_measures():
-    record = RawRecord(png(picture(1)), " A red &amp; blue square\n", "https://toy.example/1")
+    record = RawRecord(png(noise_image(1)), " A red &amp; blue square\n", "https://toy.example/1")
     found = examine(record, "k", AltTextRules(), ImageRules())
     assert isinstance(found, Kept)
     assert (found.key, found.alt_text, found.language) == ("k", "A red & blue square", "en")
     assert (found.width, found.height, found.image) == (64, 48, record.image)
-    assert found.phash == perceptual_hash(picture(1))
+    assert found.phash == perceptual_hash(noise_image(1))
 
 
-def test_a_bad_text_is_refused_though_its_picture_is_fine_and_keeps_its_text_as_it_came():
-    found = examine(RawRecord(png(picture(1)), " IMG_1.JPG ", None), "k", AltTextRules(), ImageRules())
+def test_a_bad_text_is_rejected_though_its_image_is_fine_and_keeps_its_text_as_it_came():
+    found = examine(RawRecord(png(noise_image(1)), " IMG_1.JPG ", None), "k", AltTextRules(), ImageRules())
     assert isinstance(found, Rejected)
     assert (found.rejection.reason, found.alt_text) == (Reason.ALT_FILENAME, " IMG_1.JPG ")
 
 
 def test_what_nobody_foresaw_is_errored_and_stops_nothing():
-    record = RawRecord(png(picture(1)), 12345678, None)  # a text that is none
+    record = RawRecord(png(noise_image(1)), 12345678, None)  # a text that is none
     found = examine(record, "k", AltTextRules(), ImageRules())
     assert isinstance(found, Rejected)
     assert found.rejection.reason == Reason.ERRORED

@@ -1,4 +1,4 @@
-"""A model folder: what was saved comes back, and what is none says so in one line."""
+"""A model folder: what was saved comes back, and a folder that is none raises one line."""
 
 import json
 from dataclasses import replace
@@ -48,10 +48,10 @@ def test_a_model_comes_back_as_it_was(tmp_path, model):
 
 
 def test_the_same_model_is_the_same_bytes(tmp_path, model):
-    one, other = saved(tmp_path / "one", model), saved(tmp_path / "other", model)
-    again = saved(tmp_path / "again", load_model(one))
+    first, second = saved(tmp_path / "one", model), saved(tmp_path / "other", model)
+    again = saved(tmp_path / "again", load_model(first))
     for name in FILES:
-        assert (one / name).read_bytes() == (other / name).read_bytes() == (again / name).read_bytes()
+        assert (first / name).read_bytes() == (second / name).read_bytes() == (again / name).read_bytes()
 
 
 def test_the_card_keeps_process_and_prediction(tmp_path, model):

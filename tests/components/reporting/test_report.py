@@ -24,6 +24,7 @@ from components.reporting.report_data import (
     GeneratedCell,
     PromptSample,
     ReportData,
+    ScoredCaption,
     StageRow,
 )
 from components.reporting.thumbnails import EMBED_SIDE, thumbnail
@@ -106,7 +107,14 @@ def whole_run() -> ReportData:
             AltExample(encoded("WEBP", mode="RGBA"), "  ", None, "alt_missing"),
         ),
         captions=(
-            CaptionExample(encoded(), "shape", "a red circle", "a large red circle on white", 0.1, 0.3, 0.4),
+            CaptionExample(
+                encoded(),
+                (
+                    ScoredCaption("alt text", "shape", 0.1),
+                    ScoredCaption("short", "a red circle", 0.3),
+                    ScoredCaption("long", "a large red circle on white", 0.4),
+                ),
+            ),
         ),
         losses=(
             LossCurve("train", "teacher", [32, 64, 96], [1.0, 0.5, 0.25]),

@@ -1,8 +1,10 @@
 """The tars: same samples, same bytes; what is written is read back; nothing else is read."""
 
+import gzip
 import hashlib
 import io
 import json
+import tarfile
 from collections.abc import Iterable
 
 import pytest
@@ -72,8 +74,6 @@ def test_plain_webdataset_reads_the_tars(make_shards):
 
 
 def test_the_standard_tar_program_would_list_it():
-    import tarfile
-
     with tarfile.open(fileobj=io.BytesIO(tar_of(TWO))) as tar:
         members = tar.getmembers()
     assert [member.name for member in members] == ["0a1b.jpg", "0a1b.json", "ff00.webp", "ff00.json"]
@@ -113,8 +113,6 @@ def test_one_flipped_bit_is_refused():
 
 
 def test_foreign_tars_are_refused_even_with_the_right_hash():
-    import tarfile
-
     def foreign(*members: tuple[str, bytes]) -> bytes:
         stream = io.BytesIO()
         with tarfile.open(fileobj=stream, mode="w") as tar:
@@ -135,6 +133,55 @@ def test_foreign_tars_are_refused_even_with_the_right_hash():
     ]:
         with pytest.raises(ValueError, match=message):
             parse_tar(tar, "foreign.tar")
+
+
+def with_hidden_member(**changes: object) -> bytes:
+    """Two good samples, and between them a member that webdataset skips in silence."""
+    good = ("ab.jpg", "ab.json"), ("cd.jpg", "cd.json")
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as tar:
+        for name in (*good[0], "ef.jpg", *good[1]):
+            member = tarfile.TarInfo(name)
+            member.size = 2
+            if name == "ef.jpg":
+                for field, value in {"size": 0, **changes}.items():
+                    setattr(member, field, value)
+            tar.addfile(member, io.BytesIO(b"{}"))
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"type": tarfile.SYMTYPE, "linkname": "/etc/passwd"},
+        {"type": tarfile.DIRTYPE},
+        {"name": "__hidden__/ef.jpg"},
+        {"name": "__hidden__"},
+        {"name": "no_extension"},
+        {"name": "a" * 150 + ".jpg"},
+    ],
+    ids=str,
+)
+def test_what_webdataset_skips_in_silence_is_refused(changes):
+    with pytest.raises(ValueError, match=r"^foreign\.tar: .*(not a tar of ours|none that we write)"):
+        parse_tar(with_hidden_member(**changes), "foreign.tar")
+
+
+def test_a_compressed_tar_is_refused_before_it_is_opened():
+    with pytest.raises(ValueError, match="does not begin with a tar header"):
+        parse_tar(gzip.compress(tar_of(TWO)), "foreign.tar")
+
+
+def test_nothing_but_the_json_is_decoded():
+    """webdataset would unpickle a member by its extension; ours are bytes until the image is opened."""
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as tar:
+        for name, data in (("ab.jpg", b"x"), ("ab.json", b"{}"), ("ab.pkl", b"cos\nsystem\n(S'false'\ntR.")):
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    with pytest.raises(ValueError, match="sample ab is not an image and its JSON"):
+        parse_tar(stream.getvalue(), "foreign.tar")
 
 
 def test_an_image_is_known_by_its_first_bytes():

@@ -64,7 +64,7 @@ def test_the_best_prediction_s_loss_is_the_target_s_conditional_variance(process
     """
     path, time = PROCESSES[process], 0.4
     data = Gaussian(MU, S)
-    found = value(
+    best = value(
         lambda x_t, t: data.estimate(path, prediction, x_t, t),
         gaussian(),
         diffusion=DiffusionConfig(process=process, prediction=prediction),
@@ -77,7 +77,7 @@ def test_the_best_prediction_s_loss_is_the_target_s_conditional_variance(process
     v, d = a**2 * S**2 + sigma**2, a * ds - sigma * da
     expected = {"x_0": S**2 * sigma**2 / v, "eps": a**2 * S**2 / v, "velocity": d**2 * S**2 / v}
     own = {"rectified_flow": "velocity", "ddpm": "eps"}[process]
-    assert found == pytest.approx(expected[target or own], rel=0.02)
+    assert best == pytest.approx(expected[target or own], rel=0.02)
 
 
 @pytest.mark.parametrize("time_mean", [-1.0, 0.5, 2.0])
@@ -104,12 +104,12 @@ def test_the_default_loss_is_flow_matching_to_the_bit():
     """As it was written when it knew rectified flow and a predicted x_0 only."""
     x_0, model = gaussian(64), Formula(lambda x_t, t: torch.tanh(x_t))
     samples = batch(x_0)
-    found = flow_loss(FlowLossConfig(), DiffusionConfig(), NULL)(model, samples, context(samples)).loss
+    default = flow_loss(FlowLossConfig(), DiffusionConfig(), NULL)(model, samples, context(samples)).loss
     t = torch.sigmoid(0.3 + context(samples).noise.normal("time"))
     eps = context(samples).noise.normal("eps", x_0.shape[1:])
     x_t = over(1 - t, x_0) * x_0 + over(t, x_0) * eps
     v_hat = (x_t - torch.tanh(x_t)) / over(t.clamp(min=0.05), x_t)
-    assert torch.equal(found, (v_hat - (eps - x_0)).square().mean())
+    assert torch.equal(default, (v_hat - (eps - x_0)).square().mean())
 
 
 def test_the_network_is_evaluated_on_the_path_at_the_times_of_the_config():

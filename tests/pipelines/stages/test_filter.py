@@ -128,14 +128,14 @@ def test_every_record_ends_once_and_the_counts_say_so(done, toy: ToyWeb):
 
 
 def test_junk_goes_and_the_rest_stays(done, toy: ToyWeb):
-    """Without a judge that knows anything, only texts of other pictures come through."""
+    """Without a judge that knows anything, only texts of other images come through."""
     home, receipt = done
     kept = set(table(home, receipt, "filtered")["url"].to_pylist())
     truth = pq.read_table(toy.truth).to_pylist()
     junk = {row["url"] for row in truth if row["junk"]}
-    refused = {row["url"] for row in truth} - kept
-    assert len(junk & refused) / len(refused) >= 0.95
-    assert len(junk & refused) / len(junk) >= 0.9
+    rejected_urls = {row["url"] for row in truth} - kept
+    assert len(junk & rejected_urls) / len(rejected_urls) >= 0.95
+    assert len(junk & rejected_urls) / len(junk) >= 0.9
     assert {row["junk_reason"] for row in truth if row["url"] in junk & kept} <= {"mismatch"}
 
 
@@ -253,7 +253,7 @@ def test_of_copies_in_several_fragments_the_first_in_the_corpus_is_kept(
     assert [row["detail"] for row in rejects if row["url"] == mirror["url"]] == [f"of {key}"] * 2
 
 
-def test_the_judge_has_a_floor_and_a_share(done, toy: ToyWeb, annotators: Path, tmp_path: Path):
+def test_the_judge_has_a_threshold_and_a_share(done, toy: ToyWeb, annotators: Path, tmp_path: Path):
     home, receipt = done
     scores = dict(
         zip(
@@ -261,11 +261,13 @@ def test_the_judge_has_a_floor_and_a_share(done, toy: ToyWeb, annotators: Path, 
             strict=True,
         )
     )
-    floor = sorted(scores.values())[len(scores) // 3]
-    config = CONFIG.model_copy(update={"judge_threshold": floor, "duplicates": DuplicateRules(near=False)})
-    floored = run(tmp_path, f"parquet:{toy.web}", annotators, config)
-    assert floored.reasons["judge_score"] >= len(scores) // 3
-    assert min(table(tmp_path, floored, "filtered")["judge_score"].to_pylist()) >= floor
+    threshold = sorted(scores.values())[len(scores) // 3]
+    config = CONFIG.model_copy(
+        update={"judge_threshold": threshold, "duplicates": DuplicateRules(near=False)}
+    )
+    thresholded = run(tmp_path, f"parquet:{toy.web}", annotators, config)
+    assert thresholded.reasons["judge_score"] >= len(scores) // 3
+    assert min(table(tmp_path, thresholded, "filtered")["judge_score"].to_pylist()) >= threshold
 
     shared = run(
         tmp_path, f"parquet:{toy.web}", annotators, CONFIG.model_copy(update={"judge_keep_fraction": 0.3})

@@ -74,7 +74,7 @@ def run(
     *,
     stage: Stage = STAGE,
     engine: Engine | None = None,
-    said: TextIO | None = None,
+    log: TextIO | None = None,
 ) -> Receipt:
     return run_stage(
         stage,
@@ -83,7 +83,7 @@ def run(
         home=home,
         snapshot="default",
         engine=engine or OneByOne(),
-        progress=Progress(said, quiet=said is None),
+        progress=Progress(log, quiet=log is None),
     )
 
 
@@ -176,9 +176,9 @@ def test_captions_carry_their_provenance_and_score(done, inputs):
     from components.judge.judge import Judge
 
     judge = Judge.load(f"local-dir:{folder / 'judge'}")
-    pictures = [Image.open(io.BytesIO(row["image"])).convert("RGB") for row in rows]
+    images = [Image.open(io.BytesIO(row["image"])).convert("RGB") for row in rows]
     for column, caption in (("score_short", "caption_short"), ("score_long", "caption_long")):
-        wanted = judge.score(pictures, [row[caption] for row in rows])
+        wanted = judge.score(images, [row[caption] for row in rows])
         np.testing.assert_allclose([row[column] for row in rows], wanted, atol=1e-5)
 
 
@@ -198,21 +198,21 @@ def test_order_of_work_does_not_show_in_the_bytes(done, inputs, tmp_path):
     assert contents(tmp_path, again) == contents(home, receipt)
 
 
-def test_a_caption_below_the_judges_floor_rejects_its_record(done, inputs, tmp_path):
+def test_a_caption_below_the_judges_threshold_rejects_its_record(done, inputs, tmp_path):
     home, receipt = done
     rows = table(home, receipt, "captioned").to_pylist()
     worst = {row["key"]: min(row["score_short"], row["score_long"]) for row in rows}
-    floor = float(np.median(list(worst.values()))) + 1e-4
-    floored = run(tmp_path, inputs, CONFIG.model_copy(update={"caption_threshold": floor}))
-    rejects = table(tmp_path, floored, "rejects")
+    threshold = float(np.median(list(worst.values()))) + 1e-4
+    thresholded = run(tmp_path, inputs, CONFIG.model_copy(update={"caption_threshold": threshold}))
+    rejects = table(tmp_path, thresholded, "rejects")
     assert rejects.schema == REJECTS
-    assert set(rejects["key"].to_pylist()) == {key for key, score in worst.items() if score < floor}
-    assert floored.reasons == {"caption_score": len(rejects)}
+    assert set(rejects["key"].to_pylist()) == {key for key, score in worst.items() if score < threshold}
+    assert thresholded.reasons == {"caption_score": len(rejects)}
     assert {row["stage"] for row in rejects.to_pylist()} == {"recaption"}
-    assert floored.counts.kept + floored.counts.rejected == ROWS
+    assert thresholded.counts.kept + thresholded.counts.rejected == ROWS
 
 
-def test_a_picture_that_cannot_be_opened_is_a_reject_and_stops_nothing(inputs, tmp_path):
+def test_an_image_that_cannot_be_opened_is_a_reject_and_stops_nothing(inputs, tmp_path):
     rows = [record(n) for n in range(20)]
     rows[3]["image"] = rows[3]["image"][:60]
 
@@ -225,8 +225,8 @@ def test_a_picture_that_cannot_be_opened_is_a_reject_and_stops_nothing(inputs, t
 
     kept = run(tmp_path, {}, StageConfig(), stage=Stage("filter", 1, StageConfig, (), broken))
     receipt = run(tmp_path, inputs | given("filter", tmp_path, kept))
-    (refused,) = table(tmp_path, receipt, "rejects").to_pylist()
-    assert (refused["key"], refused["reason"]) == (rows[3]["key"], "image_broken")
+    (reject,) = table(tmp_path, receipt, "rejects").to_pylist()
+    assert (reject["key"], reject["reason"]) == (rows[3]["key"], "image_broken")
     assert receipt.counts.as_dict() == {"in": 20, "kept": 19, "rejected": 1, "errored": 0}
 
 
@@ -241,12 +241,12 @@ def test_another_prompt_is_another_output(inputs, done):
     assert fingerprint(STAGE, "default", OTHER_PROMPT, inputs) != receipt.fingerprint
 
 
-def test_a_prompt_that_the_captioner_was_not_fitted_on_is_told(inputs, tmp_path):
-    said = io.StringIO()
-    run(tmp_path / "its own", inputs, said=said)
-    assert "not fitted" not in said.getvalue()
-    run(tmp_path / "another", inputs, OTHER_PROMPT, said=said)
-    (warned,) = [line for line in said.getvalue().splitlines() if "not fitted" in line]
+def test_a_prompt_that_the_captioner_was_not_fitted_on_gives_a_warning(inputs, tmp_path):
+    log = io.StringIO()
+    run(tmp_path / "its own", inputs, log=log)
+    assert "not fitted" not in log.getvalue()
+    run(tmp_path / "another", inputs, OTHER_PROMPT, log=log)
+    (warned,) = [line for line in log.getvalue().splitlines() if "not fitted" in line]
     assert "'Describe the image in full.'" in warned and "--set annotators.long_prompt=" in warned
 
 
@@ -292,9 +292,9 @@ def test_killed_anywhere_and_run_again_gives_the_same_bytes(inputs, done, tmp_pa
 
     home, receipt = done
     homes = {fault: tmp_path / fault.replace(":", "-") for fault in FAULTS}
-    told = tmp_path / "told.pickle"
-    told.write_bytes(pickle.dumps((inputs, {str(path): fault for fault, path in homes.items()})))
-    command = [sys.executable, "-c", KILLED_RUNS, str(Path(__file__).parents[3]), str(told)]
+    pickled = tmp_path / "inputs.pickle"
+    pickled.write_bytes(pickle.dumps((inputs, {str(path): fault for fault, path in homes.items()})))
+    command = [sys.executable, "-c", KILLED_RUNS, str(Path(__file__).parents[3]), str(pickled)]
     ended = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300).stdout
     assert ended.splitlines() == [f"{fault} {-signal.SIGKILL}" for fault in FAULTS]
     for path in homes.values():

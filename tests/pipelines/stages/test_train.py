@@ -8,13 +8,17 @@ import shutil
 import signal
 import subprocess
 import sys
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from accelerate import PartialState
 from PIL import Image
 
+from components.conditioning.autoencoder import PixelAutoencoder
+from components.conditioning.text import FrozenText, LearnedText
 from components.generation.generator import Generator
 from components.generation.model_folder import load_model
 from components.shards.index import INDEX_NAME, Shard, ShardIndex
@@ -26,6 +30,7 @@ from pipelines.registry.mlflow_store import Tracker
 from pipelines.stage import Input, run_stage
 from pipelines.stages.distill import STAGE as DISTILL
 from pipelines.stages.train import STAGE as TRAIN
+from pipelines.stages.training_run import batches, caption_loader
 from pipelines.store.faults import FAULT_VARIABLE
 from pipelines.store.receipts import Receipt
 
@@ -258,7 +263,8 @@ def test_the_shards_of_several_snapshots_are_one_training_set(tmp_path, tracking
     assert [tags[f"dataset.shard-{n}"] for n in (0, 1)] == [shard.digest for shard in snapshots]
 
 
-def test_a_frozen_text_encoder_is_trained_on_and_travels_with_the_model(tmp_path, tracking):
+def save_t5(folder: Path) -> str:
+    """A tiny T5 encoder in half precision whose tokenizer knows the captions here; returns its path."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
 
@@ -267,12 +273,15 @@ def test_a_frozen_text_encoder_is_trained_on_and_travels_with_the_model(tmp_path
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
     names = {"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names).save_pretrained(tmp_path / "t5")
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names).save_pretrained(folder)
     torch.manual_seed(0)
     config = T5Config(vocab_size=16, d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2)
-    T5EncoderModel(config).bfloat16().save_pretrained(tmp_path / "t5")
+    T5EncoderModel(config).bfloat16().save_pretrained(folder)
+    return str(folder)
 
-    text = {"model": str(tmp_path / "t5"), "max_length": 12}
+
+def test_a_frozen_text_encoder_is_trained_on_and_travels_with_the_model(tmp_path, tracking):
+    text = {"model": save_t5(tmp_path / "t5"), "max_length": 12}
     fast = {"learning_rate": 0.02, "warmup_images": 0, "decay_fraction": 0}
     receipt = run_train(tmp_path, tracking, shards(tmp_path / "shards"), text=text, optimizer=fast)
     shutil.rmtree(tmp_path / "t5")
@@ -285,6 +294,54 @@ def test_a_frozen_text_encoder_is_trained_on_and_travels_with_the_model(tmp_path
     assert (red - blue).abs().max() > 1e-3
 
 
+def test_frozen_features_of_a_resumed_training_are_those_of_one_that_nothing_disturbed(tmp_path):
+    """To the bit, though the resumed one's cache is empty and first sees a text in another batch."""
+    given, path = shards(tmp_path / "shards"), save_t5(tmp_path / "t5")
+    config = TRAIN.config_type(**TRAINING)
+    loader = caption_loader([Path(given.location) / INDEX_NAME], config, 8, 0, 1)
+    whole = batches(loader, FrozenText(path, 12), PixelAutoencoder(), 0)
+    undisturbed = list(islice(whole, 9))
+    for start in (1, 4, 8):
+        resumed = batches(loader, FrozenText(path, 12), PixelAutoencoder(), start * 8)
+        for batch, expected in zip(resumed, undisturbed[start:], strict=False):
+            assert batch["keys"] == expected["keys"]
+            assert all(torch.equal(batch[name], expected[name]) for name in ("x_0", "text", "mask"))
+
+
+def test_images_and_captions_are_encoded_on_the_device_of_the_training(tmp_path):
+    class Doubling(PixelAutoencoder):
+        device: torch.device | None = None
+
+        def encode(self, images: torch.Tensor) -> torch.Tensor:
+            assert images.device == self.device
+            return 2 * images
+
+        def to(self, device: torch.device) -> "Doubling":
+            self.device = device
+            return self
+
+    given = shards(tmp_path / "shards")
+    loader = caption_loader([Path(given.location) / INDEX_NAME], TRAIN.config_type(**TRAINING), 8, 0, 1)
+    encoder = LearnedText.fit(["all red, everywhere"], 300, 16)
+    pixels, doubled = (
+        next(batches(loader, encoder, autoencoder, 0)) for autoencoder in (PixelAutoencoder(), Doubling())
+    )
+    assert torch.equal(doubled["x_0"], 2 * pixels["x_0"])
+    assert pixels["x_0"].abs().max() <= 1 and pixels["x_0"].shape == (8, 3, 8, 8)
+    assert pixels["x_0"].device == PartialState().device
+
+
+def test_a_teacher_of_another_process_and_prediction_trains_and_is_distilled(whole, tmp_path, tracking):
+    given, diffusion = whole[1], {"process": "ddpm", "prediction": "velocity"}
+    train = run_train(tmp_path, tracking, given, diffusion=diffusion)
+    teacher = Input("train", str(output(tmp_path, train)), train.digest, train)
+    distill = run(tmp_path, DISTILL, tracking, {"train": (teacher,), "shard": (given,)})
+    for receipt in (train, distill):
+        generator = Generator.load(output(tmp_path, receipt) / "model", device="cpu")
+        assert generator.model.card.diffusion.model_dump() == diffusion
+        assert generator.generate(["all red"], steps=2).shape == (1, 8, 8, 3)
+
+
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [
@@ -292,6 +349,11 @@ def test_a_frozen_text_encoder_is_trained_on_and_travels_with_the_model(tmp_path
             {"text": {"model": "no/such/encoder"}},
             ValueError,
             "text encoder 'no/such/encoder' cannot be loaded",
+        ),
+        (
+            {"network": {**NETWORK, "channels": 1}},
+            ValueError,
+            "train.network.channels is 1, and autoencoder pixels has 3; set it to that",
         ),
         (
             {"optimizer": {"learning_rate": 1e30, "warmup_images": 0}, "precision": "no"},

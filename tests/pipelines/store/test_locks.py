@@ -1,4 +1,4 @@
-"""One owner per output: the second is told who the first is, and the dead are succeeded."""
+"""One owner per output: a second run learns who the first is, and a dead owner's lock is taken over."""
 
 import json
 import os
@@ -37,7 +37,7 @@ def holder(tmp_path):
     process.wait()
 
 
-def test_a_second_run_is_told_at_once_who_owns_the_output(tmp_path, holder):
+def test_a_second_run_learns_at_once_who_owns_the_output(tmp_path, holder):
     started = time.monotonic()
     with pytest.raises(StageBusy) as busy, lock(tmp_path / "x.lock", "ours", "filter abc"):
         pass
@@ -96,10 +96,10 @@ def test_the_lock_is_gone_when_the_owner_leaves_also_by_an_error(tmp_path):
     assert not (tmp_path / "x.lock").exists()
 
 
-def test_an_owner_that_was_succeeded_leaves_the_successors_lock(tmp_path):
+def test_an_owner_whose_lock_was_taken_over_leaves_the_new_owners_lock(tmp_path):
     path = tmp_path / "x.lock"
     with lock(path, "slept", "toy"):
-        path.write_text(json.dumps(asdict(Owner.me("successor"))))
+        path.write_text(json.dumps(asdict(Owner.me("new owner"))))
     assert path.exists()
 
 

@@ -1,9 +1,11 @@
 """The memory of what was hashed: it stands as long as the files' sizes, times and inodes do."""
 
+import errno
 import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 
+from pipelines.store import local
 from pipelines.store.verified import VerifiedFiles, state_of
 
 
@@ -67,6 +69,15 @@ def test_a_home_that_is_not_there_is_left_so(tmp_path):
     memory = VerifiedFiles(tmp_path / "home")
     assert memory.value("a", "s", lambda: "v") == "v"
     assert not (tmp_path / "home").exists()
+
+
+def test_a_full_disk_costs_the_memory_and_nothing_else(tmp_path, monkeypatch):
+    def no_space(path, content, **options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(local, "write_bytes", no_space)
+    assert VerifiedFiles(tmp_path).value("a", "s", lambda: "v") == "v"
+    assert VerifiedFiles(tmp_path).recall("a", "s") is None
 
 
 def test_runs_at_the_same_time_keep_each_others_entries(tmp_path):
