@@ -13,6 +13,7 @@ from components.diffusion.denoiser import conditioned
 from components.diffusion.guidance import guided
 from components.diffusion.samplers import consistency, euler, get_noise
 from components.diffusion.times import even_times
+from components.errors import InputError
 from components.generation.model_folder import Model, load_model
 
 BATCH = 64  # images that are generated together
@@ -52,12 +53,12 @@ class Generator:
         """One image per prompt, (N, H, W, 3). Image i starts from the noise of (seed, first + i).
 
         steps, guidance: the model's own by default. upsample: generate from what `captions` makes of the
-        prompts instead of from the prompts as they are. Raises ValueError for steps or guidance out of range,
+        prompts instead of from the prompts as they are. Raises InputError for steps or guidance out of range,
         and for guidance other than the absorbed one of a consistency model.
         """
         steps = self.model.card.steps if steps is None else steps
         if not 1 <= steps <= MAX_STEPS:
-            raise ValueError(f"steps is {steps}; it must be 1 to {MAX_STEPS}")
+            raise InputError(f"steps is {steps}; it must be 1 to {MAX_STEPS}")
         scale = self._guidance_scale(guidance)
         texts = self.captions(prompts, seed=seed, first=first) if upsample else prompts
         batches = [
@@ -103,7 +104,7 @@ class Generator:
         if requested is None:
             return own
         if self.model.card.kind == "consistency" and requested != own:
-            raise ValueError(f"this model absorbed guidance {own:g}; it cannot generate with {requested:g}")
+            raise InputError(f"this model absorbed guidance {own:g}; it cannot generate with {requested:g}")
         if not 0 <= requested <= MAX_GUIDANCE:
-            raise ValueError(f"guidance is {requested:g}; it must be 0 to {MAX_GUIDANCE:g}")
+            raise InputError(f"guidance is {requested:g}; it must be 0 to {MAX_GUIDANCE:g}")
         return requested

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from components.errors import InputError
 from components.randomness import derive_seed
 
 INSTRUCTION = "Describe in one sentence, with its colours, places and background, a picture of: {prompt}"
@@ -38,7 +39,7 @@ class PromptUpsampler:
     ) -> "PromptUpsampler":
         """Load from a folder or a hub id. ours: a folder that `save` wrote, to be saved again as it is.
 
-        Raises ValueError, one line, where there is no such model.
+        Raises InputError, one line, where there is no such model.
         """
         from safetensors import SafetensorError
         from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -50,7 +51,7 @@ class PromptUpsampler:
             network: Any = AutoModelForCausalLM.from_pretrained(model, revision=revision)
         except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise ValueError(
+            raise InputError(
                 f"upsampler '{model}' cannot be loaded ({reason}); give a folder or a hub id of a"
                 " transformers causal language model"
             ) from error

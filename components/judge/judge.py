@@ -15,6 +15,8 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
+from components.errors import InputError
+
 Features = npt.NDArray[np.float32]
 T = TypeVar("T")
 
@@ -46,14 +48,14 @@ class Judge:
         """Load "local-dir:PATH", "hf-hub:OWNER/NAME", or an open_clip name with its `pretrained` tag or file.
 
         dtype: of weights and arithmetic, float32, bfloat16 or float16. batch_size: images or texts at once.
-        Raises ValueError with one line when there is no such model, or it cannot be read.
+        Raises InputError with one line when there is no such model, or it cannot be read.
         """
         import open_clip
 
         if model.startswith(LOCAL) and not Path(model.removeprefix(LOCAL)).is_dir():
-            raise ValueError(f"judge '{model}': no such folder; give a folder that open_clip saved")
+            raise InputError(f"judge '{model}': no such folder; give a folder that open_clip saved")
         if not model.startswith((LOCAL, "hf-hub:")) and pretrained is None:
-            raise ValueError(f"judge '{model}': name its pretrained tag too, such as ViT-B-32 with openai")
+            raise InputError(f"judge '{model}': name its pretrained tag too, such as ViT-B-32 with openai")
         try:
             network, preprocess = open_clip.create_model_from_pretrained(
                 model, pretrained=pretrained, device=device, precision=PRECISIONS[dtype]
@@ -61,7 +63,7 @@ class Judge:
             tokenizer = open_clip.get_tokenizer(model)
         except (RuntimeError, OSError, ValueError, KeyError, AssertionError) as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise ValueError(f"judge '{model}' ({pretrained or 'its own weights'}): {reason}") from error
+            raise InputError(f"judge '{model}' ({pretrained or 'its own weights'}): {reason}") from error
         return Judge(
             network.eval(), preprocess, tokenizer, torch.device(device), getattr(torch, dtype), batch_size
         )
@@ -90,7 +92,7 @@ class Judge:
     def score(self, images: Sequence[Image.Image | torch.Tensor], texts: Sequence[str]) -> Features:
         """Cosine of each image (or prepared image) and its text, in [-1, 1]. (N,)"""
         if len(images) != len(texts):
-            raise ValueError(
+            raise InputError(
                 f"{len(images)} images and {len(texts)} texts; a score needs a text for each image"
             )
         return np.einsum("nd,nd->n", self.image_features(images), self.text_features(texts))
