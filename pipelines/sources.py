@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pydantic import Field
 
+from components.errors import InputError, one_line
 from pipelines.config import RunConfig
 from pipelines.errors import ConfigError
 from pipelines.execution.engine import Engine
@@ -106,8 +107,8 @@ def _corpus(uri: str, home: Path) -> Input:
     try:
         corpus = open_corpus(uri)
         return Input("corpus", uri, _remembered(uri, corpus.files, corpus.digest, home))
-    except (ValueError, OSError) as error:
-        raise ConfigError(f"--corpus {uri}: {' '.join(str(error).split())}") from error
+    except (InputError, OSError) as error:
+        raise ConfigError(f"--corpus {uri}: {one_line(error)}") from error
 
 
 def _labelled(path: Path, home: Path) -> Input:

@@ -98,7 +98,7 @@ LABELLED = pa.schema([("image", pa.binary()), ("caption_short", pa.string()), ("
 
 
 def check_schema(actual: pa.Schema, expected: pa.Schema, where: str, *, extra: bool = False) -> None:
-    """Raise ValueError naming the first column that is missing, retyped or (unless `extra`) unexpected."""
+    """Raise InputError naming the first column that is missing, retyped or (unless `extra`) unexpected."""
     for field in expected:
         if field.name not in actual.names:
             raise InputError(

@@ -6,6 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from components.errors import InputError
+
 ProcessName = Literal["rectified_flow", "ddpm"]
 Quantity = Literal["x_0", "velocity", "eps"]  # what a network may predict and a loss may compare
 
@@ -38,7 +40,7 @@ class DiTConfig(BaseModel):
     @model_validator(mode="after")
     def _sizes_fit(self) -> "DiTConfig":
         if self.image_size % self.patch:
-            raise ValueError(f"image_size {self.image_size} is not a multiple of patch {self.patch}")
+            raise InputError(f"image_size {self.image_size} is not a multiple of patch {self.patch}")
         if self.width % (2 * self.heads):
-            raise ValueError(f"width {self.width} does not split into {self.heads} heads of an even size")
+            raise InputError(f"width {self.width} does not split into {self.heads} heads of an even size")
         return self

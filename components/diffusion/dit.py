@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from components.conditioning.text import TextTokens
 from components.conditioning.token_mixing import TokenEmbedding
 from components.diffusion.config import DiTConfig
+from components.errors import InputError
 
 POSITION_SCALE = 0.5  # spread of the position embeddings beside tokens and patches of about 1
 FEW_TOKENS = 256  # up to which attention is written out on a CPU
@@ -26,7 +27,7 @@ class DiT(nn.Module):
     def __init__(self, config: DiTConfig) -> None:
         super().__init__()
         if (config.vocabulary > 0) == (config.text_features > 0):
-            raise ValueError("set either vocabulary (learned text) or text_features (frozen text)")
+            raise InputError("set either vocabulary (learned text) or text_features (frozen text)")
         self.config = config
         width, pixels = config.width, config.channels * config.patch**2
         self.text_in = (

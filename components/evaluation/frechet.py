@@ -3,6 +3,8 @@
 import numpy as np
 import numpy.typing as npt
 
+from components.errors import InputError
+
 Array = npt.NDArray[np.floating]
 Doubles = npt.NDArray[np.float64]
 
@@ -19,11 +21,11 @@ def frechet_distance(a: Array, b: Array) -> float:
     Stable is not unbiased: with few images the distance reads too large, by about tr(C)/N for the means and
     more for the covariances as N nears D. Compare only numbers taken with the same N and the same features.
 
-    Raises ValueError for fewer than two rows, unequal D, or values that are not finite.
+    Raises InputError for fewer than two rows, unequal D, or values that are not finite.
     """
     a, b = _checked(a, "a"), _checked(b, "b")
     if a.shape[1] != b.shape[1]:
-        raise ValueError(
+        raise InputError(
             f"the features differ in width: {a.shape[1]} and {b.shape[1]}; use one judge for both"
         )
     shift = a.mean(axis=0) - b.mean(axis=0)
@@ -36,9 +38,9 @@ def frechet_distance(a: Array, b: Array) -> float:
 def _checked(features: Array, name: str) -> Doubles:
     doubles = np.asarray(features, dtype=np.float64)
     if doubles.ndim != 2 or len(doubles) < 2:
-        raise ValueError(f"features {name} have shape {doubles.shape}; a distance needs two rows or more")
+        raise InputError(f"features {name} have shape {doubles.shape}; a distance needs two rows or more")
     if not np.isfinite(doubles).all():
-        raise ValueError(
+        raise InputError(
             f"features {name} hold values that are not finite; check the images they were read from"
         )
     return doubles

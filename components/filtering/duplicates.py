@@ -23,6 +23,8 @@ import numpy.typing as npt
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
+from components.errors import InputError
+
 GRID = 16  # cells a side
 PHASH_DIGITS = 16  # 64 bits in hex
 HASH_DIGITS = PHASH_DIGITS + 2 * 3 * GRID * GRID
@@ -93,7 +95,7 @@ class _Signature:
 
 def _signature(phash: str) -> _Signature:
     if len(phash) != HASH_DIGITS:
-        raise ValueError(
+        raise InputError(
             f"a perceptual hash has {HASH_DIGITS} hex digits, this one {len(phash)}: {phash[:20]}"
         )
     colours = np.frombuffer(bytes.fromhex(phash[PHASH_DIGITS:]), np.uint8).astype(np.int16)

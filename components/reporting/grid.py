@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
+from components.errors import InputError
+
 PAPER, INK, MUTED = "#ffffff", "#151a23", "#5b6574"
 ACCENTS = {"teacher": "#3355cc", "student": "#cc4a10"}
 GAP = 8  # pixels between cells
@@ -34,11 +36,11 @@ class GridColumn:
 def draw_grid(prompts: Sequence[str], columns: Sequence[GridColumn], cell: int = 96) -> Image.Image:
     """A labelled RGB grid; images are scaled to `cell` pixels by whole pixels where that fits.
 
-    Raises ValueError where a column has not one image for each prompt.
+    Raises InputError where a column has not one image for each prompt.
     """
     for column in columns:
         if len(column.images) != len(prompts):
-            raise ValueError(
+            raise InputError(
                 f"{column.model} at {column.title}: {len(column.images)} images for {len(prompts)} prompts"
             )
     head = 2 * LINE + GAP

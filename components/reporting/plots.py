@@ -19,6 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
+from components.errors import InputError
 from components.evaluation.results import Evaluation
 
 COLOURS = {
@@ -58,7 +59,7 @@ class LossCurve:
 def plot_losses(curves: Sequence[LossCurve]) -> str:
     """An SVG of losses: every value faint, the running mean plain, the last mean written at its end.
 
-    Values that are not finite are left out. Raises ValueError where no finite value is left.
+    Values that are not finite are left out. Raises InputError where no finite value is left.
     """
     finite = [_finite(curve) for curve in curves]
     description = "; ".join(
@@ -175,7 +176,7 @@ def _finite(curve: LossCurve) -> LossCurve:
     values = np.asarray(curve.values, dtype=np.float64)
     keep = np.isfinite(values)
     if not keep.any():
-        raise ValueError(
+        raise InputError(
             f"the loss curve of {curve.stage} has no finite value to plot; look at its training log"
         )
     seen = np.asarray(curve.images_seen, dtype=np.float64)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Self
 from pydantic import ConfigDict, Field, RootModel, model_validator
 
 from components.captioning.kinds import caption_columns, default_shares
+from components.errors import InputError
 from components.randomness import derive_seed
 
 
@@ -33,12 +34,12 @@ class Blend(RootModel[dict[str, float]]):
         unknown = self.root.keys() - caption_columns()
         if unknown:
             known = ", ".join(caption_columns())
-            raise ValueError(f"blend: no kind of caption is named '{min(unknown)}'; there are {known}")
+            raise InputError(f"blend: no kind of caption is named '{min(unknown)}'; there are {known}")
         shares = list(self.root.values())
         if not all(isfinite(share) and share >= 0 for share in shares):
-            raise ValueError(f"blend: shares must be 0 or more, got {self.root}")
+            raise InputError(f"blend: shares must be 0 or more, got {self.root}")
         if abs(sum(shares) - 1) > 1e-6:
-            raise ValueError(f"blend: {' + '.join(self.root)} must be 1, got {sum(shares):g}")
+            raise InputError(f"blend: {' + '.join(self.root)} must be 1, got {sum(shares):g}")
         return self
 
     def share(self, kind: str) -> float:

@@ -11,18 +11,18 @@ import numpy.typing as npt
 from PIL import Image
 
 from components.corpus.images import DECODE_ERRORS, FORMATS, upright_rgb
-from components.errors import one_line
+from components.errors import InputError, one_line
 
 
 def decode_square(data: bytes, size: int) -> npt.NDArray[np.uint8]:
-    """Decode, centre-crop and resize (antialiased) to (size, size, 3). Raises ValueError with one line."""
+    """Decode, centre-crop and resize (antialiased) to (size, size, 3). Raises InputError with one line."""
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             # A JPEG decodes at 1/2, 1/4 or 1/8 for a fraction of the cost; twice the side keeps quality.
             image.draft("RGB", (2 * size, 2 * size))
             return square(upright_rgb(image), size)
     except (*DECODE_ERRORS, Image.DecompressionBombError) as error:
-        raise ValueError(one_line(error)) from error
+        raise InputError(one_line(error)) from error
 
 
 def square(image: Image.Image, size: int) -> npt.NDArray[np.uint8]:

@@ -43,7 +43,7 @@ class ShardIndex(BaseModel):
     def _names_are_unique(self) -> "ShardIndex":
         names = [shard.name for shard in self.shards]
         if len(names) != len(set(names)):
-            raise ValueError("a tar is listed twice")
+            raise InputError("a tar is listed twice")
         return self
 
     def split(self, name: Split) -> tuple[Shard, ...]:
@@ -104,7 +104,7 @@ def find_shards(index_paths: Sequence[Location], split: Split) -> tuple[PlacedSh
 
 
 def check_size(path: Location, shard: Shard, size: int) -> None:
-    """Raise ValueError if a tar of `size` bytes cannot be the one that the index lists."""
+    """Raise InputError if a tar of `size` bytes cannot be the one that the index lists."""
     if size != shard.bytes:
         raise InputError(
             f"{path}: torn: {size} bytes, the index lists {shard.bytes}; run the shard stage again"

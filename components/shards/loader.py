@@ -207,7 +207,7 @@ class _Pick(NamedTuple):
 
 
 def _fitting_lanes(lanes: int | None, batch_size: int, world_size: int) -> int:
-    """The number of lanes; ValueError if batch, lanes and ranks do not divide each other."""
+    """The number of lanes; InputError if batch, lanes and ranks do not divide each other."""
     if lanes is None:
         lanes = math.gcd(batch_size, LANES)
         if lanes % world_size:

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
+from components.errors import InputError
+
 IMAGE_EXTENSIONS = ("jpg", "png", "webp")
 META_EXTENSION = "json"
 OWNER = "straightshot"  # of every member, where a tar would name the user
@@ -32,7 +34,7 @@ class Sample:
 def write_tar(stream: BinaryIO, samples: Iterable[Sample]) -> int:
     """Write the samples, in the order given, as one tar; returns how many.
 
-    Raises ValueError for a key that is not hex or comes twice, and for an extension that we do not write.
+    Raises InputError for a key that is not hex or comes twice, and for an extension that we do not write.
     """
     from webdataset import TarWriter  # not above: it imports torch
 
@@ -69,9 +71,9 @@ def image_extension(image: bytes) -> str | None:
 
 def _check(sample: Sample, seen: set[str]) -> None:
     if not KEY.fullmatch(sample.key):
-        raise ValueError(f"sample key {sample.key!r} is not lower-case hex; derive it with record_key")
+        raise InputError(f"sample key {sample.key!r} is not lower-case hex; derive it with record_key")
     if sample.key in seen:
-        raise ValueError(f"sample {sample.key} comes twice in one tar; keys must be unique")
+        raise InputError(f"sample {sample.key} comes twice in one tar; keys must be unique")
     if sample.extension not in IMAGE_EXTENSIONS:
-        raise ValueError(f"sample {sample.key}: extension {sample.extension!r} is none of {IMAGE_EXTENSIONS}")
+        raise InputError(f"sample {sample.key}: extension {sample.extension!r} is none of {IMAGE_EXTENSIONS}")
     seen.add(sample.key)

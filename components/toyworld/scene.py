@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from components.errors import InputError
 from components.randomness import derive_seed
 
 SHAPES: tuple[str, ...] = ("circle", "square", "triangle", "star", "cross")
@@ -97,7 +98,7 @@ def draw_scene(rng: np.random.Generator, kind: str | None = None) -> Scene:
     elif kind == "mixed":
         things = place_in_quarters(rng, _draw_looks(rng, int(rng.integers(3, 5))))
     else:
-        raise ValueError(f"scene kind '{kind}' is unknown; use one of {', '.join(KINDS)}")
+        raise InputError(f"scene kind '{kind}' is unknown; use one of {', '.join(KINDS)}")
     return Scene(str(rng.choice(list(BACKGROUNDS))), things)
 
 
@@ -160,7 +161,7 @@ def outline(shape: str) -> tuple[tuple[float, float], ...]:
             (-a, -b), (a, -b), (a, -a), (b, -a), (b, a), (a, a),
             (a, b), (-a, b), (-a, a), (-b, a), (-b, -a), (-a, -a),
         )  # fmt: skip
-    raise ValueError(f"shape '{shape}' is unknown; use one of {', '.join(SHAPES)}")
+    raise InputError(f"shape '{shape}' is unknown; use one of {', '.join(SHAPES)}")
 
 
 def _draw_looks(rng: np.random.Generator, count: int) -> list[tuple[str, str]]:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from components.errors import InputError
 from components.randomness import derive_seed
 from components.toyworld.captions import holds
 from components.toyworld.prompts import CATEGORIES, ToyPrompt, make_prompts, scene_for
@@ -52,10 +53,10 @@ class Detection:
 def score_prompts(images: Sequence[NDArray[np.uint8]], prompts: Sequence[ToyPrompt]) -> dict[str, float]:
     """Each category's share of correct images; `images[i]`, (H, W, 3), is for `prompts[i]`.
 
-    Raises ValueError where there is not one image for each prompt.
+    Raises InputError where there is not one image for each prompt.
     """
     if len(images) != len(prompts):
-        raise ValueError(f"{len(images)} images for {len(prompts)} prompts; give one image per prompt")
+        raise InputError(f"{len(images)} images for {len(prompts)} prompts; give one image per prompt")
     return accuracy_by_category(
         (prompt.category, is_correct(image, prompt)) for image, prompt in zip(images, prompts, strict=True)
     )
@@ -102,7 +103,7 @@ def is_correct(image: NDArray[np.uint8], prompt: ToyPrompt) -> bool:
                 any(thing.colour == colour for thing in matching)
                 for (colour, _), matching in zip(prompt.looks, by_shape, strict=True)
             )
-    raise ValueError(f"prompt category '{prompt.category}' is unknown; use one of {', '.join(CATEGORIES)}")
+    raise InputError(f"prompt category '{prompt.category}' is unknown; use one of {', '.join(CATEGORIES)}")
 
 
 def detect(image: NDArray[np.uint8]) -> Detection:

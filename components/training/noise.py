@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from components.errors import InputError
 from components.randomness import derive_seed
 
 # SplitMix64's constants, as int64: its arithmetic wraps as that of uint64 does.
@@ -61,7 +62,7 @@ class SampleNoise:
     def _bits(self, name: str, count: int) -> Tensor:
         """64 random bits each, (B, count), of the streams called `name`."""
         if not self.seeds:
-            raise ValueError("the loss draws noise, which needs `keys` and `epochs` of the batch's samples")
+            raise InputError("the loss draws noise, which needs `keys` and `epochs` of the batch's samples")
         return split_mix(mix(self._states ^ derive_seed(0, "noise", name)), count)
 
     @cached_property

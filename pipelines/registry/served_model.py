@@ -46,6 +46,8 @@ class ServedModel(PythonModel):
 
         params: steps, seed, guidance, upsample (see the signature). A value out of range is an error 400.
         """
+        from components.errors import InputError
+
         prompts = model_input["prompt"].tolist()
         _check(prompts)
         params = params or {}
@@ -57,7 +59,7 @@ class ServedModel(PythonModel):
                 guidance=params.get("guidance"),
                 upsample=params.get("upsample", True),
             )
-        except ValueError as error:
+        except InputError as error:
             raise MlflowException.invalid_parameter_value(str(error)) from error
         return pd.DataFrame({"image": [_png(image) for image in images]})
 

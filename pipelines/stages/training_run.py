@@ -96,7 +96,7 @@ def captions(shards: Sequence[Path]) -> Iterator[str]:
 def make_upsampler(work: Work, shards: Sequence[Path]) -> PromptUpsampler | None:
     """The upsampler that the config names, or one fitted on the captions of the training records.
 
-    None where the DiT will see no long captions. Raises ValueError where the named one is none, or no record
+    None where the DiT will see no long captions. Raises InputError where the named one is none, or no record
     has both captions; StageFailed when the fit diverges.
     """
     config = work.config.upsampler
