@@ -15,6 +15,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from components.errors import InputError, one_line
+
 METRICS_FILE, TIMINGS_FILE = "metrics.json", "timings.json"
 MODELS = ("teacher", "student")
 # A guided step evaluates the network twice, with the caption and without; the student has guidance absorbed.
@@ -116,7 +118,7 @@ class Metrics:
 def read_metrics(path: Path) -> Metrics:
     """Read metrics.json, and timings.json beside it where there is one.
 
-    Raises ValueError, one line that names the file, where metrics.json is no such file at all.
+    Raises InputError, one line that names the file, where metrics.json is no such file at all.
     """
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
@@ -131,8 +133,8 @@ def read_metrics(path: Path) -> Metrics:
             protocol={name: str(digest) for name, digest in document.get("protocol", {}).items()},
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ValueError(
-            f"{path}: not a metrics.json ({error}); run `straightshot run --force evaluate`"
+        raise InputError(
+            f"{path}: not a metrics.json ({one_line(error)}); run `straightshot run --force evaluate`"
         ) from error
     return _with_timings(metrics, path.with_name(TIMINGS_FILE))
 

@@ -13,9 +13,10 @@ from components.diffusion.denoiser import conditioned
 from components.diffusion.guidance import guided
 from components.diffusion.samplers import consistency, euler, get_noise
 from components.diffusion.times import even_times
+from components.errors import InputError
 from components.generation.model_folder import Model, load_model
 
-BATCH = 64  # images that are generated together
+BATCH = 64  # images that are generated together, by default
 MAX_STEPS = 1000
 MAX_GUIDANCE = 100.0
 
@@ -23,16 +24,19 @@ MAX_GUIDANCE = 100.0
 class Generator:
     """Generates with one model. The same (prompt, seed, index, steps, guidance) gives the same image."""
 
-    def __init__(self, model: Model) -> None:
-        self.model = model
+    def __init__(self, model: Model, batch_size: int = BATCH) -> None:
+        self.model, self.batch_size = model, batch_size
         self.device = next(model.network.parameters()).device
 
     @classmethod
-    def load(cls, folder: Path | str, device: str = "auto") -> "Generator":
-        """Read a model folder onto `device`; "auto" takes a GPU where there is one."""
+    def load(cls, folder: Path | str, device: str = "auto", batch_size: int = BATCH) -> "Generator":
+        """Read a model folder onto `device`; "auto" takes a GPU where there is one.
+
+        batch_size: images that are generated together.
+        """
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        return cls(load_model(Path(folder), device))
+        return cls(load_model(Path(folder), device), batch_size)
 
     @property
     def image_size(self) -> int:
@@ -52,17 +56,17 @@ class Generator:
         """One image per prompt, (N, H, W, 3). Image i starts from the noise of (seed, first + i).
 
         steps, guidance: the model's own by default. upsample: generate from what `captions` makes of the
-        prompts instead of from the prompts as they are. Raises ValueError for steps or guidance out of range,
+        prompts instead of from the prompts as they are. Raises InputError for steps or guidance out of range,
         and for guidance other than the absorbed one of a consistency model.
         """
         steps = self.model.card.steps if steps is None else steps
         if not 1 <= steps <= MAX_STEPS:
-            raise ValueError(f"steps is {steps}; it must be 1 to {MAX_STEPS}")
+            raise InputError(f"steps is {steps}; it must be 1 to {MAX_STEPS}")
         scale = self._guidance_scale(guidance)
         texts = self.captions(prompts, seed=seed, first=first) if upsample else prompts
         batches = [
-            self._generate_batch(texts[at : at + BATCH], steps, seed, scale, first + at)
-            for at in range(0, len(prompts), BATCH)
+            self._generate_batch(texts[at : at + self.batch_size], steps, seed, scale, first + at)
+            for at in range(0, len(prompts), self.batch_size)
         ]
         empty = np.zeros((0, self.image_size, self.image_size, 3), np.uint8)
         return to_pixels(torch.cat(batches)) if batches else empty
@@ -72,8 +76,8 @@ class Generator:
         if self.model.upsampler is None:
             return list(prompts)
         captions: list[str] = []
-        for at in range(0, len(prompts), BATCH):
-            captions += self.model.upsampler(prompts[at : at + BATCH], seed=seed, first=first + at)
+        for at in range(0, len(prompts), self.batch_size):
+            captions += self.model.upsampler(prompts[at : at + self.batch_size], seed=seed, first=first + at)
         return captions
 
     def _generate_batch(
@@ -103,7 +107,7 @@ class Generator:
         if requested is None:
             return own
         if self.model.card.kind == "consistency" and requested != own:
-            raise ValueError(f"this model absorbed guidance {own:g}; it cannot generate with {requested:g}")
+            raise InputError(f"this model absorbed guidance {own:g}; it cannot generate with {requested:g}")
         if not 0 <= requested <= MAX_GUIDANCE:
-            raise ValueError(f"guidance is {requested:g}; it must be 0 to {MAX_GUIDANCE:g}")
+            raise InputError(f"guidance is {requested:g}; it must be 0 to {MAX_GUIDANCE:g}")
         return requested

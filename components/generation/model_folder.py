@@ -16,6 +16,7 @@ from components.conditioning.text import TextEncoder, load_text_encoder
 from components.diffusion.config import DiffusionConfig, DiTConfig
 from components.diffusion.denoiser import Denoiser, make_denoiser
 from components.diffusion.dit import DiT
+from components.errors import InputError, one_line
 from components.generation.prompt_upsampler import PromptUpsampler
 
 CARD, WEIGHTS, UPSAMPLER = "config.json", "model.safetensors", "upsampler"
@@ -78,14 +79,14 @@ def save_model(folder: Path, model: Model) -> None:
 def load_model(folder: Path, device: str = "cpu", *, upsampler: bool = True) -> Model:
     """Read a model folder onto `device`, with its upsampler or without.
 
-    Raises ValueError, one line, if it is not one.
+    Raises InputError, one line, if it is not one.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     for name in (CARD, WEIGHTS):
         if not (folder / name).is_file():
-            raise ValueError(f"{folder} is not a model folder: {name} is missing")
+            raise InputError(f"{folder} is not a model folder: {name} is missing")
     try:
         card = ModelCard.model_validate_json((folder / CARD).read_bytes())
         network = DiT(card.dit)
@@ -93,15 +94,15 @@ def load_model(folder: Path, device: str = "cpu", *, upsampler: bool = True) -> 
         encoder = load_text_encoder(card.text, folder)
         prompts = _load_upsampler(folder / UPSAMPLER, device) if upsampler else None
     except FileNotFoundError as error:
-        raise ValueError(f"{folder} is not a model folder: {Path(error.filename).name} is missing") from error
+        raise InputError(f"{folder} is not a model folder: {Path(error.filename).name} is missing") from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         line = f"{CARD}: {where}: {first['msg']}" if where else f"{CARD}: {first['msg']}"
-        raise ValueError(f"{folder} does not load as a model ({line}); make it again") from error
+        raise InputError(f"{folder} does not load as a model ({line}); make it again") from error
     except (SafetensorError, RuntimeError) as error:
-        line = " ".join(str(error).split())[:MAX_DETAIL]
-        raise ValueError(f"{folder} does not load as a model ({WEIGHTS}: {line}); make it again") from error
+        line = one_line(error, MAX_DETAIL)
+        raise InputError(f"{folder} does not load as a model ({WEIGHTS}: {line}); make it again") from error
     network = network.to(device).eval().requires_grad_(False)
     target = torch.device(device)
     return Model(network, encoder.to(target), card, prompts, load_autoencoder(card.autoencoder).to(target))

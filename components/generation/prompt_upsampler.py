@@ -13,12 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from components.errors import InputError, one_line
 from components.randomness import derive_seed
 
 INSTRUCTION = "Describe in one sentence, with its colours, places and background, a picture of: {prompt}"
 MOST_TOKENS = 96  # of an answer
 MOST_PROMPT_TOKENS = 256  # tokens of a prompt; what is beyond is cut off
 TEMPERATURE = 0.7
+REASON_LENGTH = 200  # characters of transformers' own error in ours
 
 
 class PromptUpsampler:
@@ -38,7 +40,7 @@ class PromptUpsampler:
     ) -> "PromptUpsampler":
         """Load from a folder or a hub id. ours: a folder that `save` wrote, to be saved again as it is.
 
-        Raises ValueError, one line, where there is no such model.
+        Raises InputError where there is no such model.
         """
         from safetensors import SafetensorError
         from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -49,8 +51,8 @@ class PromptUpsampler:
             tokenizer = AutoTokenizer.from_pretrained(model, revision=revision)
             network: Any = AutoModelForCausalLM.from_pretrained(model, revision=revision)
         except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise ValueError(
+            reason = one_line(error, REASON_LENGTH)
+            raise InputError(
                 f"upsampler '{model}' cannot be loaded ({reason}); give a folder or a hub id of a"
                 " transformers causal language model"
             ) from error

@@ -14,6 +14,7 @@ from components.captioning.architecture import END, PAD, train_tokenizer
 from components.captioning.config import PromptUpsamplerConfig
 from components.captioning.packing import IGNORED
 from components.corpus.labelled import draw_batches
+from components.errors import InputError
 from components.generation.prompt_upsampler import PromptUpsampler, plain_prompt
 from components.randomness import seeded_weights
 from components.training.checkpoints import Checkpoints
@@ -33,10 +34,10 @@ def fit_prompt_upsampler(
 ) -> PromptUpsampler:
     """Train on (short, long) captions. The result depends on the arguments alone.
 
-    Raises ValueError where there is no pair.
+    Raises InputError where there is no pair.
     """
     if not pairs:
-        raise ValueError(
+        raise InputError(
             "no record has both a short and a long caption, so no upsampler can be fitted; set"
             " train.upsampler.model=none"
         )

@@ -15,10 +15,13 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
+from components.errors import InputError, one_line
+
 Features = npt.NDArray[np.float32]
 T = TypeVar("T")
 
 LOCAL = "local-dir:"
+REASON_LENGTH = 200  # characters of open_clip's own error in ours
 PRECISIONS = {"float32": "fp32", "bfloat16": "pure_bf16", "float16": "pure_fp16"}  # open_clip's names
 BATCH = 64  # images or texts at once, by default; a score's last bits depend on the batch it was made in
 
@@ -46,22 +49,22 @@ class Judge:
         """Load "local-dir:PATH", "hf-hub:OWNER/NAME", or an open_clip name with its `pretrained` tag or file.
 
         dtype: of weights and arithmetic, float32, bfloat16 or float16. batch_size: images or texts at once.
-        Raises ValueError with one line when there is no such model, or it cannot be read.
+        Raises InputError when there is no such model, or it cannot be read.
         """
         import open_clip
 
         if model.startswith(LOCAL) and not Path(model.removeprefix(LOCAL)).is_dir():
-            raise ValueError(f"judge '{model}': no such folder; give a folder that open_clip saved")
+            raise InputError(f"judge '{model}': no such folder; give a folder that open_clip saved")
         if not model.startswith((LOCAL, "hf-hub:")) and pretrained is None:
-            raise ValueError(f"judge '{model}': name its pretrained tag too, such as ViT-B-32 with openai")
+            raise InputError(f"judge '{model}': name its pretrained tag too, such as ViT-B-32 with openai")
         try:
             network, preprocess = open_clip.create_model_from_pretrained(
                 model, pretrained=pretrained, device=device, precision=PRECISIONS[dtype]
             )
             tokenizer = open_clip.get_tokenizer(model)
         except (RuntimeError, OSError, ValueError, KeyError, AssertionError) as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise ValueError(f"judge '{model}' ({pretrained or 'its own weights'}): {reason}") from error
+            reason = one_line(error, REASON_LENGTH)
+            raise InputError(f"judge '{model}' ({pretrained or 'its own weights'}): {reason}") from error
         return Judge(
             network.eval(), preprocess, tokenizer, torch.device(device), getattr(torch, dtype), batch_size
         )

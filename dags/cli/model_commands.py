@@ -22,6 +22,8 @@ def promote(
     promotion = promote_version(home_path(home), version, force=force)
     before = f"; it was version {promotion.replaced}" if promotion.moved and promotion.replaced else ""
     typer.echo(f"champion is version {promotion.version}{before}")
+    for note in promotion.notes:
+        typer.echo(note, err=True)
 
 
 @commands.command()
@@ -32,6 +34,8 @@ def rollback(home: Home = None) -> None:
 
     promotion = rollback_champion(home_path(home))
     typer.echo(f"champion is version {promotion.version} again; it was version {promotion.replaced}")
+    for note in promotion.notes:
+        typer.echo(note, err=True)
 
 
 @commands.command()

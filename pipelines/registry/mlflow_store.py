@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
+from components.errors import one_line
 from pipelines.errors import ConfigError, StageFailed
 from pipelines.registry.mlflow_run import TrackedRun
 
@@ -26,6 +27,7 @@ EXPERIMENT = "straightshot"
 DATABASE = "mlflow.db"
 ARTIFACTS = "mlflow-artifacts"
 URI_VARIABLE = "MLFLOW_TRACKING_URI"
+REASON_LENGTH = 200  # characters of MLflow's own error in ours
 STAGE_TAG = "straightshot.stage"
 FINGERPRINT_TAG = "straightshot.fingerprint"
 SETTINGS = {  # MLflow's, unless the user set them
@@ -115,8 +117,8 @@ class Tracker:
             yield
         except MlflowException as error:
             raise StageFailed(
-                f"MLflow at '{self.uri}' failed ({_first_line(error)}); finished work is kept: start it and"
-                " run again"
+                f"MLflow at '{self.uri}' failed ({one_line(error, REASON_LENGTH)}); finished work is kept:"
+                " look at its log, then run again"
             ) from error
 
     @cached_property
@@ -130,11 +132,11 @@ class Tracker:
                 client = MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
                 client.search_experiments(max_results=1)
             except Exception as error:  # the stores' own errors have no common base
+                reason = one_line(error, REASON_LENGTH)
                 raise ConfigError(
-                    f"{self.home / DATABASE} does not open ({_first_line(error)}); move it away to start a"
-                    " new one"
+                    f"{self.home / DATABASE} does not open ({reason}); move it away to start a new one"
                     if self.own
-                    else f"MLflow at '{self.uri}' does not answer ({_first_line(error)}); start it, or unset"
+                    else f"MLflow at '{self.uri}' does not answer ({reason}); start it, or unset"
                     f" {URI_VARIABLE} to use HOME's own"
                 ) from error
         return client
@@ -217,8 +219,3 @@ def import_mlflow() -> None:
 
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

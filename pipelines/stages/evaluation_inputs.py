@@ -148,7 +148,7 @@ class EvaluationInputs:
         if model not in self._loaded:
             device = ModelRuntime(device=self.config.device).resolve("evaluate").device
             folder = self.work.input(STAGES_OF[model]).path / MODEL
-            self._loaded[model] = Generator.load(folder, device)
+            self._loaded[model] = Generator.load(folder, device, self.config.batch_size)
         return self._loaded[model]
 
 

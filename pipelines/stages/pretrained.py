@@ -7,13 +7,16 @@ import json
 import shutil
 from pathlib import Path
 
+from components.errors import InputError, one_line
+
+REASON_LENGTH = 200  # characters of the hub's own error in ours
 LOCAL, HUB = "local-dir:", "hf-hub:"  # how open_clip names a folder, and a model on the hub
 
 
 def pin_captioner(model: str, revision: str | None, folder: Path) -> str | None:
     """Copy a captioner, given by folder or hub id, into `folder`; returns the commit of an id.
 
-    Raises ValueError where there is none.
+    Raises InputError where there is none.
     """
     from components.captioning.captioner import Captioner
 
@@ -29,7 +32,7 @@ def pin_judge(model: str, pretrained: str | None, folder: Path) -> str | None:
     """Copy a judge, given by folder or hf-hub:ID[@REVISION], into `folder`, or save one of open_clip's names
     with its tag or weights there as local-dir: loads it. Returns the commit of an id.
 
-    Raises ValueError where there is none.
+    Raises InputError where there is none.
     """
     from components.judge.judge import Judge
 
@@ -37,7 +40,7 @@ def pin_judge(model: str, pretrained: str | None, folder: Path) -> str | None:
     if source.is_dir():
         _copy(source, folder)
     elif model.startswith(LOCAL) or source.is_absolute() or model.startswith("."):
-        raise ValueError(f"annotators.judge '{model}': no such folder; give one that open_clip saved")
+        raise InputError(f"annotators.judge '{model}': no such folder; give one that open_clip saved")
     elif model.startswith(HUB):
         name, _, revision = model.removeprefix(HUB).partition("@")
         source, commit = _download("annotators.judge", model, name, revision or None)
@@ -56,8 +59,8 @@ def _download(setting: str, value: str, model: str, revision: str | None) -> tup
     try:
         snapshot = Path(snapshot_download(model, revision=revision))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ValueError(
+        reason = one_line(error, REASON_LENGTH)
+        raise InputError(
             f"{setting} '{value}' is neither a folder nor a model of the hub ({reason}); give a folder"
         ) from error
     return snapshot, snapshot.name  # the hub's cache names a snapshot by its commit

@@ -264,6 +264,20 @@ def test_a_refused_model_is_shown_although_its_stage_has_no_receipt(tmp_path, co
     assert [check.text for check in promotion.checks] == ["too weak"]
 
 
+def test_files_that_cannot_be_read_are_named_on_the_page_and_the_rest_is_shown(tmp_path, config):
+    write_text(tmp_path / "evaluate/made/metrics.json", '{"teacher": 1')
+    write_text(tmp_path / "promote/made/decision.json", '{"verdict": "promoted"}')
+    write_text(tmp_path / "train/made/curve.json", '[{"images_seen": 32, "values": {"loss": 0.5}}]')
+    planned = [fresh(tmp_path, name) for name in ("train", "evaluate", "promote")]
+    data = collect(tmp_path, config, planned)
+    assert (data.metrics, data.promotion, len(data.losses)) == (None, None, 1)
+    metrics, decision = data.problems
+    assert metrics.startswith(f"{tmp_path / 'evaluate/made/metrics.json'}: not a metrics.json")
+    assert decision.startswith(f"{tmp_path / 'promote/made/decision.json'}: not a gate's decision")
+    page = write_run_report(tmp_path, config, planned).read_text()
+    assert page.count("<li>" + str(tmp_path)) == 2
+
+
 def test_a_corpus_that_has_moved_leaves_texts_without_images(home, plan, tmp_path):
     gone = RunConfig(corpus=f"parquet:{tmp_path / 'gone.parquet'}")
     shown = collect(home, gone, plan).rejected
