@@ -110,7 +110,10 @@ class ConfigDraft(Generic[Model]):
         return ConfigError(f"{source}: {dotted(loc)}: {one_line(wanted)}{got}".replace(": :", ":"))
 
     def _source(self, loc: Loc) -> str:
-        """Who set this value: the most specific source that is known."""
+        """Who set this value: who last set something in it, else the most specific source that is known."""
+        inside = [source for at, source in self.sources.items() if at[: len(loc)] == loc]
+        if loc and inside:
+            return inside[-1]
         for end in range(len(loc), -1, -1):
             if loc[:end] in self.sources:
                 return self.sources[loc[:end]]

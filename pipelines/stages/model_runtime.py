@@ -69,12 +69,14 @@ def worker_resources(gpus: float, models: Mapping[str, ModelRuntime]) -> Resourc
         for setting, model in models.items()
         if model.device == "cuda" or (model.device == "auto" and gpus)
     }
+    settings = [f"{setting}.gpus_per_worker" for setting in on_gpu]
+    settings = settings or [f"{setting}.cpus_per_worker" for setting in models]
+    forced = [f"{setting}.device=cuda" for setting, model in models.items() if model.device == "cuda"]
     share = sum(model.gpus_per_worker for model in on_gpu.values())
     return Resources(
         cpus=max(model.cpus_per_worker for model in models.values()),
         gpus=math.ceil(share) if share > 1 else share,
-        setting=" and ".join(f"{setting}.gpus_per_worker" for setting in on_gpu)
-        or " and ".join(f"{setting}.cpus_per_worker" for setting in models),
+        setting=" and ".join([*forced, *settings]),
     )
 
 

@@ -78,7 +78,8 @@ def test_a_blend_that_is_none_is_refused_in_one_line(shares, message):
 def test_the_command_sets_one_share_and_says_what_is_wrong_with_it():
     shares = load_config("micro", ["train.blend.alt=0.025", "train.blend.short=0.5"]).train.blend
     assert shares == Blend(alt=0.025, short=0.5, long=0.475)
-    with pytest.raises(ConfigError, match=r"train\.blend: blend: alt \+ short \+ long must be 1") as caught:
+    message = r"^--set train\.blend\.alt=0\.5: train\.blend: blend: alt \+ short \+ long must be 1"
+    with pytest.raises(ConfigError, match=message) as caught:
         load_config("micro", ["train.blend.alt=0.5"])
     assert "\n" not in str(caught.value)
 

@@ -125,3 +125,12 @@ def test_one_card_never_takes_more_workers_than_it_has_shares_for():
     node = {"CPU": 16.0, "GPU": 1.0}
     assert workers_that_fit([node], asked(RecaptionConfig(), gpus=1)) == 1
     assert workers_that_fit([node], worker_resources(1, {"filter.judge": FilterConfig().judge})) == 4
+
+
+def test_a_gpu_that_the_config_forces_is_named_where_it_does_not_fit():
+    forced = RecaptionConfig(
+        captioner=ModelRuntime(device="cuda", gpus_per_worker=0.5), judge=ModelRuntime(device="cpu")
+    )
+    assert asked(forced, gpus=0) == Resources(
+        gpus=0.5, setting="recaption.captioner.device=cuda and recaption.captioner.gpus_per_worker"
+    )
