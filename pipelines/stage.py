@@ -270,6 +270,7 @@ def _make(stage: Stage, work: Work, lease: Lease) -> Receipt:
         raise
     if not lease.held():
         raise StageBusy(f"{lease.owner.work} was taken over by another run while this one slept; run again")
+    sweep(work.out)  # what workers of this run left that were killed and started again
     counts, reasons, files = total(parts)
     counts.check(stage.name)
     receipt = Receipt(

@@ -20,6 +20,7 @@ from torch.nn.utils.rnn import pad_sequence
 from components.conditioning.bpe import train_bpe
 from components.conditioning.config import LEARNED, TextConfig
 from components.conditioning.feature_cache import FeatureCache
+from components.errors import InputError
 
 TOKENIZER_FILE = "tokenizer.json"
 ENCODER_FOLDER = "text_encoder"
@@ -120,13 +121,13 @@ class LearnedText:
 
     @classmethod
     def load(cls, folder: Path, max_length: int) -> "LearnedText":
-        """Read a saved vocabulary. Raises FileNotFoundError, or ValueError if the file is not one."""
+        """Read a saved vocabulary. Raises FileNotFoundError, or InputError if the file is not one."""
         path = folder / TOKENIZER_FILE
         data = path.read_bytes()
         try:
             return cls(data.decode(), max_length)
         except Exception as error:  # tokenizers raises nothing narrower
-            raise ValueError(f"{path} is not a tokenizer ({error}); make the model again") from error
+            raise InputError(f"{path} is not a tokenizer ({error}); make the model again") from error
 
     @cached_property
     def identity(self) -> str:
@@ -154,7 +155,7 @@ class FrozenText:
 
     Each text is encoded alone, without padding, and kept in `cache`: its features are a function of the text,
     to the bit, whatever is beside it and whether or not it was seen before, so that a resumed training (which
-    begins with an empty cache) sees the same. Raises ValueError where there is no such model. Reads at most
+    begins with an empty cache) sees the same. Raises InputError where there is no such model. Reads at most
     as many tokens as the model has positions for.
     """
 
@@ -165,7 +166,7 @@ class FrozenText:
             self.tokenizer, encoder = _load_pretrained(model, revision)
         except (OSError, ValueError, KeyError) as error:
             reason = str(error).strip().splitlines()[0]
-            raise ValueError(
+            raise InputError(
                 f"text encoder '{model}' cannot be loaded ({reason}); give a folder or a hub id of a"
                 " transformers text encoder"
             ) from error

@@ -16,6 +16,7 @@ from components.diffusion.guidance import guided
 from components.diffusion.samplers import STEPS
 from components.diffusion.times import shift_times
 from components.distillation.config import ConsistencyConfig
+from components.errors import InputError
 from components.training.loss import Batch, LossContext, Losses, LossFunction
 
 PSEUDO_HUBER_C = 0.00054  # times sqrt(dimensions): the pseudo-Huber constant (Song 2023b, iCT, Section 3.3)
@@ -32,11 +33,11 @@ def consistency_loss(config: ConsistencyConfig, teacher: Denoiser, null: TextTok
     to the path of the demo's teacher than 8 of Heun's (2.0 against 3.8, the images' median distance), at half
     the cost.
 
-    Raises ValueError for a teacher from which nothing can be learned at pure noise, where a student starts.
+    Raises InputError for a teacher from which nothing can be learned at pure noise, where a student starts.
     """
     step = STEPS[config.solver]
     if teacher.prediction == "eps" and teacher.process.alpha(torch.ones(1)) == 0:
-        raise ValueError(
+        raise InputError(
             "distill: a teacher that predicts eps knows no image at pure noise; distill one with"
             " train.diffusion.prediction x_0 or velocity, or process ddpm"
         )

@@ -16,7 +16,7 @@ from components.conditioning.text import TextEncoder, load_text_encoder
 from components.diffusion.config import DiffusionConfig, DiTConfig
 from components.diffusion.denoiser import Denoiser, make_denoiser
 from components.diffusion.dit import DiT
-from components.errors import InputError
+from components.errors import InputError, one_line
 from components.generation.prompt_upsampler import PromptUpsampler
 
 CARD, WEIGHTS, UPSAMPLER = "config.json", "model.safetensors", "upsampler"
@@ -79,7 +79,7 @@ def save_model(folder: Path, model: Model) -> None:
 def load_model(folder: Path, device: str = "cpu", *, upsampler: bool = True) -> Model:
     """Read a model folder onto `device`, with its upsampler or without.
 
-    Raises InputError if it is not one.
+    Raises InputError, one line, if it is not one.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -101,7 +101,7 @@ def load_model(folder: Path, device: str = "cpu", *, upsampler: bool = True) -> 
         line = f"{CARD}: {where}: {first['msg']}" if where else f"{CARD}: {first['msg']}"
         raise InputError(f"{folder} does not load as a model ({line}); make it again") from error
     except (SafetensorError, RuntimeError) as error:
-        line = " ".join(str(error).split())[:MAX_DETAIL]
+        line = one_line(error, MAX_DETAIL)
         raise InputError(f"{folder} does not load as a model ({WEIGHTS}: {line}); make it again") from error
     network = network.to(device).eval().requires_grad_(False)
     target = torch.device(device)

@@ -62,7 +62,7 @@ def _exit_status(arguments: list[str], *, debug: bool) -> int:
 
         command = get_command(build_app())
         try:
-            # Not app() or command.main(): they end on Ctrl-C, and on bad usage, without a word of ours.
+            # Not app() or command.main(): they end on Ctrl-C without a message.
             with command.make_context("straightshot", repeat_options(arguments)) as context:
                 command.invoke(context)
         except Exit as end:

@@ -1,4 +1,4 @@
-"""What the command says of an error, and its exit status."""
+"""The one line of an error, and its exit status."""
 
 from dataclasses import dataclass
 

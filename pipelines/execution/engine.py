@@ -46,7 +46,7 @@ class Engine:
     ) -> list[PartReceipt]:
         """Run every JSON-able task through a pool of `worker(**setup)`; returns receipts in task order.
 
-        resources: what each worker asks for, half a CPU by default; the pool has as many workers as the
+        resources: what each worker requests, half a CPU by default; the pool has as many workers as the
         cluster takes of them, and no more than `workers` and than there are tasks. The order of arrival shows
         only in `on_done`. Raises ConfigError where a worker can never fit; ConfigError, StageFailed or
         UnexpectedError with the message of what a worker raised; StageFailed when one died more often than
@@ -87,9 +87,9 @@ class Engine:
         except ray.exceptions.RayError as error:
             raise StageFailed(worker_failure(error)) from error
         except ExecutionTimeoutError as error:
-            asked = ", ".join(f"{amount:g} {kind}" for kind, amount in resources.by_kind().items())
+            request = ", ".join(f"{amount:g} {kind}" for kind, amount in resources.by_kind().items())
             raise StageFailed(
-                f"no task ended for {NO_PROGRESS_SECONDS} s; if the cluster never has {asked} free for a"
+                f"no task ended for {NO_PROGRESS_SECONDS} s; if the cluster never has {request} free for a"
                 f" worker, lower {resources.setting}"
             ) from error
         return [receipts[i] for i in range(len(encoded))]
@@ -131,7 +131,7 @@ class Engine:
         return each
 
     def check(self) -> str:
-        """Start Ray, run one task, and say what there is. Raises ConfigError if there is no Ray."""
+        """Start Ray, run one task, and describe the cluster. Raises ConfigError if there is no Ray."""
         self.start()
         import ray
 

@@ -84,8 +84,13 @@ def _start() -> None:
             include_dashboard=False,
             **_quiet(),
         )
-    except ray.exceptions.AuthenticationError as error:  # it keeps a token in the user's home
-        raise ConfigError(f"Ray does not start: {one_line(error, MOST_DETAIL)}") from error
+    except (
+        ray.exceptions.RayError,
+        OSError,
+        RuntimeError,
+        ValueError,
+    ) as error:  # a folder, memory, its token
+        raise ConfigError(f"Ray does not start on this machine: {one_line(error, MOST_DETAIL)}") from error
     except Exception as error:
         if type(error) is not Exception:  # what Ray raises when its node is not up in 30 s has no other type
             raise
@@ -106,7 +111,7 @@ def _join(address: str) -> None:
         ray.init(address, runtime_env=code, **_quiet())
     except ray.exceptions.AuthenticationError as error:
         raise _refused(address) from error
-    except (ConnectionError, RuntimeError, ValueError) as error:  # of another version, it is a RuntimeError
+    except (ray.exceptions.RayError, OSError, RuntimeError, ValueError) as error:  # another version, perhaps
         if _refuses_token(address):
             raise _refused(address) from error
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""What one worker process asks of Ray, and how many of them a cluster takes at once."""
+"""What one worker process requests of Ray, and how many of them a cluster takes at once."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -31,23 +31,23 @@ class Resources:
         if self.gpus > 1 and self.gpus != int(self.gpus):
             raise ConfigError(f"{self.setting}: {self.gpus:g} GPUs; above one it must be a whole number")
         if any(amount < 0 for amount in self.by_kind().values()):
-            raise ConfigError(f"{self.setting}: a worker cannot ask for less than nothing")
+            raise ConfigError(f"{self.setting}: a worker cannot request less than nothing")
 
     def by_kind(self) -> dict[str, float]:
-        """The same under Ray's names, without what is not asked for."""
+        """The same under Ray's names, without the kinds of which it needs nothing."""
         amounts = {"CPU": self.cpus, "GPU": self.gpus, "memory": float(self.memory_bytes), **self.custom}
         return {kind: float(amount) for kind, amount in amounts.items() if amount}
 
 
 def workers_that_fit(nodes: Iterable[Mapping[str, float]], resources: Resources) -> int:
-    """How many such workers the nodes take side by side; 0 where no node has what a single one asks for.
+    """How many such workers the nodes take side by side; 0 where no node has what a single one requests.
 
     nodes: each node's resources under Ray's names. A worker lives on one node, so the amounts of two nodes do
     not add up. READING_CPUS of all CPUs stay free, but for a first worker, which always gets its CPUs.
     """
     nodes = list(nodes)
-    asked = resources.by_kind()
-    fitting = sum(_on_node(node, asked) for node in nodes)
+    request = resources.by_kind()
+    fitting = sum(_on_node(node, request) for node in nodes)
     if fitting == 0 or not resources.cpus:
         return fitting
     cpus = sum(node.get("CPU", 0.0) for node in nodes)
@@ -55,19 +55,19 @@ def workers_that_fit(nodes: Iterable[Mapping[str, float]], resources: Resources)
 
 
 def never_fits(nodes: Iterable[Mapping[str, float]], resources: Resources) -> str:
-    """Why no node takes even one such worker: the first kind of which a worker asks for too much."""
+    """Why no node takes even one such worker: the first kind of which it requests too much."""
     nodes = list(nodes)
     for kind, amount in resources.by_kind().items():
         most = max((node.get(kind, 0.0) for node in nodes), default=0.0)
         if most + EPSILON < amount:
             largest = _amount(kind, most)
-            return f"one worker asks for {_amount(kind, amount)}, and the largest node has {largest}"
-    asked = ", ".join(_amount(kind, amount) for kind, amount in resources.by_kind().items())
-    return f"one worker asks for {asked}, and no single node has all of it"
+            return f"one worker requests {_amount(kind, amount)}, and the largest node has {largest}"
+    request = ", ".join(_amount(kind, amount) for kind, amount in resources.by_kind().items())
+    return f"one worker requests {request}, and no single node has all of it"
 
 
-def _on_node(node: Mapping[str, float], asked: Mapping[str, float]) -> int:
-    return min((_times(node.get(kind, 0.0), amount) for kind, amount in asked.items()), default=0)
+def _on_node(node: Mapping[str, float], request: Mapping[str, float]) -> int:
+    return min((_times(node.get(kind, 0.0), amount) for kind, amount in request.items()), default=0)
 
 
 def _times(total: float, each: float) -> int:

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 
 NAME = "filter"
 PARTS_WITHOUT_A_POOL = 32  # so many are written for good here: a pool takes longer to start
+LONG_STREAM = 16  # fragments that one worker must read alone, from which there is a warning
 MEASURED_COLUMNS = ("key", "sha256", "phash", "judge_score")  # in the order of MeasuredRecord's fields
 
 
@@ -83,6 +84,7 @@ def run(work: Work) -> list[PartReceipt]:
 
     config: FilterConfig = work.config
     corpus = open_corpus(work.input("corpus").location, config.rows_per_fragment, config.fragment_bytes)
+    _warn_of_long_streams(work, corpus.streams)
     measured = work.parts.within(f"{SCRATCH}/measured")
     with work.progress.task(work.stage, corpus.rows, "records") as advance:
         work.engine.map_parts(
@@ -178,6 +180,18 @@ class FinishWorker:
 
     def _read(self, folder: str, name: str) -> pa.Table:
         return pq.ParquetFile(self.measured.path(parquet_path(folder, name))).read()
+
+
+def _warn_of_long_streams(work: Work, streams: Sequence[Sequence[Fragment]]) -> None:
+    """A row group or compressed tar is read by one worker, so that a large one leaves the others idle."""
+    longest = max(streams, key=len)
+    if len(longest) >= LONG_STREAM:
+        rows = sum(fragment.rows for fragment in longest)
+        work.progress.say(
+            f"filter: {longest[0].path}: one worker alone reads {rows:,} records of it, one row group or"
+            f" compressed tar; write it in smaller ones (of {work.config.rows_per_fragment} records) to share"
+            " the work"
+        )
 
 
 def _finish(work: Work, measured: Parts, tasks: list[dict[str, Any]]) -> list[PartReceipt]:

@@ -20,6 +20,7 @@ from components.conditioning.autoencoder import Autoencoder, from_pixels
 from components.conditioning.config import LEARNED
 from components.conditioning.text import TextEncoder
 from components.diffusion.dit import DiT
+from components.errors import InputError
 from components.generation.model_folder import Model, save_model
 from components.generation.prompt_upsampler import PromptUpsampler
 from components.generation.prompt_upsampler_fit import fit_prompt_upsampler
@@ -65,10 +66,10 @@ def indexes(work: Work) -> list[Path]:
 def build_network(config: Any, encoder: Any, autoencoder: Autoencoder) -> DiT:
     """The untrained DiT, sized for its text; its weights are a function of the seed alone.
 
-    Raises ValueError where it does not fit the autoencoder's latents.
+    Raises InputError where it does not fit the autoencoder's latents.
     """
     if config.network.channels != autoencoder.channels:
-        raise ValueError(
+        raise InputError(
             f"train.network.channels is {config.network.channels}, and autoencoder {autoencoder.identity}"
             f" has {autoencoder.channels}; set it to that"
         )

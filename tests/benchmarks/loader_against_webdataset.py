@@ -111,8 +111,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     for name, default in (("side", 64), ("size", 32), ("samples", 4000)):
         parser.add_argument(f"--{name}", type=int, default=default)
-    given = parser.parse_args()
-    rates = measure(given.side, given.size, given.samples)
+    options = parser.parse_args()
+    rates = measure(options.side, options.size, options.samples)
     sys.stdout.write(
         f"webdataset {rates.webdataset:,.0f} images/s\n"
         f"streaming  {rates.streaming:,.0f} images/s, ratio {rates.streaming / rates.webdataset:.2f}\n"

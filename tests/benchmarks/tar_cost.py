@@ -49,14 +49,14 @@ class Costs:
 def measure(side: int, samples: int) -> Costs:
     """side: of the stored PNGs, pixels. Raises AssertionError where the two do not agree to the byte."""
     rng = np.random.default_rng(0)
-    given = [_sample(rng, side) for _ in range(samples)]
-    data = _written(write_tar, given)
-    assert data == _written(plain_write, given)
+    originals = [_sample(rng, side) for _ in range(samples)]
+    data = _written(write_tar, originals)
+    assert data == _written(plain_write, originals)
     assert parse_tar(data, "tar") == plain_parse(data)
     return Costs(
         *_cpu_seconds(
-            lambda: _written(write_tar, given),
-            lambda: _written(plain_write, given),
+            lambda: _written(write_tar, originals),
+            lambda: _written(plain_write, originals),
             lambda: parse_tar(data, "tar"),
             lambda: plain_parse(data),
             lambda: _stream(data, lambda read: parse_tar(read, "tar")),

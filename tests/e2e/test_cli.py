@@ -108,7 +108,7 @@ def test_a_changed_caption_prompt_would_run_recaption_and_what_follows_and_nothi
     would = {name: cells[:2] for name, cells in table(result.out).items()}
     assert {name for name, cells in would.items() if cells == ["fresh", "keep"]} == {"annotators", "filter"}
     assert would["recaption"] == ["stale", "run"]
-    assert "config: kinds changed" in result.out
+    assert "config: kinds.long.prompt changed" in result.out
     assert {name for name, cells in would.items() if cells[0] == "stale"} == set(NAMES[2:])
 
 

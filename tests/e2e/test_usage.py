@@ -20,7 +20,7 @@ def rows(path, **columns):
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("arguments", "message"),
     [
         (["run", "--preset", "mirco"], "did you mean 'micro'"),
         (["run", "--set", "train.imges=3"], "did you mean 'train.images'"),
@@ -37,9 +37,9 @@ def rows(path, **columns):
         (["generate", "a red circle", "-n", "0"], "-n"),
     ],
 )
-def test_a_usage_error_is_one_line_and_status_2(straightshot, tmp_path, monkeypatch, words, message):
+def test_a_usage_error_is_one_line_and_status_2(straightshot, tmp_path, monkeypatch, arguments, message):
     monkeypatch.setenv("STRAIGHTSHOT_HOME", str(tmp_path / "home"))
-    status, out, err = straightshot(*words)
+    status, out, err = straightshot(*arguments)
     assert status == 2
     assert message in err
     assert len(err.splitlines()) == 1

@@ -301,6 +301,16 @@ def test_a_finished_output_is_hashed_once_and_not_at_every_look(tmp_path, monkey
     assert sorted(hashed) == ["one.txt", "three.txt", "two.txt", "weights"]
 
 
+def test_what_a_killed_worker_of_the_same_run_left_half_written_is_swept(tmp_path):
+    def loses_a_worker(work: Work) -> Iterator[PartReceipt]:
+        yield from write_words(work)
+        (work.out / "words" / "two.txt.tmp-0123").write_text("tw")
+        (work.out / "parts" / "two.json.tmp-0123").write_text("{")
+
+    out = output(tmp_path, run(tmp_path, replace(TOY, run=loses_a_worker)))
+    assert [path.name for path in out.rglob("*.tmp-*")] == []
+
+
 def test_an_edited_count_is_found_and_the_output_made_again(tmp_path):
     receipt = run(tmp_path)
     path = output(tmp_path, receipt) / "receipt.json"

@@ -27,6 +27,7 @@ from components.conditioning.text import (
     load_text_encoder,
     padded_length,
 )
+from components.errors import InputError
 
 COLOURS = ("red", "green", "blue", "yellow")
 SHAPES = ("circle", "square", "star", "cross")
@@ -105,7 +106,7 @@ def test_another_vocabulary_or_length_is_another_identity(learned):
 @pytest.mark.parametrize("content", [b"", b"{", b"{}", b"\xff\xfe"])
 def test_a_damaged_vocabulary_is_one_line(learned, tmp_path, content):
     (tmp_path / TOKENIZER_FILE).write_bytes(content)
-    with pytest.raises(ValueError, match=r"tokenizer\.json is not a tokenizer") as caught:
+    with pytest.raises(InputError, match=r"tokenizer\.json is not a tokenizer") as caught:
         LearnedText.load(tmp_path, 24)
     assert "\n" not in str(caught.value)
 
@@ -273,10 +274,10 @@ def test_no_more_tokens_are_read_than_the_model_has_positions(pretrained):
 @pytest.mark.parametrize("folder", ["nothing/is/here", "."])
 def test_a_frozen_encoder_that_is_none_is_one_line(tmp_path, folder):
     with pytest.raises(
-        ValueError, match=r"text encoder '.*' cannot be loaded \(.*\); give a folder or"
+        InputError, match=r"text encoder '.*' cannot be loaded \(.*\); give a folder or"
     ) as caught:
         FrozenText(str(tmp_path / folder), 10)
     assert "\n" not in str(caught.value)
-    with pytest.raises(ValueError, match="cannot be loaded"):
+    with pytest.raises(InputError, match="cannot be loaded"):
         load_text_encoder(TextConfig(model="somewhere"), tmp_path)
     assert not (tmp_path / ENCODER_FOLDER).exists()

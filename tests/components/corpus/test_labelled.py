@@ -29,23 +29,23 @@ def row(image: bytes | None, short: str | None = "a square", long: str | None = 
 
 def test_a_bad_record_is_skipped_and_counted(tmp_path):
     bad = [row(None), row(b"no image"), row(png(1), short=None), row(png(2), long="  "), row(png(3)[:-20])]
-    found = read_labelled(write(tmp_path / "l.parquet", [row(png(9)), *bad]), 0.0)
-    assert [record.image for record in found.train] == [png(9)]
-    assert found.skipped == {"caption_empty": 2, "image_broken": 2, "image_missing": 1}
-    assert found.records == 6
+    labelled = read_labelled(write(tmp_path / "l.parquet", [row(png(9)), *bad]), 0.0)
+    assert [record.image for record in labelled.train] == [png(9)]
+    assert labelled.skipped == {"caption_empty": 2, "image_broken": 2, "image_missing": 1}
+    assert labelled.records == 6
 
 
 def test_a_transparent_image_is_seen_on_white(tmp_path):
-    found = read_labelled(write(tmp_path / "l.parquet", [row(png(9, "RGBA"))]), 0.0)
-    assert found.train[0].open().getpixel((0, 0)) == (255, 255, 255)
+    labelled = read_labelled(write(tmp_path / "l.parquet", [row(png(9, "RGBA"))]), 0.0)
+    assert labelled.train[0].open().getpixel((0, 0)) == (255, 255, 255)
 
 
 def test_copies_of_an_image_are_on_one_side(tmp_path):
     rows = [row(png(n % 50), short=f"square {n}") for n in range(150)]
-    found = read_labelled(write(tmp_path / "l.parquet", rows), 0.3)
-    assert not {r.image for r in found.train} & {r.image for r in found.held_out}
-    assert len(found.train) + len(found.held_out) == 150
-    assert 0.1 < len(found.held_out) / 150 < 0.5
+    labelled = read_labelled(write(tmp_path / "l.parquet", rows), 0.3)
+    assert not {r.image for r in labelled.train} & {r.image for r in labelled.held_out}
+    assert len(labelled.train) + len(labelled.held_out) == 150
+    assert 0.1 < len(labelled.held_out) / 150 < 0.5
 
 
 def test_a_wrong_file_is_told_in_one_line(tmp_path):
@@ -61,13 +61,13 @@ def test_a_wrong_file_is_told_in_one_line(tmp_path):
 
 
 def test_the_emoji_set_is_read(shared_data):
-    found = read_labelled(shared_data / "emoji" / "labelled.parquet", 0.1)
-    assert found.records == 900
-    assert not found.skipped
+    labelled = read_labelled(shared_data / "emoji" / "labelled.parquet", 0.1)
+    assert labelled.records == 900
+    assert not labelled.skipped
 
 
-def first(number: int, **given) -> list[list[int]]:
-    batches = draw_batches(**{"count": 20, "batch_size": 4, "images_seen": 0, "seed": 0} | given)
+def first(number: int, **settings) -> list[list[int]]:
+    batches = draw_batches(**{"count": 20, "batch_size": 4, "images_seen": 0, "seed": 0} | settings)
     return [next(batches) for _ in range(number)]
 
 

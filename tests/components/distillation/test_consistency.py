@@ -14,6 +14,7 @@ from components.diffusion.denoiser import Denoiser, make_denoiser
 from components.diffusion.dit import DiT, DiTConfig
 from components.diffusion.process import Process, over, rectified_flow
 from components.distillation.consistency import ConsistencyConfig, consistency_loss, pseudo_huber
+from components.errors import InputError
 from tests.gaussian_data import PROCESSES, QUANTITIES, Gaussian
 from tests.loss_context import context, named
 
@@ -110,7 +111,7 @@ def test_it_is_a_fixed_point_of_every_process_and_prediction(name, prediction):
         return value(student, intervals, teacher=teacher, solver="euler").item()
 
     if (name, prediction) == ("rectified_flow", "eps"):
-        with pytest.raises(ValueError, match="predicts eps knows no image at pure noise; distill one"):
+        with pytest.raises(InputError, match="predicts eps knows no image at pure noise; distill one"):
             loss(0.0, 4)
         return
     assert loss(0.0, 16) < loss(0.0, 8) / 1.5 < loss(0.0, 4) / 1.5**2

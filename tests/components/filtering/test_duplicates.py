@@ -1,4 +1,4 @@
-"""Duplicates: found over re-encodings, not invented between images that differ; first in order wins."""
+"""Duplicates: recognised over re-encodings, not seen between images that differ; first in order wins."""
 
 import hashlib
 import io
@@ -130,8 +130,8 @@ def test_copies_in_the_emoji_web(shared_data: Path):
             continue
         rows.append(hashed(perceptual_hash(opened), hashlib.sha256(image).hexdigest()))
         names.append(re.sub(r"^.*/|\.\w+$", "", url))
-    found = find_duplicates(rows, RULES)
+    duplicates = find_duplicates(rows, RULES)
     copies = {i for i, name in enumerate(names) if name in names[:i]}
     assert copies
-    assert copies <= set(found)
-    assert len(set(found) - copies) <= 2
+    assert copies <= set(duplicates)
+    assert len(set(duplicates) - copies) <= 2

@@ -51,22 +51,22 @@ def test_equal_scores_are_told_apart_by_key_and_nan_never_passes():
 
 def test_a_good_record_survives_with_its_measures():
     record = RawRecord(png(noise_image(1)), " A red &amp; blue square\n", "https://toy.example/1")
-    found = examine(record, "k", AltTextRules(), ImageRules())
-    assert isinstance(found, Kept)
-    assert (found.key, found.alt_text, found.language) == ("k", "A red & blue square", "en")
-    assert (found.width, found.height, found.image) == (64, 48, record.image)
-    assert found.phash == perceptual_hash(noise_image(1))
+    examined = examine(record, "k", AltTextRules(), ImageRules())
+    assert isinstance(examined, Kept)
+    assert (examined.key, examined.alt_text, examined.language) == ("k", "A red & blue square", "en")
+    assert (examined.width, examined.height, examined.image) == (64, 48, record.image)
+    assert examined.phash == perceptual_hash(noise_image(1))
 
 
 def test_a_bad_text_is_rejected_though_its_image_is_fine_and_keeps_its_text_as_it_came():
-    found = examine(RawRecord(png(noise_image(1)), " IMG_1.JPG ", None), "k", AltTextRules(), ImageRules())
-    assert isinstance(found, Rejected)
-    assert (found.rejection.reason, found.alt_text) == (Reason.ALT_FILENAME, " IMG_1.JPG ")
+    examined = examine(RawRecord(png(noise_image(1)), " IMG_1.JPG ", None), "k", AltTextRules(), ImageRules())
+    assert isinstance(examined, Rejected)
+    assert (examined.rejection.reason, examined.alt_text) == (Reason.ALT_FILENAME, " IMG_1.JPG ")
 
 
 def test_what_nobody_foresaw_is_errored_and_stops_nothing():
     record = RawRecord(png(noise_image(1)), 12345678, None)  # a text that is none
-    found = examine(record, "k", AltTextRules(), ImageRules())
-    assert isinstance(found, Rejected)
-    assert found.rejection.reason == Reason.ERRORED
-    assert found.rejection.detail.startswith("TypeError: ")
+    examined = examine(record, "k", AltTextRules(), ImageRules())
+    assert isinstance(examined, Rejected)
+    assert examined.rejection.reason == Reason.ERRORED
+    assert examined.rejection.detail.startswith("TypeError: ")

@@ -13,6 +13,7 @@ from components.conditioning.config import TextConfig
 from components.conditioning.text import LearnedText
 from components.diffusion.config import DiffusionConfig, DiTConfig
 from components.diffusion.dit import DiT
+from components.errors import InputError
 from components.generation.generator import BATCH, MAX_STEPS, Generator
 from components.generation.model_folder import Model, ModelCard, save_model
 from tests.small_upsampler import small_upsampler
@@ -93,19 +94,19 @@ def test_guidance_moves_a_flow_s_image():
 
 def test_a_consistency_model_has_its_guidance_in_it():
     student = Generator(model("consistency"))
-    with pytest.raises(ValueError, match="this model absorbed guidance 3; it cannot generate with 1"):
+    with pytest.raises(InputError, match="this model absorbed guidance 3; it cannot generate with 1"):
         student.generate(["a star"], guidance=1.0)
 
 
 @pytest.mark.parametrize("guidance", [-1, 101, float("nan"), float("inf")])
 def test_guidance_out_of_range_is_one_line(guidance):
-    with pytest.raises(ValueError, match=r"guidance is .*; it must be 0 to 100"):
+    with pytest.raises(InputError, match=r"guidance is .*; it must be 0 to 100"):
         Generator(model("flow")).generate(["a star"], guidance=guidance)
 
 
 @pytest.mark.parametrize("steps", [0, -1, MAX_STEPS + 1])
 def test_steps_out_of_range_are_one_line(generator, steps):
-    with pytest.raises(ValueError, match=f"steps is {steps}; it must be 1 to {MAX_STEPS}"):
+    with pytest.raises(InputError, match=f"steps is {steps}; it must be 1 to {MAX_STEPS}"):
         generator.generate(["a star"], steps=steps)
 
 

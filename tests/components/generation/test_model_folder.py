@@ -11,6 +11,7 @@ from components.conditioning.config import TextConfig
 from components.conditioning.text import LearnedText
 from components.diffusion.config import DiffusionConfig, DiTConfig
 from components.diffusion.dit import DiT
+from components.errors import InputError
 from components.generation.model_folder import CARD, WEIGHTS, Model, ModelCard, load_model, save_model
 
 FILES = (CARD, WEIGHTS, "tokenizer.json")
@@ -82,7 +83,7 @@ def test_a_folder_that_is_no_model_is_one_line(tmp_path, model, name, damage):
     contents = {"empty": b"", "cut": data[: len(data) // 2], "binary": b"\xff\xfe\x00"}
     if damage in contents:
         (folder / name).write_bytes(contents[damage])
-    with pytest.raises(ValueError, match=f"{name}.*is missing|{name}") as caught:
+    with pytest.raises(InputError, match=f"{name}.*is missing|{name}") as caught:
         load_model(folder)
     assert str(folder) in str(caught.value) and "\n" not in str(caught.value)
 
@@ -90,7 +91,7 @@ def test_a_folder_that_is_no_model_is_one_line(tmp_path, model, name, damage):
 @pytest.mark.parametrize("path", ["nowhere", "model/config.json"])
 def test_a_path_that_is_no_folder_is_one_line(tmp_path, model, path):
     saved(tmp_path / "model", model)
-    with pytest.raises(ValueError, match=r"is not a model folder: config.json is missing$"):
+    with pytest.raises(InputError, match=r"is not a model folder: config.json is missing$"):
         load_model(tmp_path / path)
 
 
@@ -113,6 +114,6 @@ def test_a_card_that_does_not_fit_says_where(tmp_path, model, change, message):
     for name, value in change.items():
         card[name] = {**card[name], **value} if isinstance(value, dict) else value
     (folder / CARD).write_text(json.dumps(card))
-    with pytest.raises(ValueError, match=message) as caught:
+    with pytest.raises(InputError, match=message) as caught:
         load_model(folder)
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 500

@@ -25,8 +25,8 @@ def test_kinds_are_drawn_in_the_blends_shares():
 
 
 def test_a_missing_kind_gives_its_share_to_the_others_in_proportion():
-    found = shares(Blend(alt=0.2, short=0.2, long=0.6), {**ALL, "short": None})
-    assert found == pytest.approx({"alt": 0.25, "long": 0.75}, abs=0.014)
+    drawn = shares(Blend(alt=0.2, short=0.2, long=0.6), {**ALL, "short": None})
+    assert drawn == pytest.approx({"alt": 0.25, "long": 0.75}, abs=0.014)
 
 
 def test_an_empty_caption_is_a_missing_one():

@@ -51,14 +51,14 @@ def test_the_bytes_of_a_tar_are_known_for_ever():
 @given(SAMPLES)
 def test_what_is_written_is_read_back(samples):
     read = parse_tar(tar_of(samples), "tar")
-    for found, given_sample in zip(read, samples, strict=True):
-        assert (found.key, found.image, found.extension) == (
-            given_sample.key,
-            given_sample.image,
-            given_sample.extension,
+    for actual, sample in zip(read, samples, strict=True):
+        assert (actual.key, actual.image, actual.extension) == (
+            sample.key,
+            sample.image,
+            sample.extension,
         )
-        nan_is_null = {k: None if v != v else v for k, v in given_sample.meta.items()}  # noqa: PLR0124 (only a NaN)
-        assert found.meta == nan_is_null
+        nan_is_null = {k: None if v != v else v for k, v in sample.meta.items()}  # noqa: PLR0124 (only a NaN)
+        assert actual.meta == nan_is_null
 
 
 def test_plain_webdataset_reads_the_tars(make_shards):

@@ -163,6 +163,8 @@ def learns_under_ddp(fit: Any, folder: Path, rank: int) -> tuple:
     def wrapped_loss(model: nn.Module, batch: Batch, context: LossContext) -> Losses:
         assert isinstance(model, nn.parallel.DistributedDataParallel)
         assert isinstance(context.ema, Net)
+        with torch.no_grad():
+            model(batch["x"])  # as for the target of a consistency loss
         return loss(model, batch, context)
 
     with pytest.MonkeyPatch.context() as patch:

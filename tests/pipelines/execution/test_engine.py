@@ -113,8 +113,8 @@ def test_a_worker_that_dies_every_time_fails_the_stage(engine, tmp_path):
 def test_side_by_side_there_is_one_process_on_each_gpu_of_this_machine(monkeypatch, gpus, here):
     import ray
 
-    found = {"CPU": 4.0} | ({"GPU": float(gpus)} if gpus else {})
-    monkeypatch.setattr(ray, "cluster_resources", lambda: found)
+    total = {"CPU": 4.0} | ({"GPU": float(gpus)} if gpus else {})
+    monkeypatch.setattr(ray, "cluster_resources", lambda: total)
     for embedded, fitting in ((True, here), (False, 3)):  # a cluster may grow
         engine = Engine()
         monkeypatch.setattr(engine, "start", lambda: None)

@@ -22,9 +22,11 @@ def test_two_tasks_share_a_terminal_and_the_next_one_has_it_again(monkeypatch):
         second(5)
         second(-5)  # a worker began again
         second(15, "loss 0.25")
-        time.sleep(0.3)  # it is drawn ten times a second
-        shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", stream.getvalue())  # without colours
-    assert all(text in shown for text in ("judge", "10/10 images", "captioner", "15/20 images", "loss 0.25"))
+        time.sleep(0.3)  # it is refreshed ten times a second
+        displayed = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", stream.getvalue())  # without colours
+    assert all(
+        text in displayed for text in ("judge", "10/10 images", "captioner", "15/20 images", "loss 0.25")
+    )
     stream.truncate(0)
     with progress.task("train", 3, "images") as advance:
         advance(3)

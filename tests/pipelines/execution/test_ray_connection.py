@@ -1,4 +1,4 @@
-"""Which Ray is used, what a cluster says to a wrong token, and that a cluster gets this project's code.
+"""Which Ray is used, what a wrong token of a cluster gives, and that a cluster gets this project's code.
 
 The cluster is a real one on loopback, a process group of its own that is killed at the end.
 """
@@ -23,7 +23,7 @@ from pipelines.execution.ray_connection import ray_address
 
 REPOSITORY = Path(__file__).parents[3]
 START_SECONDS = 120.0
-REFUSED_SECONDS = 15.0  # Ray alone takes 20 to say it
+REFUSED_SECONDS = 15.0  # Ray alone takes 20 to report it
 PACKAGES = ("components", "pipelines", "dags")
 
 DRIVER = """\
@@ -68,6 +68,12 @@ def test_an_address_without_ray_data_is_refused_with_what_to_use_instead(monkeyp
 def test_a_ray_that_is_not_there_is_a_config_error(address):
     with pytest.raises(ConfigError, match="no Ray at"):
         Engine(address).start()
+
+
+def test_a_local_ray_that_cannot_start_gives_the_reason(monkeypatch, tmp_path):
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / ("long" * 30)))
+    with pytest.raises(ConfigError, match=r"^Ray does not start on this machine: .*path length"):
+        Engine("local").start()
 
 
 def test_a_word_that_is_no_address_lists_what_is():
@@ -129,7 +135,7 @@ def cluster(node_python, tmp_path_factory):
             )
         try:
             deadline = time.monotonic() + START_SECONDS
-            while "--block" not in log.read_text():  # it says so once it is up
+            while "--block" not in log.read_text():  # printed once it is up
                 assert head.poll() is None and time.monotonic() < deadline, log.read_text()
                 time.sleep(0.2)
             yield Cluster(f"127.0.0.1:{port}", token)
@@ -165,11 +171,11 @@ def test_a_node_that_has_only_the_libraries_gets_the_code_with_the_connection(no
 @pytest.mark.parametrize("token", ["wrong", "missing", "none"])
 def test_a_token_that_the_cluster_refuses_is_one_line_that_says_what_to_set(cluster, tmp_path, token):
     (tmp_path / "wrong").write_text("wrong" * 8)
-    given = (
+    wrong = (
         {"RAY_AUTH_MODE": "disabled"} if token == "none" else {"RAY_AUTH_TOKEN_PATH": str(tmp_path / token)}
     )
     started = time.monotonic()
-    done = drive(cluster, tmp_path, **given)
+    done = drive(cluster, tmp_path, **wrong)
     assert time.monotonic() - started < REFUSED_SECONDS
     last = done.stderr.splitlines()[-1]
     assert last.startswith(f"pipelines.errors.ConfigError: the Ray at '{cluster.address}' refuses"), (

@@ -1,4 +1,4 @@
-"""How many workers a pool has follows from what one of them asks for and from what the nodes have."""
+"""How many workers a pool has follows from what one of them requests and from what the nodes have."""
 
 import os
 import sys
@@ -96,8 +96,8 @@ def test_no_more_workers_share_a_card_than_it_has_room_for(one_card, tmp_path, s
 @pytest.mark.parametrize(
     ("amounts", "message"),
     [
-        ({"custom": {"card": 2}}, "one worker asks for 2 card, and the largest node has 1 card"),
-        ({"gpus": 1}, "one worker asks for 1 GPU, and the largest node has 0 GPU"),
+        ({"custom": {"card": 2}}, "one worker requests 2 card, and the largest node has 1 card"),
+        ({"gpus": 1}, "one worker requests 1 GPU, and the largest node has 0 GPU"),
         ({"memory_bytes": 2**60}, "of memory, and the largest node has"),
     ],
 )

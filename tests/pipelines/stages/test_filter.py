@@ -1,12 +1,13 @@
 """The filter stage: junk goes and says why, the rest stays, and the bytes never vary."""
 
+import io
 import json
 import re
 import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import open_clip
 import pyarrow as pa
@@ -24,8 +25,8 @@ from pipelines.errors import StageFailed
 from pipelines.execution.engine import Engine
 from pipelines.execution.progress import Progress
 from pipelines.stage import SCRATCH, Input, run_stage
-from pipelines.stages.filter import STAGE, FilterConfig
-from pipelines.store.receipts import Receipt
+from pipelines.stages.filter import STAGE, FilterConfig, MeasureWorker
+from pipelines.store.receipts import Parts, Receipt
 from tests.pipelines.one_by_one import OneByOne
 
 ROWS, SEED = 360, 3
@@ -45,7 +46,7 @@ def toy(tmp_path_factory) -> ToyWeb:
 
 @pytest.fixture(scope="module")
 def annotators(tmp_path_factory) -> Path:
-    """An annotators output with a judge that was never taught: it scores, and knows nothing."""
+    """An annotators output with an untrained judge."""
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("annotators")
     (folder / "judge").mkdir()
@@ -57,7 +58,12 @@ def annotators(tmp_path_factory) -> Path:
 
 
 def run(
-    home: Path, corpus: str, annotators: Path, config: FilterConfig = CONFIG, engine: Engine | None = None
+    home: Path,
+    corpus: str,
+    annotators: Path,
+    config: FilterConfig = CONFIG,
+    engine: Engine | None = None,
+    log: TextIO | None = None,
 ) -> Receipt:
     return run_stage(
         STAGE,
@@ -69,7 +75,7 @@ def run(
         home=home,
         snapshot="default",
         engine=engine or OneByOne(),
-        progress=Progress(quiet=True),
+        progress=Progress(log, quiet=log is None),
     )
 
 
@@ -128,7 +134,7 @@ def test_every_record_ends_once_and_the_counts_say_so(done, toy: ToyWeb):
 
 
 def test_junk_goes_and_the_rest_stays(done, toy: ToyWeb):
-    """Without a judge that knows anything, only texts of other images come through."""
+    """With an untrained judge, only texts of other images come through."""
     home, receipt = done
     kept = set(table(home, receipt, "filtered")["url"].to_pylist())
     truth = pq.read_table(toy.truth).to_pylist()
@@ -171,6 +177,34 @@ def test_a_fragment_is_cut_by_bytes_and_every_record_ends_once(toy: ToyWeb, anno
     for part in parts:
         images = pq.ParquetFile(output(tmp_path / "cut", cut) / part).read()["image"].to_pylist()
         assert sum(map(len, images)) < 2 * limit, "about: a fragment is cut by the average record"
+
+
+def test_of_a_stream_only_what_is_not_finished_is_measured_again(
+    small: str, annotators: Path, tmp_path: Path
+):
+    stream = open_corpus(small, SMALL.rows_per_fragment).streams[0]
+    parts = Parts(tmp_path, "filter", "run")
+    worker = MeasureWorker(parts, SMALL, "default", f"local-dir:{annotators / 'judge'}")
+    task = {"fragments": [fragment.to_dict() for fragment in stream]}
+    whole = worker(task)
+    assert whole.counts.in_ == 40
+    files = [tmp_path / entry.path for entry in whole.files]
+    before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
+    (tmp_path / "parts" / "part-00001.json").unlink()
+    assert worker(task) == whole
+    again = {path for path in files if path.stat().st_mtime_ns != before[path][1]}
+    assert {path.stem for path in again} == {"part-00001"}
+    assert {path: path.read_bytes() for path in files} == {path: data for path, (data, _) in before.items()}
+
+
+def test_a_row_group_that_keeps_one_worker_busy_alone_is_named(toy: ToyWeb, annotators: Path, tmp_path: Path):
+    rows = pq.read_table(toy.web).to_pylist()[:40]
+    log = io.StringIO()
+    for name, row_group_size in (("large", 40), ("small", 4)):
+        corpus = write_corpus(tmp_path / f"{name}.parquet", rows, row_group_size)
+        run(tmp_path / name, corpus, annotators, FilterConfig(rows_per_fragment=2), log=log)
+    (warning,) = [line for line in log.getvalue().splitlines() if "one worker alone" in line]
+    assert "large.parquet" in warning and "40 records" in warning
 
 
 def test_ray_gives_the_same_bytes(small: str, annotators: Path, tmp_path: Path):
@@ -290,7 +324,7 @@ def test_a_record_of_nulls_is_rejected_and_nothing_left_is_a_failure(annotators:
 
 
 def test_the_emoji_web(shared_data: Path, annotators: Path, tmp_path: Path):
-    """A crawl that nobody rendered for us: junk, nulls, broken files and copies go, six languages stay."""
+    """A real crawl: junk, nulls, broken files and copies go, six languages stay."""
     rows = pq.read_table(shared_data / "emoji" / "web.parquet").to_pylist()[:800]
     corpus = write_corpus(
         tmp_path / "web.parquet", [{name: row[name] for name in CORPUS.names} for row in rows]

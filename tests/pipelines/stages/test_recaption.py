@@ -62,7 +62,7 @@ def png(colour: str, shade: int) -> bytes:
     return buffer.getvalue()
 
 
-def given(name: str, home: Path, receipt: Receipt) -> dict[str, tuple[Input]]:
+def as_input(name: str, home: Path, receipt: Receipt) -> dict[str, tuple[Input]]:
     """A finished stage as the input of the next."""
     return {name: (Input(name, str(home / name / receipt.fingerprint), receipt.digest, receipt),)}
 
@@ -100,7 +100,7 @@ def annotators(tmp_path_factory) -> dict[str, tuple[Input]]:
     path = home / "labelled.parquet"
     pq.write_table(pa.Table.from_pylist(rows, schema=LABELLED), path)
     labelled = {"labelled": (Input("labelled", str(path), "l" * 64),)}
-    return given("annotators", home, run(home, labelled, FITTED, stage=ANNOTATORS))
+    return as_input("annotators", home, run(home, labelled, FITTED, stage=ANNOTATORS))
 
 
 def record(n: int) -> dict[str, Any]:
@@ -133,7 +133,7 @@ def write_filtered(work: Work) -> Iterable[PartReceipt]:
 def inputs(annotators, tmp_path_factory) -> dict[str, tuple[Input]]:
     home = tmp_path_factory.mktemp("filter")
     kept = Stage("filter", 1, StageConfig, (), write_filtered)
-    return annotators | given("filter", home, run(home, {}, StageConfig(), stage=kept))
+    return annotators | as_input("filter", home, run(home, {}, StageConfig(), stage=kept))
 
 
 def contents(home: Path, receipt: Receipt) -> dict[str, bytes]:
@@ -142,8 +142,8 @@ def contents(home: Path, receipt: Receipt) -> dict[str, bytes]:
 
 
 def table(home: Path, receipt: Receipt, folder: str) -> pa.Table:
-    found = sorted((path, data) for path, data in contents(home, receipt).items() if path.startswith(folder))
-    return pa.concat_tables([pq.read_table(io.BytesIO(data)) for _, data in found])
+    files = sorted((path, data) for path, data in contents(home, receipt).items() if path.startswith(folder))
+    return pa.concat_tables([pq.read_table(io.BytesIO(data)) for _, data in files])
 
 
 @pytest.fixture(scope="module")
@@ -224,7 +224,7 @@ def test_an_image_that_cannot_be_opened_is_a_reject_and_stops_nothing(inputs, tm
         )
 
     kept = run(tmp_path, {}, StageConfig(), stage=Stage("filter", 1, StageConfig, (), broken))
-    receipt = run(tmp_path, inputs | given("filter", tmp_path, kept))
+    receipt = run(tmp_path, inputs | as_input("filter", tmp_path, kept))
     (reject,) = table(tmp_path, receipt, "rejects").to_pylist()
     assert (reject["key"], reject["reason"]) == (rows[3]["key"], "image_broken")
     assert receipt.counts.as_dict() == {"in": 20, "kept": 19, "rejected": 1, "errored": 0}
@@ -256,9 +256,9 @@ def test_a_pretrained_captioner_goes_the_same_way(annotators, inputs, done, tmp_
     source = annotators["annotators"][0].path
     config = AnnotatorsConfig(captioner=str(source / "captioner"), judge=f"local-dir:{source / 'judge'}")
     labelled = annotators["annotators"][0].path.parents[1] / "labelled.parquet"
-    found = {"labelled": (Input("labelled", str(labelled), "l" * 64),)}
-    pinned = run(tmp_path, found, config, stage=ANNOTATORS)
-    again = run(tmp_path, inputs | given("annotators", tmp_path, pinned))
+    labelled_input = {"labelled": (Input("labelled", str(labelled), "l" * 64),)}
+    pinned = run(tmp_path, labelled_input, config, stage=ANNOTATORS)
+    again = run(tmp_path, inputs | as_input("annotators", tmp_path, pinned))
     assert contents(tmp_path, again) == contents(home, receipt)
 
 

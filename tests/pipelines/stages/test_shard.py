@@ -124,9 +124,9 @@ def test_every_captioned_record_is_in_one_tar_with_all_that_is_known_of_it(tmp_p
         for i in range(15):
             known = row(f"{part}-{i}")
             expected[known["key"]] = (known.pop("image"), {**known, "score_long": None})
-    found = [*read_split(index, "train"), *read_split(index, "holdout")]
-    assert {sample.key: (sample.image, sample.meta) for sample in found} == expected
-    assert len(found) == 105
+    samples = [*read_split(index, "train"), *read_split(index, "holdout")]
+    assert {sample.key: (sample.image, sample.meta) for sample in samples} == expected
+    assert len(samples) == 105
     assert receipt.counts.as_dict() == {"in": 105, "kept": 105, "rejected": 0, "errored": 0}
     assert receipt.info == {
         "train": load_index(index).samples("train"),

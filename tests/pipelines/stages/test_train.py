@@ -19,6 +19,7 @@ from PIL import Image
 
 from components.conditioning.autoencoder import PixelAutoencoder
 from components.conditioning.text import FrozenText, LearnedText
+from components.errors import InputError
 from components.generation.generator import Generator
 from components.generation.model_folder import load_model
 from components.shards.index import INDEX_NAME, Shard, ShardIndex
@@ -347,12 +348,12 @@ def test_a_teacher_of_another_process_and_prediction_trains_and_is_distilled(who
     [
         (
             {"text": {"model": "no/such/encoder"}},
-            ValueError,
+            InputError,
             "text encoder 'no/such/encoder' cannot be loaded",
         ),
         (
             {"network": {**NETWORK, "channels": 1}},
-            ValueError,
+            InputError,
             "train.network.channels is 1, and autoencoder pixels has 3; set it to that",
         ),
         (
