@@ -1,5 +1,7 @@
 """What is wrong with what a user gave, and errors as one line."""
 
+REASON_LENGTH = 200  # characters of another library's error that one of ours quotes
+
 
 class InputError(ValueError):
     """What the user gave cannot be used: one line that says what, where and what to do.

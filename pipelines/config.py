@@ -15,7 +15,8 @@ from typing import Any, NoReturn
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from components.durable import write_text
-from pipelines.config_draft import ConfigDraft, fit_to, merge_defaults, one_line, read_yaml
+from components.errors import one_line
+from pipelines.config_draft import ConfigDraft, fit_to, merge_defaults, read_yaml
 from pipelines.errors import ConfigError
 from pipelines.execution.ray_connection import address_fault, ray_address
 from pipelines.presets import DEFAULT_PRESET, preset_path

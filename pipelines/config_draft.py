@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar, Union
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from components.errors import one_line
 from pipelines.errors import ConfigError
 
 Loc = tuple[str | int, ...]  # a path of field names
@@ -233,7 +234,3 @@ def _sections_with(model: type[BaseModel], name: str) -> list[str]:
 
 def dotted(loc: Loc) -> str:
     return ".".join(str(name) for name in loc)
-
-
-def one_line(error: object) -> str:
-    return " ".join(str(error).split())

@@ -61,8 +61,9 @@ class StageConfig(BaseModel):
     """Base of every stage's config: frozen, unknown fields refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    # Fields that say how the work is done, and change nothing about the output (but for rounding).
-    NOT_IN_FINGERPRINT: ClassVar[frozenset[str]] = frozenset()
+    # Fields that say how the work is done, and change nothing about the output (but for rounding), as
+    # pydantic excludes them: {"workers": True, "judge": {"gpus_per_worker": True}}.
+    NOT_IN_FINGERPRINT: ClassVar[Mapping[str, Any]] = {}
 
 
 @dataclass(frozen=True)
@@ -165,7 +166,7 @@ def fingerprint(
         "stage": stage.name,
         "version": stage.version,
         "snapshot": snapshot,
-        "config": config.model_dump(mode="json", exclude=set(config.NOT_IN_FINGERPRINT)),
+        "config": config.model_dump(mode="json", exclude=dict(config.NOT_IN_FINGERPRINT)),
         "inputs": {name: [item.digest for item in items] for name, items in inputs.items()},
     }
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:FINGERPRINT_DIGITS]

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from components.captioning.kinds import CaptionKind
-from components.errors import InputError
+from components.errors import REASON_LENGTH, InputError, one_line
 
 BATCH_SIZE = 64  # images generated together, by default
 
@@ -54,7 +54,7 @@ class Captioner:
                 model, revision=revision, dtype=getattr(torch, dtype)
             )
         except (OSError, ValueError, KeyError) as error:
-            reason = str(error).strip().splitlines()[0]
+            reason = one_line(error, REASON_LENGTH)
             raise InputError(
                 f"captioner '{model}' cannot be loaded ({reason}); give a folder or a hub id of a "
                 "transformers image-text-to-text model"

@@ -20,7 +20,7 @@ from torch.nn.utils.rnn import pad_sequence
 from components.conditioning.bpe import train_bpe
 from components.conditioning.config import LEARNED, TextConfig
 from components.conditioning.feature_cache import FeatureCache
-from components.errors import InputError
+from components.errors import REASON_LENGTH, InputError, one_line
 
 TOKENIZER_FILE = "tokenizer.json"
 ENCODER_FOLDER = "text_encoder"
@@ -165,7 +165,7 @@ class FrozenText:
         try:
             self.tokenizer, encoder = _load_pretrained(model, revision)
         except (OSError, ValueError, KeyError) as error:
-            reason = str(error).strip().splitlines()[0]
+            reason = one_line(error, REASON_LENGTH)
             raise InputError(
                 f"text encoder '{model}' cannot be loaded ({reason}); give a folder or a hub id of a"
                 " transformers text encoder"

@@ -13,14 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from components.errors import InputError, one_line
+from components.errors import REASON_LENGTH, InputError, one_line
 from components.randomness import derive_seed
 
 INSTRUCTION = "Describe in one sentence, with its colours, places and background, a picture of: {prompt}"
 MOST_TOKENS = 96  # of an answer
 MOST_PROMPT_TOKENS = 256  # tokens of a prompt; what is beyond is cut off
 TEMPERATURE = 0.7
-REASON_LENGTH = 200  # characters of transformers' own error in ours
 
 
 class PromptUpsampler:

@@ -15,13 +15,12 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-from components.errors import InputError, one_line
+from components.errors import REASON_LENGTH, InputError, one_line
 
 Features = npt.NDArray[np.float32]
 T = TypeVar("T")
 
 LOCAL = "local-dir:"
-REASON_LENGTH = 200  # characters of open_clip's own error in ours
 PRECISIONS = {"float32": "fp32", "bfloat16": "pure_bf16", "float16": "pure_fp16"}  # open_clip's names
 BATCH = 64  # images or texts at once, by default; a score's last bits depend on the batch it was made in
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from components.errors import one_line
+from components.errors import REASON_LENGTH, one_line
 from pipelines.errors import ConfigError, StageFailed
 from pipelines.registry.mlflow_run import TrackedRun
 
@@ -27,7 +27,6 @@ EXPERIMENT = "straightshot"
 DATABASE = "mlflow.db"
 ARTIFACTS = "mlflow-artifacts"
 URI_VARIABLE = "MLFLOW_TRACKING_URI"
-REASON_LENGTH = 200  # characters of MLflow's own error in ours
 STAGE_TAG = "straightshot.stage"
 FINGERPRINT_TAG = "straightshot.fingerprint"
 SETTINGS = {  # MLflow's, unless the user set them

@@ -1,15 +1,18 @@
 """The settings of evaluate, without torch."""
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
 from pipelines.stage import StageConfig
-from pipelines.stages.model_runtime import JUDGE_RUNTIME, Device, ModelRuntime
+from pipelines.stages.model_runtime import JUDGE_RUNTIME, PLACEMENT, Device, ModelRuntime
 
 
 class EvaluateConfig(StageConfig):
     """What is measured, and with what."""
+
+    NOT_IN_FINGERPRINT: ClassVar[Mapping[str, Any]] = {"judge": PLACEMENT}
 
     seed: int = Field(0, ge=0, description="of the prompts and of the noise")
     domain: Literal["toy", "open"] = Field(

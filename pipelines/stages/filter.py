@@ -9,9 +9,9 @@ good.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -29,6 +29,7 @@ from pipelines.errors import StageFailed
 from pipelines.stage import SCRATCH, Stage, StageConfig, Work
 from pipelines.stages.model_runtime import (
     JUDGE_RUNTIME,
+    PLACEMENT,
     ModelRuntime,
     judge_name,
     load_judge,
@@ -56,6 +57,8 @@ MEASURED_COLUMNS = ("key", "sha256", "phash", "judge_score")  # in the order of 
 
 class FilterConfig(StageConfig):
     """What a record must be to go on. The defaults suit the open web; a closed domain may loosen them."""
+
+    NOT_IN_FINGERPRINT: ClassVar[Mapping[str, Any]] = {"judge": PLACEMENT}
 
     alt_text: AltTextRules = AltTextRules()
     image: ImageRules = ImageRules()

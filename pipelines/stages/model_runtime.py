@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from components.captioning.captioner import Captioner
     from components.judge.judge import Judge
 
+# Of NOT_IN_FINGERPRINT: where a model is placed changes nothing about what it makes.
+PLACEMENT = {"gpus_per_worker": True, "cpus_per_worker": True}
+
 Device = Literal["auto", "cpu", "cuda"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 

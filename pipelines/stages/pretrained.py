@@ -7,9 +7,8 @@ import json
 import shutil
 from pathlib import Path
 
-from components.errors import InputError, one_line
+from components.errors import REASON_LENGTH, InputError, one_line
 
-REASON_LENGTH = 200  # characters of the hub's own error in ours
 LOCAL, HUB = "local-dir:", "hf-hub:"  # how open_clip names a folder, and a model on the hub
 
 

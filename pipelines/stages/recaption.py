@@ -8,7 +8,7 @@ caption that cannot be used is rejected with a reason. The kinds are those of co
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -23,6 +23,7 @@ from pipelines.stages.annotators import FITTED_PROMPTS, AnnotatorsConfig
 from pipelines.stages.model_runtime import (
     CAPTIONER_RUNTIME,
     JUDGE_RUNTIME,
+    PLACEMENT,
     ModelRuntime,
     judge_name,
     load_captioner,
@@ -60,6 +61,8 @@ class KindConfig(BaseModel):
 
 class RecaptionConfig(StageConfig):
     """What the captioner is asked for, and which captions are good enough."""
+
+    NOT_IN_FINGERPRINT: ClassVar[Mapping[str, Any]] = {"captioner": PLACEMENT, "judge": PLACEMENT}
 
     kinds: dict[str, KindConfig] = Field(
         default_factory=dict, validate_default=True, description="by name; what is not set is the table's"

@@ -1,6 +1,7 @@
 """What the configs and the outputs of train and distill have in common. Without torch."""
 
-from typing import ClassVar, Self
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
@@ -14,7 +15,7 @@ CURVE, MODEL = "curve.json", "model"  # what the outputs hold
 class LearningConfig(TrainingConfig, StageConfig):
     """The fields that train and distill share."""
 
-    NOT_IN_FINGERPRINT: ClassVar[frozenset[str]] = frozenset({"workers", "cache_mb"})
+    NOT_IN_FINGERPRINT: ClassVar[Mapping[str, Any]] = {"workers": True, "cache_mb": True}
 
     seed: int = Field(0, ge=0)
     workers: int = Field(

@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from components.durable import exchange, remove, rename, write_text
+from components.errors import one_line
 from pipelines.store.faults import fault_point
 from pipelines.store.local import LocalStore
 from pipelines.store.receipts import (
@@ -112,7 +113,7 @@ def read_failure(out: Path) -> str | None:
     if not path.exists():
         return None
     try:
-        return " ".join(str(json.loads(path.read_bytes())["error"]).split())
+        return one_line(json.loads(path.read_bytes())["error"])
     except (OSError, ValueError, KeyError, TypeError):
         return "it failed"
 

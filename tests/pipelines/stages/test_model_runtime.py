@@ -13,6 +13,9 @@ from safetensors.torch import save_file
 from pipelines.config import load_config
 from pipelines.errors import ConfigError
 from pipelines.execution.resources import Resources, workers_that_fit
+from pipelines.stage import fingerprint
+from pipelines.stages import evaluate, recaption
+from pipelines.stages import filter as filter_stage
 from pipelines.stages.filter import FilterConfig
 from pipelines.stages.model_runtime import ModelRuntime, load_judge, worker_resources
 from pipelines.stages.recaption import RecaptionConfig
@@ -134,3 +137,14 @@ def test_a_gpu_that_the_config_forces_is_named_where_it_does_not_fit():
     assert asked(forced, gpus=0) == Resources(
         gpus=0.5, setting="recaption.captioner.device=cuda and recaption.captioner.gpus_per_worker"
     )
+
+
+@pytest.mark.parametrize("stage", [filter_stage.STAGE, recaption.STAGE, evaluate.STAGE])
+def test_where_models_are_placed_is_not_in_the_fingerprint_and_how_they_compute_is(stage):
+    def with_judge(**changes: object) -> str:
+        base = stage.config_type()
+        config = base.model_copy(update={"judge": base.judge.model_copy(update=changes)})
+        return fingerprint(stage, "default", config, {})
+
+    assert with_judge(gpus_per_worker=0.5, cpus_per_worker=2.0) == with_judge()
+    assert len({with_judge(), with_judge(batch_size=3), with_judge(dtype="bfloat16")}) == 3
