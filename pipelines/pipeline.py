@@ -165,7 +165,8 @@ class Pipeline:
         interrupted = "interrupted; what was finished is kept" if out.exists() else ""
         if last is None:
             return State.MISSING, interrupted or "never ran"
-        return State.STALE, interrupted or "; ".join(self._changes(stage, last, inputs))
+        changes = "; ".join(self._changes(stage, last, inputs)) or "made by another version of Straightshot"
+        return State.STALE, interrupted or changes
 
     def _undecided(self, stage: Stage, snapshot: str, last: Receipt | None, why: str) -> Planned:
         """A stage whose fingerprint is unknown because an input is."""

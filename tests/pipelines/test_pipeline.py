@@ -115,6 +115,12 @@ def test_a_new_version_of_a_stage_is_stale(tmp_path):
     assert why(made, "shard") == "version 1 -> 2"
 
 
+def test_an_output_whose_fingerprint_is_computed_otherwise_now_says_so(tmp_path, monkeypatch):
+    run(pipeline(tmp_path))
+    monkeypatch.setattr(type(pipeline(tmp_path).config.shard), "NOT_IN_FINGERPRINT", {"seed": True})
+    assert why(pipeline(tmp_path), "shard") == "made by another version of Straightshot"
+
+
 def test_a_stage_whose_input_is_not_up_to_date_is_refused_with_what_to_do(tmp_path):
     run(pipeline(tmp_path))
     made = pipeline(tmp_path, ["filter.rows_per_fragment=99"])
