@@ -6,7 +6,6 @@ lives in HOME/<stage>/<fingerprint>/ and never changes once its receipt is there
 to do. How files get to HOME is the store's affair (pipelines/store).
 """
 
-import hashlib
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -46,9 +45,9 @@ from pipelines.store.receipts import (
     PartReceipt,
     Parts,
     Receipt,
-    canonical_json,
     content_digest,
     file_entry,
+    json_digest,
     sha256_file,
     total,
     write_receipt,
@@ -126,6 +125,15 @@ class Work:
         (only,) = self.inputs[name]
         return only
 
+    @property
+    def input_digests(self) -> dict[str, str]:
+        """The content digests of the inputs by name, numbered where there are several of a name."""
+        return {
+            name if len(items) == 1 else f"{name}-{number}": item.digest
+            for name, items in self.inputs.items()
+            for number, item in enumerate(items)
+        }
+
     def commit(self, relative: str, write: Callable[[Path], object]) -> FileEntry:
         """Write one file of the output, whole or not at all."""
         before_rename = partial(fault_point, f"{self.stage}.part.before_rename")
@@ -169,7 +177,7 @@ def fingerprint(
         "config": config.model_dump(mode="json", exclude=dict(config.NOT_IN_FINGERPRINT)),
         "inputs": {name: [item.digest for item in items] for name, items in inputs.items()},
     }
-    return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:FINGERPRINT_DIGITS]
+    return json_digest(value)[:FINGERPRINT_DIGITS]
 
 
 def run_stage(

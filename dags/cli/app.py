@@ -68,7 +68,7 @@ def _exit_status(arguments: list[str], *, debug: bool) -> int:
         except Exit as end:
             return end.exit_code
         return 0
-    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  the end of every command
         from dags.cli.messages import ending_of
 
         if debug:

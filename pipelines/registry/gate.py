@@ -5,7 +5,6 @@ GateConfig. A number that was not measured (no scorer covers an open corpus, so 
 makes its check `skipped`, never passed or failed.
 """
 
-import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -17,7 +16,7 @@ from components.evaluation.metrics import METRICS
 from components.evaluation.results import SECONDS, Metrics
 from pipelines.errors import ConfigError
 from pipelines.stage import StageConfig
-from pipelines.store.receipts import Receipt, canonical_json
+from pipelines.store.receipts import Receipt, canonical_json, json_digest
 
 MODELS = ("train", "distill")  # inputs of evaluate that are measured; the others do the measuring
 PROMPT_FOLLOWING, SHARE_OF_TEACHER = "prompt_following", "share_of_teacher"
@@ -279,10 +278,6 @@ def _protocol(metrics: Metrics, receipt: Receipt) -> tuple[str, str]:
     settings = {"version": receipt.version, "config": receipt.config}
     inputs = {name: digests for name, digests in receipt.inputs.items() if name not in MODELS}
     return (
-        str(named.get("prompts_digest") or _digest(settings)),
-        str(named.get("reference_digest") or _digest({**settings, "inputs": inputs})),
+        str(named.get("prompts_digest") or json_digest(settings)),
+        str(named.get("reference_digest") or json_digest({**settings, "inputs": inputs})),
     )
-
-
-def _digest(value: Any) -> str:
-    return hashlib.sha256(canonical_json(value).encode()).hexdigest()

@@ -146,14 +146,9 @@ def _grid(tables: Iterable[Path]) -> "Image.Image":
 
 def _track(work: Work, metrics: Metrics, tables: Sequence[Path]) -> str:
     """Everything to MLflow: curves, a point per number of steps, tables, grid, digests. Gives the run id."""
-    digests = {
-        name if len(outputs) == 1 else f"{name}-{number}": output.digest
-        for name, outputs in work.inputs.items()
-        for number, output in enumerate(outputs)
-    }
     params = work.config.model_dump(mode="json")
     tracker = Tracker(work.home, work.tracking_uri)
-    with tracker.run(work.stage, work.fingerprint, params=params, datasets=digests) as tracked:
+    with tracker.run(work.stage, work.fingerprint, params=params, datasets=work.input_digests) as tracked:
         for evaluation in metrics.evaluations:
             tracked.log_metrics(_numbers(evaluation), step=evaluation.network_evaluations)
         tracked.log_metrics({f"scorer.{name}": value for name, value in metrics.scorer.items()})

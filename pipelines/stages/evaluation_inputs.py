@@ -3,12 +3,10 @@
 Each is made when it is first needed, so for a part that is finished no model is loaded.
 """
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain, islice
-from typing import Any
 
 import numpy as np
 
@@ -33,7 +31,7 @@ from pipelines.errors import StageFailed
 from pipelines.stage import Input, Work
 from pipelines.stages.evaluate_config import EvaluateConfig
 from pipelines.stages.model_runtime import ModelRuntime, judge_name, load_judge
-from pipelines.store.receipts import canonical_json
+from pipelines.store.receipts import json_digest
 
 STAGES_OF = {"teacher": "train", "student": "distill"}  # model -> the stage that made it
 MODEL = "model"  # the folder of it in that stage's output
@@ -101,18 +99,20 @@ class EvaluationInputs:
     @property
     def protocol(self) -> dict[str, str]:
         """Digests of the prompts, and of all that measures: what two evaluations must share to compare."""
-        prompts = _digest(
-            [[prompt.text, prompt.category] for prompt in self.prompts],
-            self.config.seed,
-            self.config.guidance,
-            self.config.upsample,
-            SCORER_VERSION,
+        prompts = json_digest(
+            [
+                [[prompt.text, prompt.category] for prompt in self.prompts],
+                self.config.seed,
+                self.config.guidance,
+                self.config.upsample,
+                SCORER_VERSION,
+            ]
         )
         shards = [shard.digest for shard in self.work.inputs["shard"]]
         judge = _judge_digest(self.work.input("annotators"))
         dtype = self.config.judge.resolve(JUDGE_SETTING).dtype
         precision = [] if dtype == "float32" else [dtype]  # as it was before there was a choice
-        reference = _digest(prompts, judge, shards, self.config.reference_images, *precision)
+        reference = json_digest([prompts, judge, shards, self.config.reference_images, *precision])
         return {"prompts_digest": prompts, "reference_digest": reference}
 
     @cached_property
@@ -156,8 +156,4 @@ def _judge_digest(annotators: Input) -> str:
     """Of the judge alone: another captioner does not change what is measured."""
     files = annotators.receipt.files if annotators.receipt else ()
     judge = [[entry.path, entry.sha256] for entry in files if entry.path.startswith("judge/")]
-    return _digest(judge) if judge else annotators.digest
-
-
-def _digest(*values: Any) -> str:
-    return hashlib.sha256(canonical_json(values).encode()).hexdigest()
+    return json_digest([judge]) if judge else annotators.digest

@@ -201,7 +201,7 @@ def train_tracked(work: Work, task: TrainingTask, make_task: MakeTask) -> Traine
     tracker = Tracker(work.home, work.tracking_uri)
     with (
         tracker.run(
-            work.stage, work.fingerprint, params=config.model_dump(), datasets=_dataset_digests(work)
+            work.stage, work.fingerprint, params=config.model_dump(), datasets=work.input_digests
         ) as run,
         work.progress.task(work.stage, config.images, "images") as advance,
     ):
@@ -249,15 +249,6 @@ def _fitting_workers(work: Work) -> int:
     config = work.config
     fitting = work.engine.fitting(config.workers) if config.workers > 1 else 1
     return max(count for count in range(1, fitting + 1) if config.batch_size % count == 0)
-
-
-def _dataset_digests(work: Work) -> dict[str, str]:
-    """The content digests of the inputs, numbered where there are several of a name."""
-    return {
-        name if len(inputs) == 1 else f"{name}-{number}": item.digest
-        for name, inputs in work.inputs.items()
-        for number, item in enumerate(inputs)
-    }
 
 
 def save_trained(work: Work, model: Model, trained: Trained, records: int) -> list[PartReceipt]:

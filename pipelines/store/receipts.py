@@ -107,7 +107,7 @@ def write_receipt(
 ) -> AnyReceipt:
     """Put the receipt under `key` with its own hash; returned as it was written."""
     values = receipt.model_dump(mode="json", by_alias=True, exclude={OWN_HASH})
-    sealed = receipt.model_copy(update={OWN_HASH: own_hash(values)})
+    sealed = receipt.model_copy(update={OWN_HASH: json_digest(values)})
     text = sealed.model_dump_json(by_alias=True, indent=1)
     store.write(key, lambda path: path.write_text(text, encoding="utf-8"), before_commit=before_commit)
     return sealed
@@ -130,7 +130,7 @@ def parse_receipt(content: bytes, kind: type[AnyReceipt]) -> AnyReceipt:
     stated = values.pop(OWN_HASH, "")
     if not stated:
         raise ReceiptError("it is damaged, or of an older version: it has no hash of its own")
-    if own_hash(values) != stated:
+    if json_digest(values) != stated:
         raise ReceiptError("it was edited: its content does not have the hash that it states")
     try:
         return kind.model_validate({**values, OWN_HASH: stated})
@@ -138,9 +138,9 @@ def parse_receipt(content: bytes, kind: type[AnyReceipt]) -> AnyReceipt:
         raise ReceiptError("it is of another version: its fields are not this version's") from None
 
 
-def own_hash(values: dict[str, Any]) -> str:
-    """sha256 of a receipt's fields without the hash, as canonical JSON."""
-    return hashlib.sha256(canonical_json(values).encode("utf-8", "surrogatepass")).hexdigest()
+def json_digest(value: Any) -> str:
+    """sha256 (hex) of a value as canonical JSON: a receipt without its own hash, a protocol, a config."""
+    return hashlib.sha256(canonical_json(value).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def file_entry(path: str, written: Written, *, timing: bool = False) -> FileEntry:

@@ -17,7 +17,7 @@ from pipelines.store.receipts import (
     ReceiptError,
     content_digest,
     files_verify,
-    own_hash,
+    json_digest,
     parse_receipt,
     wrong_with,
 )
@@ -54,8 +54,10 @@ def written(tmp_path: Path) -> dict:
 def test_a_receipt_carries_the_hash_of_everything_else_in_it(tmp_path):
     fields = written(tmp_path)
     stated = fields.pop("sha256")
-    assert stated == own_hash(fields)
-    assert own_hash({"b": 1, "a": "é"}) == "aa58fba8483623bed37c1b02edfccbdd9a53123837c20bfa4cb4049993a2872e"
+    assert stated == json_digest(fields)
+    assert (
+        json_digest({"b": 1, "a": "é"}) == "aa58fba8483623bed37c1b02edfccbdd9a53123837c20bfa4cb4049993a2872e"
+    )
 
 
 @pytest.mark.parametrize(
@@ -81,10 +83,12 @@ def test_a_receipt_with_a_newer_versions_fields_and_their_hash_is_read_or_named(
     fields = written(tmp_path)
     del fields["sha256"]
     newer = {**fields, "speed": 3}
-    assert parse_receipt(json.dumps({**newer, "sha256": own_hash(newer)}).encode(), PartReceipt).name == "p"
+    assert (
+        parse_receipt(json.dumps({**newer, "sha256": json_digest(newer)}).encode(), PartReceipt).name == "p"
+    )
     del newer["name"]
     with pytest.raises(ReceiptError, match="another version"):
-        parse_receipt(json.dumps({**newer, "sha256": own_hash(newer)}).encode(), PartReceipt)
+        parse_receipt(json.dumps({**newer, "sha256": json_digest(newer)}).encode(), PartReceipt)
 
 
 @pytest.mark.parametrize("layout", [{"indent": 4}, {"sort_keys": True}, {"ensure_ascii": True}])
