@@ -1,9 +1,10 @@
 """Renders a scene of the toy world."""
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFilter
 
-from components.toyworld.scene import BACKGROUNDS, COLOURS, Scene, outline
+from components.toyworld.outlines import corners_of
+from components.toyworld.scene import Scene
 
 OVERSAMPLING = 4  # rendered at four times the side and averaged down: antialiased edges
 
@@ -11,9 +12,10 @@ OVERSAMPLING = 4  # rendered at four times the side and averaged down: antialias
 def render(scene: Scene, size: int) -> Image.Image:
     """The scene as an RGB image of `size` × `size` pixels."""
     side = size * OVERSAMPLING
-    canvas = Image.new("RGB", (side, side), BACKGROUNDS[scene.background])
+    canvas = Image.new("RGB", (side, side), scene.paint)
     draw = ImageDraw.Draw(canvas)
     for thing in scene.things:
-        corners = np.asarray(outline(thing.shape)) * thing.size + (thing.x, thing.y)
-        draw.polygon((corners * side - 0.5).ravel().tolist(), fill=COLOURS[thing.colour])
+        draw.polygon((corners_of(thing) * side - 0.5).ravel().tolist(), fill=thing.paint)
+    if scene.softness:
+        canvas = canvas.filter(ImageFilter.GaussianBlur(scene.softness * side))
     return canvas.reduce(OVERSAMPLING)
