@@ -93,7 +93,8 @@ def _any(words: Iterable[str]) -> str:
 
 _SYNONYMS = {
     "gray": "grey", "center": "centre", "middle": "centre", "big": "large", "huge": "large",
-    "little": "small", "tiny": "small", "upper": "top", "lower": "bottom", "beneath": "below", "under": "below", "over": "above",
+    "little": "small", "tiny": "small", "upper": "top", "lower": "bottom",
+    "beneath": "below", "under": "below", "over": "above",
     "object": "shape", "objects": "shapes", "thing": "shape", "things": "shapes", "violet": "purple",
 }  # fmt: skip
 _SYNONYM_WITH_MARK = re.compile(rf"\b(?:{_any(_SYNONYMS)})\b")
@@ -134,5 +135,5 @@ _RELATION = re.compile(
 _RELATION_AFTER = re.compile(
     r"(?P<first>.+?),? with (?P<second>.+?) (?P<relation>to its (?:left|right)|above it|below it)"
 )
-# "and" and "," part claims, but also the cells of one claim; a claim begins with a number, an article, "there".
+# "and" and "," part claims, but also the cells of one claim, which begins with a number, an article, "there".
 _CLAIM_BORDER = re.compile(rf"(?:,| and|, and|\.| \.) (?=(?:and )?(?:there |an? |the |(?:{_any(NUMBERS)}) ))")
