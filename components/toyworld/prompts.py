@@ -154,7 +154,7 @@ def _of_look(look: Look, count: int = 1) -> Claim:
 def _distinct(source: Iterator[ToyPrompt], count: int) -> list[ToyPrompt]:
     """The first `count` of different texts, in the categories' turns where there are any.
 
-    A text comes again only when its category has shown nothing new PATIENCE times: there are four held-out looks.
+    A text comes again only when its category has shown nothing new PATIENCE times (of looks there are four).
     """
     chosen: list[ToyPrompt] = []
     seen: set[str] = set()
