@@ -5,6 +5,7 @@ Colours by unmixing each pixel against the background, things by connected compo
 more than noise, soft edges or slight ringing. No model is involved, so a score cannot drift.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -28,11 +29,13 @@ SURROUNDINGS = 3.0  # pixels around a thing that its fit looks at
 NAMED_OVERLAP = 0.70  # with the fitted shape, intersection over union: below it a thing has no shape
 
 # What is clean.
-CLEAN_OVERLAP = 0.80
+MOST_MISFIT = 0.05  # what the fit leaves of a thing, as a part of its area
+MOST_BLUR = 0.045  # of the side: the standard deviation of a thing's edge
+LEAST_SIZE = 0.2  # of the side; the world's smallest thing has 0.26
 TRUE_TO_NAME = 46.0  # a paint is at most this far from the mean of its name: half-way between the nearest two
 FLAT_TOLERANCE = 40.0  # what a pixel may differ from what is drawn: noise, ringing
-EDGE_TOLERANCE = 0.35  # more at an edge, as a part of its contrast: pixels by which it may be misplaced
-LEAST_BLOB = 150.0  # the sum of what is beyond the tolerances in 3 x 3 pixels: one pixel of another colour
+EDGE_TOLERANCE = 0.25  # more at an edge, as a part of its contrast: pixels by which it may be misplaced
+LEAST_BLOB = 110.0  # the sum of what is beyond the tolerances in 3 x 3 pixels
 MOST_NOISE = 13.0  # root mean square of a channel's difference away from edges
 BLOCK = 8  # pixels: the side of the blocks in which the background must be plain
 PLAIN_TOLERANCE = 20.0  # a block's mean from the background
@@ -75,7 +78,7 @@ def detect(image: NDArray[np.uint8]) -> Detection:
     name, level = _background(pixels)
     labels, colours = _components(pixels, level)
     if not colours:
-        clean = _is_true(level, BACKGROUNDS[name]) and _is_explained(
+        clean = _is_true_to(BACKGROUNDS[name], level) and _is_explained(
             pixels, np.broadcast_to(level, pixels.shape), np.zeros(pixels.shape[:2])
         )
         return Detection(name, _rgb(level), (), clean)
@@ -85,27 +88,39 @@ def detect(image: NDArray[np.uint8]) -> Detection:
         for i, box in enumerate(ndimage.find_objects(owners), start=1)
     ]
     fits = fit_shapes(patches)
-    drawn, paints, edges = _draw(pixels, level, patches, fits, owners)
-    things = [_thing(fit, paint, side) for fit, paint in zip(fits, paints, strict=True)]
+    drawn, paints, edges = _draw(pixels, level, patches, fits)
+    names = [_nearest_colour(paint) for paint in paints]
+    things = [_thing(*each, side) for each in zip(fits, paints, names, strict=True)]
     clean = (
-        _is_true(level, BACKGROUNDS[name])
-        and all(_is_true(paint, COLOURS[thing.colour]) for paint, thing in zip(paints, things, strict=True))
-        and all(fit.overlap >= CLEAN_OVERLAP and fit.inside >= 1 - MOST_OUTSIDE for fit in fits)
+        _is_true_to(BACKGROUNDS[name], level)
+        and all(_is_true_to(COLOURS[colour], paint) for colour, paint in zip(names, paints, strict=True))
+        and all(_is_whole(fit, side) for fit in fits)
         and _is_explained(pixels, drawn, edges)
     )
     in_order = tuple(sorted(things, key=lambda thing: (thing.y, thing.x)))
     return Detection(name, _rgb(level), in_order, clean)
 
 
-def _thing(fit: Fit, paint: Floats, side: float) -> DetectedThing:
+def _thing(fit: Fit, paint: Floats, colour: str, side: float) -> DetectedThing:
     return DetectedThing(
         shape=fit.shape if fit.overlap >= NAMED_OVERLAP else None,
-        colour=min(COLOURS, key=lambda name: _distance(paint, COLOURS[name])),
+        colour=colour,
         x=fit.x / side,
         y=fit.y / side,
         size=fit.size / side,
         turn=fit.turn,
         rgb=_rgb(paint),
+    )
+
+
+def _is_whole(fit: Fit, side: float) -> bool:
+    """Whether the thing is a shape of the world: complete, not cut off, sharp, and no speck."""
+    return (
+        fit.overlap >= NAMED_OVERLAP
+        and fit.misfit <= MOST_MISFIT
+        and fit.inside >= 1 - MOST_OUTSIDE
+        and fit.blur <= MOST_BLUR * side
+        and fit.size >= LEAST_SIZE * side
     )
 
 
@@ -195,12 +210,14 @@ def _patch(
 
 
 def _draw(
-    pixels: Floats, level: Floats, patches: Sequence[Patch], fits: Sequence[Fit], owners: NDArray[np.intp]
+    pixels: Floats, level: Floats, patches: Sequence[Patch], fits: Sequence[Fit]
 ) -> tuple[Floats, list[Floats], Floats]:
-    """The detected things drawn on the plain background (h, w, 3); their paints; and the contrast at each
-    pixel's edge, (h, w): what a shift by one pixel would change."""
+    """The things drawn again on the plain background (h, w, 3), their paints, and the edges.
+
+    edges: (h, w), what a shift by a pixel would change, a distance between colours.
+    """
     drawn = np.zeros(pixels.shape)
-    edges = np.zeros(pixels.shape[:2])
+    contrast = np.zeros(pixels.shape[:2])
     paints = []
     for patch, fit in zip(patches, fits, strict=True):
         height, width = fit.drawn.shape
@@ -209,13 +226,9 @@ def _draw(
         difference = np.tensordot(share, pixels[box] - level, 2) / max(float((share * fit.drawn).sum()), 1e-6)
         paints.append(level + difference)
         drawn[box] += fit.drawn[..., None] * difference
-        spread = ndimage.maximum_filter(fit.drawn, 3) - ndimage.minimum_filter(fit.drawn, 3)
-        edges[box] = np.maximum(edges[box], spread * float(np.linalg.norm(difference)))
+        contrast[box] += fit.drawn * float(np.linalg.norm(difference))
+    edges = ndimage.maximum_filter(contrast, 3) - ndimage.minimum_filter(contrast, 3)
     return drawn + level, paints, edges
-
-
-def _is_true(paint: Floats, mean: Rgb) -> bool:
-    return _distance(paint, mean) <= TRUE_TO_NAME
 
 
 def _is_explained(pixels: Floats, drawn: Floats, edges: Floats) -> bool:
@@ -243,8 +256,13 @@ def _is_plain(difference: Floats, flat: NDArray[np.bool_]) -> bool:
     return not len(means) or float((means**2).sum(-1).max()) <= PLAIN_TOLERANCE**2
 
 
-def _distance(a: Floats, b: Rgb) -> float:
-    return float(np.linalg.norm(a - np.array(b, np.float64)))
+def _is_true_to(mean: Rgb, paint: Floats) -> bool:
+    return math.dist(paint.tolist(), mean) <= TRUE_TO_NAME
+
+
+def _nearest_colour(paint: Floats) -> str:
+    levels = paint.tolist()
+    return min(COLOURS, key=lambda name: math.dist(levels, COLOURS[name]))
 
 
 def _distances(flat: Floats, palette: Floats) -> Floats:

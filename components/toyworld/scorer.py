@@ -36,7 +36,7 @@ def satisfies_geneval(image: Image, prompt: ToyPrompt) -> bool:
 
     As in GenEval: shapes stand for its classes of objects, a colour counts only where the category asks for
     it, other things may be there, and a pair that stands diagonally is in both its relations.
-    Not as in GenEval: shapes and colours are read from the pixels, not by Mask2Former and CLIP, so there is no
+    Not as in GenEval: shapes and colours are read from pixels, not by Mask2Former and CLIP, so there is no
     threshold of confidence; the prompts name a colour in every category, GenEval's only in colors and
     color_attr; whether a pair is beside or above is scene.relation_of's rule, which does not subtract a part
     of the boxes' sizes from the offset first; and any pair of the shapes counts, however many there are.

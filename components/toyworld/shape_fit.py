@@ -35,12 +35,17 @@ COARSE_LEVELS = (1, 3, 5, 7)
 CANDIDATES = 2  # shapes that are refined, of each thing
 CANDIDATE_WITHIN = 3.0  # and only those whose squared difference is within this multiple of the best one's
 
-ITERATIONS = 3  # of Gauss-Newton
+ITERATIONS = 2  # of Gauss-Newton
 # Steps for the numerical derivatives: x and y (pixels), log size, turn (degrees), blur (levels).
 STEPS = np.array([0.05, 0.05, 0.01, 0.5, 0.1])
 # How far the pixels have to argue for a change, so that what they do not show (a circle's turn) stays.
 STIFFNESS = np.array([0.02, 0.02, 1.0, 1e-3, 0.05, 1.0])
+LARGEST_CHANGE = np.array([1.5, 1.5, 0.15, 6.0, 1.5])  # of one iteration, units as in STEPS
 MOST_TURN = MAX_TURN + 4.0  # degrees; a model is not exact
+
+# Of coverage.
+QUIET = 0.12  # less counts as none in an overlap: noise of the background
+NOISE = 0.15  # what a pixel may differ without counting as misfit
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,8 @@ class Fit:
     """A shape laid over a patch. x, y: the centre of its box in the image, size: its side; pixels.
 
     drawn: the coverage that it predicts for the patch, (H, W). overlap: with the observed coverage,
-    intersection over union. inside: the share of its area that lies in the patch, and so in the image.
+    intersection over union. misfit: what differs from the observed coverage by more than noise does, as a part
+    of the thing's area. inside: the share of its area that lies in the patch, and so in the image.
     """
 
     shape: str
@@ -73,6 +79,7 @@ class Fit:
     blur: float
     drawn: Floats
     overlap: float
+    misfit: float
     inside: float
 
 
@@ -103,13 +110,11 @@ def fit_shapes(patches: Sequence[Patch]) -> list[Fit]:
                 blur=LEAST_BLUR * BLUR_RATIO**level * size,
                 drawn=predicted,
                 overlap=_overlap(patch, amplitudes[k], predicted),
+                misfit=_misfit(patch, amplitudes[k], predicted),
                 inside=float(predicted.sum()) / (_bank().unit_areas[shapes[k]] * size**2),
             )
             best[i] = error, fit
     return [best[i][1] for i in range(len(patches))]
-
-
-QUIET = 0.12  # coverage below it counts as none in an overlap: noise of the background
 
 
 def _overlap(patch: Patch, amplitude: float, predicted: Floats) -> float:
@@ -118,6 +123,11 @@ def _overlap(patch: Patch, amplitude: float, predicted: Floats) -> float:
     expected = np.where(predicted < QUIET, 0, predicted) * patch.weight
     union = float(np.maximum(observed, expected).sum())
     return float(np.minimum(observed, expected).sum()) / union if union else 0.0
+
+
+def _misfit(patch: Patch, amplitude: float, predicted: Floats) -> float:
+    difference = np.abs(patch.coverage / amplitude - predicted) - NOISE
+    return float((difference.clip(0, None) * patch.weight).sum()) / max(float(predicted.sum()), 1.0)
 
 
 def _propose(patch: Patch) -> list[tuple[int, Floats]]:
@@ -173,9 +183,6 @@ def _refine(
         amplitudes = (amplitudes + change[:, 5]).clip(0.5, 1.5)
     drawn = _sample(shapes, poses[:, None], grid)[:, 0].reshape(len(patches), rows, columns)
     return poses, amplitudes, drawn
-
-
-LARGEST_CHANGE = np.array([1.5, 1.5, 0.15, 6.0, 1.5])  # of one iteration, units as in STEPS
 
 
 def _sample(shapes: NDArray[np.intp], poses: Floats, grid: Floats) -> Floats:
