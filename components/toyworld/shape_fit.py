@@ -66,9 +66,10 @@ class Patch:
 class Fit:
     """A shape laid over a patch. x, y: the centre of its box in the image, size: its side; pixels.
 
-    drawn: the coverage that it predicts for the patch, (H, W). overlap: with the observed coverage,
-    intersection over union. misfit: what differs from the observed coverage by more than noise does, as a part
-    of the thing's area. inside: the share of its area that lies in the patch, and so in the image.
+    turn: degrees clockwise. blur: the standard deviation of its edge, pixels. drawn: the coverage that it
+    predicts for the patch, (H, W). overlap: of that with the observed coverage, intersection over union.
+    misfit: what differs between them by more than noise, as a part of the thing's area. inside: the share of
+    its area that lies in the patch, and so in the image.
     """
 
     shape: str
