@@ -10,6 +10,7 @@ from functools import cache
 
 from components.randomness import derive_seed
 from components.toyworld.scene import Scene, cell
+from components.toyworld.statements import Statements
 
 Look = tuple[str, str]  # (colour, shape)
 
@@ -55,6 +56,19 @@ def is_held_out(scene: Scene) -> bool:
     looks = [(thing.colour, thing.shape) for thing in scene.things]
     return looks_are_held_out(looks) or any(
         place_is_held_out(look, cell(thing)) for look, thing in zip(looks, scene.things, strict=True)
+    )
+
+
+def states_held_out(stated: Statements) -> bool:
+    """Whether the statements alone say that something held out is there, whatever they leave open."""
+    known = [claim for claim in stated.claims if claim.colour and claim.shape]
+    counts: Counter[Look] = Counter()
+    for claim in known:
+        counts[(str(claim.colour), str(claim.shape))] += claim.count
+    return looks_are_held_out(list(counts.elements())) or any(
+        place_is_held_out((str(claim.colour), str(claim.shape)), place)
+        for claim in known
+        for place in claim.cells
     )
 
 

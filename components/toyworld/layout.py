@@ -113,7 +113,15 @@ def draw_scene_of(
         if centres is None:
             continue
         placed = tuple(
-            Thing(t.shape, t.colour, _short(x), _short(y), _short(t.size), _short(t.turn), _varied(rng, COLOURS[t.colour]))
+            Thing(
+                t.shape,
+                t.colour,
+                _short(x),
+                _short(y),
+                _short(t.size),
+                _short(t.turn),
+                _varied(rng, COLOURS[t.colour]),
+            )
             for t, (x, y) in zip(things, centres.tolist(), strict=True)
         )
         name = background or str(rng.choice(list(BACKGROUNDS)))
@@ -172,7 +180,7 @@ def _apart(a: Floats, b: Floats, box_a: Floats, box_b: Floats) -> npt.NDArray[np
 
 
 def _clear_relation(centres: Floats, relation: str | None) -> npt.NDArray[np.bool_]:
-    """Which pairs (P, 2, 2) stand clearly beside, above or diagonally; and in `relation`, where one is given."""
+    """Which pairs (P, 2, 2) stand clearly beside, above or diagonally; where given, in this relation."""
     offsets = centres[:, 1] - centres[:, 0]
     lesser, greater = np.sort(np.abs(offsets), axis=1).T
     clear = np.abs(lesser - DIAGONAL_FROM * greater) > RELATION_MARGIN * greater

@@ -1,6 +1,5 @@
 """Renders a scene of the toy world."""
 
-import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from components.toyworld.outlines import corners_of

@@ -20,7 +20,8 @@ from components.randomness import derive_seed
 from components.toyworld import web_images as images
 from components.toyworld import web_texts as texts
 from components.toyworld.captions import caption_long, caption_short
-from components.toyworld.scene import Scene, draw_scene
+from components.toyworld.layout import draw_scene
+from components.toyworld.scene import Scene
 
 ROWS_PER_FILE = 500
 
@@ -37,7 +38,6 @@ ROWS_PER_GROUP = 512  # of the Parquet files; workers of the filter share a file
 ORIGINAL_KINDS = ("good", "partial", "vague")  # what gets copied
 ORIGINALS_KEPT = 2000  # records; a copy is never further from its original
 LABELLED_SHARE = 4  # one scene in so many is the labelled set's: it never shows a scene of the web
-MOST_DRAWS = 200
 
 TRUTH = pa.schema(
     [
@@ -117,47 +117,41 @@ def draw_records(records: int, seed: int) -> Iterator[ToyRecord]:
     shares = GOOD_KINDS | JUNK_KINDS
     plan = rng.choice(list(shares), size=records, p=list(shares.values())).tolist()
     originals: list[ToyRecord] = []
-    seen: set[Scene] = set()
     for index, kind in enumerate(plan):
         if kind in COPIES and originals:
             yield _draw_copy(originals[int(rng.integers(len(originals)))], seed, index, kind)
             continue
-        record = _draw_record(seed, index, "good" if kind in COPIES else kind, seen)
+        record = _draw_record(seed, index, "good" if kind in COPIES else kind)
         if record.alt_kind in ORIGINAL_KINDS and record.junk_reason is None:
             originals.append(record)
             del originals[:-ORIGINALS_KEPT]
         yield record
 
 
-def new_scene(rng: np.random.Generator, *, labelled: bool, seen: set[Scene]) -> Scene:
-    """A scene of the labelled set's share of all scenes, or of the web's; not one `seen`, and added there.
-
-    When nearly all have been seen (a web of tens of thousands), one is repeated.
-    """
-    for _ in range(MOST_DRAWS):
+def new_scene(rng: np.random.Generator, *, labelled: bool) -> Scene:
+    """A scene of the labelled set's share of all scenes, or of the web's."""
+    while True:
         scene = draw_scene(rng)
         share = derive_seed(0, "share", json.dumps(scene.to_dict())) % LABELLED_SHARE
-        if (share == 0) == labelled and scene not in seen:
-            break
-    seen.add(scene)
-    return scene
+        if (share == 0) == labelled:
+            return scene
 
 
 def draw_labelled(count: int, seed: int) -> Iterator[dict[str, object]]:
     """Rows of LABELLED: other scenes than the web's, with their true short and long captions."""
     for index in range(count):
         rng = np.random.default_rng(derive_seed(seed, "toy labelled", index))
-        scene = new_scene(rng, labelled=True, seen=set())
+        scene = new_scene(rng, labelled=True)
         yield {
             "image": images.encode_scene(scene, rng),
-            "caption_short": caption_short(scene),
-            "caption_long": caption_long(scene),
+            "caption_short": caption_short(scene, rng),
+            "caption_long": caption_long(scene, rng),
         }
 
 
-def _draw_record(seed: int, index: int, kind: str, seen: set[Scene]) -> ToyRecord:
+def _draw_record(seed: int, index: int, kind: str) -> ToyRecord:
     rng = np.random.default_rng(derive_seed(seed, "toy web", index))
-    scene = new_scene(rng, labelled=False, seen=seen)
+    scene = new_scene(rng, labelled=False)
     alt_kind = kind
     if kind in _SPOILED_IMAGES:
         image = _SPOILED_IMAGES[kind](scene, rng)

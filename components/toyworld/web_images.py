@@ -90,13 +90,13 @@ def tiny_image(scene: Scene, rng: np.random.Generator) -> bytes:
 def blank_image(scene: Scene, rng: np.random.Generator) -> bytes:
     """A placeholder: the background and nothing else."""
     side = int(rng.choice(SIDES))
-    image = Image.new("RGB", (side, side), BACKGROUNDS[scene.background])
+    image = Image.new("RGB", (side, side), scene.paint)
     return encode(image, str(rng.choice(["jpeg", "png", "webp"])), rng)
 
 
 def banner_image(scene: Scene, rng: np.random.Generator) -> bytes:
     """A strip ten times as wide as high, with the scene at one end."""
-    image = Image.new("RGB", (640, 64), BACKGROUNDS[scene.background])
+    image = Image.new("RGB", (640, 64), scene.paint)
     image.paste(render(scene, 64))
     return encode(image, "jpeg", rng)
 

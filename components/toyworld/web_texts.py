@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from components.toyworld.captions import caption_long, caption_short, in_caption_order, listed, phrase, plural
+from components.toyworld.captions import caption_long, caption_short, in_reading_order
+from components.toyworld.manners import listed, phrase, plural
 from components.toyworld.scene import Scene
 
 _COLOUR_WORDS = {
@@ -52,12 +53,12 @@ _ENGLISH_ORDER = {
 
 def good_text(scene: Scene, rng: np.random.Generator) -> str:
     """A true description, as complete as the short or the long caption, in some person's manner."""
-    return _in_a_manner(caption_short(scene) if rng.random() < 0.5 else caption_long(scene), rng)
+    return _typed(caption_short(scene, rng) if rng.random() < 0.5 else caption_long(scene, rng), rng)
 
 
 def partial_text(scene: Scene, rng: np.random.Generator) -> str:
     """True, but it leaves out a thing, a colour or a number."""
-    things = in_caption_order(scene)
+    things = in_reading_order(scene)
     first = things[0]
     looks = {(thing.colour, thing.shape) for thing in things}
     place = f" on a {scene.background} background" if rng.random() < 0.5 else ""
@@ -70,7 +71,7 @@ def partial_text(scene: Scene, rng: np.random.Generator) -> str:
         text = phrase(None, first.shape) if rng.random() < 0.5 else phrase(first.colour, "shape")
     else:
         text = f"{first.colour} {first.shape}"
-    return _in_a_manner(text + place, rng)
+    return _typed(text + place, rng)
 
 
 def vague_text(scene: Scene, rng: np.random.Generator) -> str:
@@ -86,12 +87,12 @@ def vague_text(scene: Scene, rng: np.random.Generator) -> str:
         f"something {thing.colour} on {scene.background}",
         f"simple geometric {shapes}",
     )
-    return _in_a_manner(str(rng.choice(choices)), rng)
+    return _typed(str(rng.choice(choices)), rng)
 
 
 def colourless_text(scene: Scene, rng: np.random.Generator) -> str:
     """What is true of a greyscale image of the scene."""
-    shapes = Counter(thing.shape for thing in in_caption_order(scene))
+    shapes = Counter(thing.shape for thing in in_reading_order(scene))
     return f"{listed([phrase(None, *item) for item in shapes.items()])} in black and white"
 
 
@@ -202,8 +203,8 @@ JUNK_TEXTS: dict[str, Callable[[Scene, np.random.Generator], str]] = {
 }
 
 
-def _in_a_manner(text: str, rng: np.random.Generator) -> str:
-    """The same words as different people type them."""
+def _typed(text: str, rng: np.random.Generator) -> str:
+    """The same words as different people type them, beside the manners that captions have."""
     capital = text[0].upper() + text[1:]
     return _one_of(
         rng, text, text, text, capital, capital, f"{capital}.", f"Picture of {text}", f"Drawing of {text}",
