@@ -6,7 +6,6 @@ following is not in the table: the scorer reads it from the pixels, prompt by pr
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -25,17 +24,11 @@ class MetricInputs:
     """What a metric is computed from: the judge's unit vectors, all of one width D."""
 
     prompt_images: Features  # (N, D), images of the prompts by the default command
-    prompts: Features  # (N, D), of their texts
+    judge_scores: Features  # (N,), the cosine of each prompt and its image
     caption_images: Features  # (M, D), images of the held-out images' own captions
     held_out: Features  # (M, D), those held-out images
     training: Features  # (T, D), training images
     coverage: float | None = None  # see coverage.py; None where no scorer covers the domain
-
-    @cached_property
-    def judge_scores(self) -> Features:
-        """The cosine of each prompt and its image, (N,)."""
-        scores: Features = np.einsum("nd,nd->n", self.prompt_images, self.prompts)
-        return scores
 
 
 @dataclass(frozen=True)
