@@ -3,25 +3,26 @@
 For each of a few short prompts many images are generated. The cells and sizes of the things in them and their
 backgrounds, where the prompt states none, are set against scenes that are drawn as the web draws them: the
 total variation distance of the two distributions, averaged over attributes and prompts. Zero is unreachable
-with few images, so the same distance of as many true renders is the floor.
+with few images, so the same distance of as many true scenes is the floor.
 """
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from components.errors import InputError
 from components.evaluation.metrics import Pixels
 from components.randomness import derive_seed
+from components.toyworld.detection import detect
 from components.toyworld.prompts import ToyPrompt, make_prompts, scene_for
-from components.toyworld.render import render
-from components.toyworld.scene import cell, size_word
-from components.toyworld.scorer import detect
+from components.toyworld.scene import Scene, cell, size_word
 from components.toyworld.statements import Seen, Statements
 
 CELL, SIZE, BACKGROUND = "cell", "size", "background"
+REPETITIONS = 20  # choices of scenes that a floor is averaged over
 NOTHING = "nothing"  # the bin of an image in which no thing was found
 
 Shares = Mapping[str, float]  # of each bin of an attribute; they add up to one
@@ -29,27 +30,25 @@ Shares = Mapping[str, float]  # of each bin of an attribute; they add up to one
 
 @dataclass(frozen=True)
 class CoveragePrompt:
-    """A short prompt and, for each attribute that it leaves open, how the corpus has it."""
+    """A short prompt and scenes of it as the web draws them: how the corpus has what it leaves open."""
 
     prompt: ToyPrompt
-    expected: Mapping[str, Shares]
+    scenes: tuple[Scene, ...]
+
+    @cached_property
+    def expected(self) -> Mapping[str, Shares]:
+        """The shares of each open attribute in the scenes."""
+        return {name: shares_of(self.scenes, name) for name in open_attributes(self.prompt.statements)}
 
 
 def coverage_prompts(count: int, scenes: int, seed: int) -> list[CoveragePrompt]:
-    """`count` held-out short prompts, each with the shares in `scenes` scenes of it."""
+    """`count` held-out short prompts with `scenes` scenes of each."""
     every = make_prompts(count, derive_seed(seed, "coverage"))
-    prompts = [prompt for prompt in every if prompt.form == "short"]
-    return [
-        CoveragePrompt(prompt, expected_shares(prompt, scenes, derive_seed(seed, "coverage", index)))
-        for index, prompt in enumerate(prompts)
-    ]
-
-
-def expected_shares(prompt: ToyPrompt, scenes: int, seed: int) -> Mapping[str, Shares]:
-    """The shares of each open attribute of the prompt in scenes drawn as the web draws them."""
-    rng = np.random.default_rng(derive_seed(seed, "expected"))
-    drawn = [scene_for(prompt, rng) for _ in range(scenes)]
-    return {name: shares_of(drawn, name) for name in open_attributes(prompt.statements)}
+    drawn = []
+    for index, prompt in enumerate(one for one in every if one.form == "short"):
+        rng = np.random.default_rng(derive_seed(seed, "coverage scenes", index))
+        drawn.append(CoveragePrompt(prompt, tuple(scene_for(prompt, rng) for _ in range(scenes))))
+    return drawn
 
 
 def open_attributes(stated: Statements) -> tuple[str, ...]:
@@ -94,13 +93,24 @@ def coverage_distance(images: Pixels, prompts: Sequence[CoveragePrompt]) -> floa
     return float(np.mean(distances))
 
 
-def coverage_floor(prompts: Sequence[CoveragePrompt], each: int, size: int, seed: int) -> float:
-    """The distance of true renders, `each` of every prompt and `size` pixels a side: of sampling alone."""
-    renders = []
-    for index, prompt in enumerate(prompts):
+def coverage_floor(prompts: Sequence[CoveragePrompt], each: int, seed: int) -> float:
+    """The distance of `each` true scenes of every prompt from the others of it: of sampling alone.
+
+    Averaged over REPETITIONS choices of them, so that the floor itself does not vary as one sample does.
+    Raises InputError where a prompt has no more than `each` scenes.
+    """
+    distances = []
+    for index, one in enumerate(prompts):
+        if len(one.scenes) <= each:
+            raise InputError(f"{len(one.scenes)} scenes of a prompt give no floor for {each} images of it")
         rng = np.random.default_rng(derive_seed(seed, "coverage floor", index))
-        renders += [np.asarray(render(scene_for(prompt.prompt, rng), size)) for _ in range(each)]
-    return coverage_distance(np.stack(renders), prompts)
+        for _ in range(REPETITIONS):
+            order = [one.scenes[row] for row in rng.permutation(len(one.scenes))]
+            distances += [
+                total_variation(shares_of(order[:each], name), shares_of(order[each:], name))
+                for name in one.expected
+            ]
+    return float(np.mean(distances))
 
 
 def _bins(seen: Seen, attribute: str) -> Iterator[str]:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pipelines.stage import StageConfig
 from pipelines.stages.model_runtime import JUDGE_RUNTIME, PLACEMENT, Device, ModelRuntime
@@ -40,3 +40,12 @@ class EvaluateConfig(StageConfig):
     device: Device = Field("auto", description="of the models; 'auto' takes a GPU where there is one")
     judge: ModelRuntime = JUDGE_RUNTIME
     shown: int = Field(12, ge=1, description="prompts whose images are kept, for the grid and the report")
+
+    @model_validator(mode="after")
+    def _floor_of_coverage(self) -> "EvaluateConfig":
+        if self.coverage_scenes <= self.coverage_seeds:
+            raise ValueError(
+                f"coverage_scenes is {self.coverage_scenes}; it must be more than coverage_seeds, which is"
+                f" {self.coverage_seeds}"
+            )
+        return self

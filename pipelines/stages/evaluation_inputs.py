@@ -115,8 +115,8 @@ class EvaluationInputs:
         floors = {"nearest": memorisation_floor(self.data.reference)}
         if self.config.domain != "toy":
             return floors
-        seed, each = self.config.seed, self.config.coverage_seeds
-        floors["coverage"] = coverage_floor(self.data.coverage, each, self.side, seed)
+        seed = self.config.seed
+        floors["coverage"] = coverage_floor(self.data.coverage, self.config.coverage_seeds, seed)
         return {**floors, **true_render_floors(self.data.judge, self.data.reference, self.side, seed)}
 
     @cached_property
