@@ -8,7 +8,7 @@ upstream that ran again and made the same bytes stops the change there (early cu
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -118,6 +118,11 @@ class Pipeline:
         for name in SOURCES:
             if any(name in stage.inputs for stage in self.stages):
                 self.source(name)
+
+    def inputs_of(self, name: str, only: Iterable[str]) -> dict[str, tuple[Input, ...]]:
+        """Some finished inputs of a stage, by name. Raises ConfigError for one that is not up to date."""
+        stage = self._stage(name)
+        return {source: self._inputs_for(stage, source) for source in only}
 
     def source(self, name: str) -> Input:
         """The corpus or the labelled set; a toy web is written if it is not there yet."""

@@ -23,7 +23,7 @@ def frechet_distance(a: Array, b: Array) -> float:
 
     Raises InputError for fewer than two rows, unequal D, or values that are not finite.
     """
-    a, b = _checked(a, "a"), _checked(b, "b")
+    a, b = finite_rows(a, "a"), finite_rows(b, "b")
     if a.shape[1] != b.shape[1]:
         raise InputError(
             f"the features differ in width: {a.shape[1]} and {b.shape[1]}; use one judge for both"
@@ -35,7 +35,8 @@ def frechet_distance(a: Array, b: Array) -> float:
     return max(float(distance), 0.0)  # rounding may leave -1e-16 where the two sets are one
 
 
-def _checked(features: Array, name: str) -> Doubles:
+def finite_rows(features: Array, name: str) -> Doubles:
+    """The features (N, D) in float64. Raises InputError for fewer than two rows or values not finite."""
     doubles = np.asarray(features, dtype=np.float64)
     if doubles.ndim != 2 or len(doubles) < 2:
         raise InputError(f"features {name} have shape {doubles.shape}; a distance needs two rows or more")

@@ -1,4 +1,8 @@
-"""Measures a model on held-out prompts: generate an image of each prompt, then compute every metric.
+"""Measures a model on held-out prompts: generates every image that is needed, then computes every metric.
+
+    the prompts by the default command and as they are     exact following, GenEval's rules, judge score
+    the held-out images' own captions                       Fréchet and kernel distance
+    a few short prompts many times                          coverage
 
 The metrics themselves are the table in metrics.py.
 """
@@ -9,15 +13,19 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from PIL import Image
 
+from components.evaluation.bootstrap import Interval, bootstrap
+from components.evaluation.coverage import CoveragePrompt, coverage_distance
 from components.evaluation.metrics import METRICS, Features, MetricInputs, Pixels
-from components.evaluation.results import Evaluation
+from components.evaluation.prompts import EvalPrompt
+from components.evaluation.reference import Reference, features_of_images
+from components.evaluation.results import SECONDS, UPSAMPLED_SECONDS, Evaluation
 from components.judge.judge import Judge
-from components.shards.decode import decode_square
-from components.shards.writer import Sample
-from components.toyworld.prompts import ToyPrompt, make_prompts
-from components.toyworld.scorer import accuracy_by_category, is_correct
+from components.randomness import derive_seed
+from components.toyworld.scorer import is_exact, satisfies_geneval
+
+DEFAULT, AS_IS = "default", "as_is"  # modes: from the upsampled prompt, from the prompt as it is
+OnImages = Callable[[int], object]
 
 
 class ImageGenerator(Protocol):
@@ -37,23 +45,58 @@ class ImageGenerator(Protocol):
 
 
 @dataclass(frozen=True)
-class EvalPrompt:
-    """A held-out prompt; `toy` says what its image must show, where the toy world's scorer can tell."""
+class UpsampledPrompts:
+    """What the default command generates from: a caption of each prompt, and how it came about."""
 
-    text: str
-    toy: ToyPrompt | None = None
-
-    @property
-    def category(self) -> str | None:
-        return self.toy.category if self.toy else None
+    captions: tuple[str, ...]
+    how: tuple[str, ...]
+    seconds: float  # that upsampling them took
 
 
 @dataclass(frozen=True)
-class GeneratedImages:
-    """An image of every caption, (N, H, W, 3), and the seconds that generating them took."""
+class EvaluationData:
+    """What every model is measured with. coverage: empty where no scorer covers the domain."""
+
+    prompts: Sequence[EvalPrompt]
+    reference: Reference
+    coverage: Sequence[CoveragePrompt]
+    coverage_seeds: int  # images of each prompt of coverage
+    judge: Judge
+    seed: int
+    batch_size: int  # images generated at once: their last bits depend on it
+
+    @property
+    def is_scored(self) -> bool:
+        """Whether the scorer can tell what each image shows."""
+        return all(prompt.toy is not None for prompt in self.prompts)
+
+    @property
+    def images(self) -> int:
+        """How many images of one model at one number of steps are generated."""
+        of_prompts = (2 if self.is_scored else 1) * len(self.prompts)
+        return of_prompts + len(self.reference.captions) + len(self.coverage) * self.coverage_seeds
+
+
+@dataclass(frozen=True)
+class TimedImages:
+    """An image of every text, (N, H, W, 3), and the seconds that generating them took."""
 
     images: Pixels
     seconds: float
+
+
+@dataclass(frozen=True)
+class PromptResult:
+    """One image of a prompt and the verdicts on it, each None where no scorer can tell."""
+
+    index: int  # of the prompt
+    mode: str  # DEFAULT or AS_IS
+    caption: str  # what it was generated from
+    how: str  # how that came about
+    correct: bool | None  # exactly what the prompt says, and nothing else
+    geneval: bool | None  # by GenEval's looser rules
+    judge_score: float
+    image: Pixels  # (H, W, 3)
 
 
 @dataclass(frozen=True)
@@ -61,86 +104,162 @@ class MeasuredModel:
     """An evaluation with what it was computed from, prompt by prompt."""
 
     evaluation: Evaluation
-    images: Pixels  # (N, H, W, 3)
-    judge_scores: Features  # (N,)
-    correct: tuple[bool | None, ...]  # None where no scorer covers the domain
+    results: tuple[PromptResult, ...]
 
 
-def toy_prompts(per_category: int, seed: int) -> list[EvalPrompt]:
-    """GenEval's six categories on the toy world's held-out combinations."""
-    return [EvalPrompt(prompt.text, prompt) for prompt in make_prompts(per_category, seed)]
+@dataclass(frozen=True)
+class ModelRun:
+    """One model at one number of steps. guidance: its scale, None for the model's own."""
 
-
-def caption_prompts(held_out: Iterable[Sample], most: int) -> list[EvalPrompt]:
-    """The short captions of held-out records, each text once, at most `most` of them."""
-    texts = dict.fromkeys(str(sample.meta["caption_short"]) for sample in held_out)
-    return [EvalPrompt(text) for text in list(texts)[:most] if text.strip()]
-
-
-def reference_features(judge: Judge, held_out: Iterable[Sample], size: int) -> Features:
-    """The judge's features of held-out images as training would see them: square, `size` pixels."""
-    return judge.image_features([Image.fromarray(decode_square(s.image, size)) for s in held_out])
-
-
-def generate_images(
-    generator: ImageGenerator,
-    captions: Sequence[str],
-    *,
-    steps: int,
-    seed: int,
-    guidance: float | None,
-    batch_size: int,
-    on_images: Callable[[int], object],
-) -> GeneratedImages:
-    """Generate an image of every caption, in batches of a fixed composition.
-
-    on_images is called after each batch with the number of its images.
-    """
-    images, seconds = [], 0.0
-    for first in range(0, len(captions), batch_size):
-        texts = captions[first : first + batch_size]
-        started = time.perf_counter()
-        images.append(
-            generator.generate(texts, steps=steps, seed=seed, guidance=guidance, first=first, upsample=False)
-        )
-        seconds += time.perf_counter() - started
-        on_images(len(texts))
-    return GeneratedImages(np.concatenate(images), seconds)
+    model: str
+    generator: ImageGenerator
+    steps: int
+    guidance: float | None
 
 
 def measure(
-    generated: GeneratedImages,
-    prompts: Sequence[EvalPrompt],
-    *,
-    model: str,
-    steps: int,
-    judge: Judge,
-    reference: Features,
+    run: ModelRun, data: EvaluationData, upsampled: UpsampledPrompts, on_images: OnImages
 ) -> MeasuredModel:
-    """Compute every metric of the generated images.
+    """Generate what is needed with one model and compute every metric of it.
 
-    reference: features of held-out images, by the same judge. model, steps: what generated the images.
+    upsampled: the prompts by the model's upsampler. on_images is called with numbers of images that are done.
     """
+    texts = [prompt.text for prompt in data.prompts]
+    text_features = data.judge.text_features(texts)
+    default = _generate(run, data, upsampled.captions, data.seed, on_images)
+    default_features = features_of_images(data.judge, default.images)
+    scores = _cosines(default_features, text_features)
+    results = _judged(data, DEFAULT, default.images, scores, upsampled)
+    timed = default
+    if data.is_scored:
+        timed = _generate(run, data, texts, data.seed, on_images)
+        as_is_scores = _cosines(features_of_images(data.judge, timed.images), text_features)
+        results += _judged(data, AS_IS, timed.images, as_is_scores, as_they_are(texts))
+    captions = _generate(run, data, data.reference.captions, derive_seed(data.seed, "captions"), on_images)
     inputs = MetricInputs(
-        images=generated.images,
-        image_features=judge.image_features([Image.fromarray(image) for image in generated.images]),
-        text_features=judge.text_features([prompt.text for prompt in prompts]),
-        reference=reference,
+        prompt_images=default_features,
+        judge_scores=scores,
+        caption_images=features_of_images(data.judge, captions.images),
+        held_out=data.reference.held_out,
+        training=data.reference.training,
+        coverage=_coverage(run, data, on_images) if data.coverage else None,
     )
-    correct = tuple(
-        is_correct(image, prompt.toy) if prompt.toy else None
-        for image, prompt in zip(generated.images, prompts, strict=True)
+    evaluation = _evaluation(run, data, inputs, results)
+    seconds = timed.seconds / len(texts)
+    timings = {SECONDS: seconds, UPSAMPLED_SECONDS: seconds + upsampled.seconds / len(texts)}
+    return MeasuredModel(evaluation.with_timings(timings), tuple(results))
+
+
+def as_they_are(prompts: Sequence[str]) -> UpsampledPrompts:
+    """The prompts in place of captions of them."""
+    return UpsampledPrompts(tuple(prompts), ("as is",) * len(prompts), 0.0)
+
+
+def _generate(
+    run: ModelRun, data: EvaluationData, texts: Sequence[str], seed: int, on_images: OnImages
+) -> TimedImages:
+    """An image of every text, in batches of a fixed composition."""
+    images, seconds = [], 0.0
+    for first in range(0, len(texts), data.batch_size):
+        batch = texts[first : first + data.batch_size]
+        started = time.perf_counter()
+        images.append(
+            run.generator.generate(
+                batch, steps=run.steps, seed=seed, guidance=run.guidance, first=first, upsample=False
+            )
+        )
+        seconds += time.perf_counter() - started
+        on_images(len(batch))
+    return TimedImages(np.concatenate(images), seconds)
+
+
+def _judged(
+    data: EvaluationData, mode: str, images: Pixels, judge_scores: Features, upsampled: UpsampledPrompts
+) -> list[PromptResult]:
+    """The verdicts on one image of each prompt."""
+    results = []
+    for index, (prompt, image) in enumerate(zip(data.prompts, images, strict=True)):
+        toy = prompt.toy
+        results.append(
+            PromptResult(
+                index=index,
+                mode=mode,
+                caption=upsampled.captions[index],
+                how=upsampled.how[index],
+                correct=is_exact(image, toy.statements) if toy else None,
+                geneval=satisfies_geneval(image, toy) if toy and toy.category else None,
+                judge_score=float(judge_scores[index]),
+                image=image,
+            )
+        )
+    return results
+
+
+def _coverage(run: ModelRun, data: EvaluationData, on_images: OnImages) -> float:
+    """The coverage distance of images of short prompts as they are, each from many seeds."""
+    texts = [one.prompt.text for one in data.coverage for _ in range(data.coverage_seeds)]
+    generated = _generate(run, data, texts, derive_seed(data.seed, "coverage"), on_images)
+    return coverage_distance(generated.images, data.coverage)
+
+
+def _evaluation(
+    run: ModelRun, data: EvaluationData, inputs: MetricInputs, results: Sequence[PromptResult]
+) -> Evaluation:
+    metrics = {metric.name: metric.compute(inputs) for metric in METRICS}
+    exact = {mode: _verdicts(data, results, mode) for mode in (DEFAULT, AS_IS)}
+    return Evaluation(
+        model=run.model,
+        steps=run.steps,
+        images=data.images,
+        metrics={name: value for name, value in metrics.items() if value is not None},
+        prompt_following=_shares(exact[DEFAULT]),
+        prompt_following_as_is=_shares(exact[AS_IS]),
+        geneval=_shares(_geneval_verdicts(data, results, DEFAULT)),
+        geneval_as_is=_shares(_geneval_verdicts(data, results, AS_IS)),
+        intervals={
+            name: _interval(exact[mode], data.seed)
+            for name, mode in (("prompt_following", DEFAULT), ("prompt_following_as_is", AS_IS))
+            if exact[mode]
+        },
     )
-    evaluation = Evaluation(
-        model=model,
-        steps=steps,
-        images=len(prompts),
-        metrics={metric.name: metric.compute(inputs) for metric in METRICS},
-        prompt_following=accuracy_by_category(
-            (prompt.category, verdict)
-            for prompt, verdict in zip(prompts, correct, strict=True)
-            if prompt.category is not None and verdict is not None
-        ),
-        seconds_per_image=generated.seconds / len(prompts),
-    )
-    return MeasuredModel(evaluation, generated.images, inputs.judge_scores, correct)
+
+
+Verdict = tuple[str, bool]  # the form or category of a prompt, and whether its image is correct
+
+
+def _verdicts(data: EvaluationData, results: Sequence[PromptResult], mode: str) -> list[Verdict]:
+    """Exact following in one mode, with the form of each prompt; empty where it is not scored."""
+    return [
+        (form, result.correct)
+        for result in results
+        for form in [data.prompts[result.index].form]
+        if result.mode == mode and result.correct is not None and form is not None
+    ]
+
+
+def _geneval_verdicts(data: EvaluationData, results: Sequence[PromptResult], mode: str) -> list[Verdict]:
+    """GenEval's rules in one mode, with the category of each prompt that has one."""
+    return [
+        (category, result.geneval)
+        for result in results
+        for category in [data.prompts[result.index].category]
+        if result.mode == mode and result.geneval is not None and category is not None
+    ]
+
+
+def _shares(verdicts: Iterable[Verdict]) -> dict[str, float]:
+    """The share of correct ones of each form or category, in the order in which they come."""
+    by_name: dict[str, list[bool]] = {}
+    for name, correct in verdicts:
+        by_name.setdefault(name, []).append(correct)
+    return {name: sum(of_name) / len(of_name) for name, of_name in by_name.items()}
+
+
+def _interval(verdicts: Sequence[Verdict], seed: int) -> Interval:
+    return bootstrap([correct for _, correct in verdicts], [name for name, _ in verdicts], seed)
+
+
+def _cosines(a: Features, b: Features) -> Features:
+    """The cosine of each pair of rows of unit vectors, (N,)."""
+    scores: Features = np.einsum("nd,nd->n", a, b)
+    return scores

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -20,23 +21,32 @@ BATCH = 64  # images that are generated together, by default
 MAX_STEPS = 1000
 MAX_GUIDANCE = 100.0
 
+Precision = Literal["bf16", "no"]
+
 
 class Generator:
     """Generates with one model. The same (prompt, seed, index, steps, guidance) gives the same image."""
 
-    def __init__(self, model: Model, batch_size: int = BATCH) -> None:
-        self.model, self.batch_size = model, batch_size
+    def __init__(self, model: Model, batch_size: int = BATCH, precision: Precision = "no") -> None:
+        self.model, self.batch_size, self.precision = model, batch_size, precision
         self.device = next(model.network.parameters()).device
 
     @classmethod
-    def load(cls, folder: Path | str, device: str = "auto", batch_size: int = BATCH) -> "Generator":
+    def load(
+        cls,
+        folder: Path | str,
+        device: str = "auto",
+        batch_size: int = BATCH,
+        precision: Precision = "no",
+    ) -> "Generator":
         """Read a model folder onto `device`; "auto" takes a GPU where there is one.
 
-        batch_size: images that are generated together.
+        batch_size: images that are generated together. precision: "bf16" evaluates the networks under
+        autocast, as training does; "no" in float32.
         """
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        return cls(load_model(Path(folder), device), batch_size)
+        return cls(load_model(Path(folder), device), batch_size, precision)
 
     @property
     def image_size(self) -> int:
@@ -85,11 +95,12 @@ class Generator:
     ) -> Tensor:
         """Images (B, 3, H, W) in about [-1, 1]."""
         denoiser, encoder, times = self.model.denoiser, self.model.encoder, even_times(steps)
-        text = encoder(prompts).to(self.device)
         dit = self.model.card.dit
         shape = (len(prompts), dit.channels, dit.image_size, dit.image_size)
         noise = get_noise(shape, seed, "noise", first).to(self.device)
-        with torch.no_grad():
+        autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+        text, null = encoder(prompts).to(self.device), encoder([""]).to(self.device)
+        with torch.no_grad(), autocast:
             if self.model.card.kind == "consistency":
                 latents = consistency(
                     conditioned(denoiser, text),
@@ -98,7 +109,7 @@ class Generator:
                     lambda step: get_noise(shape, seed, f"consistency-{step}", first),
                 )
             else:
-                latents = euler(guided(denoiser, text, encoder([""]).to(self.device), scale), noise, times)
+                latents = euler(guided(denoiser, text, null, scale), noise, times)
             return self.model.autoencoder.decode(latents)
 
     def _guidance_scale(self, requested: float | None) -> float:

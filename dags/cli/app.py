@@ -32,7 +32,13 @@ def build_app() -> "typer.Typer":
     """Every command, of every group."""
     import typer
 
-    from dags.cli import generate_commands, model_commands, page_commands, pipeline_commands
+    from dags.cli import (
+        evaluate_commands,
+        generate_commands,
+        model_commands,
+        page_commands,
+        pipeline_commands,
+    )
 
     app = typer.Typer(
         name="straightshot",
@@ -49,7 +55,8 @@ def build_app() -> "typer.Typer":
     ) -> None:
         """Options of every command; --debug may stand anywhere on the line."""
 
-    for group in (pipeline_commands, generate_commands, model_commands, page_commands):
+    groups = (pipeline_commands, generate_commands, evaluate_commands, model_commands, page_commands)
+    for group in groups:
         app.add_typer(group.commands)
     return app
 

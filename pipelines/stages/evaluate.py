@@ -1,10 +1,11 @@
-"""evaluate: teacher and student on held-out prompts, measured by pixels, judge and Fréchet distance.
+"""evaluate: teacher, undistilled teacher and student on held-out prompts and held-out images.
 
-    HOME/evaluate/<fingerprint>/samples/teacher-50.parquet, samples/student-1.parquet, ...
+    HOME/evaluate/<fingerprint>/samples/teacher-25.parquet, samples/student-1.parquet, ...
                                 metrics.json, timings.json, samples.png, quality.svg
 
 One model at one number of steps is one part, so a killed evaluation goes on where it was. The same seed gives
-every model the same noise. timings.json is no part of the content digest. Everything goes to MLflow too.
+every model the same noise. The samples' tables hold the verdict on every prompt, so that two models can be
+compared prompt by prompt. timings.json is no part of the content digest. Everything goes to MLflow too.
 """
 
 import io
@@ -16,7 +17,14 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from components.evaluation.results import METRICS_FILE, SECONDS, TIMINGS_FILE, Evaluation, Metrics
+from components.evaluation.results import (
+    METRICS_FILE,
+    SHARES,
+    TIMINGS_FILE,
+    Evaluation,
+    Metrics,
+    mean_share,
+)
 from pipelines.registry.mlflow_store import Tracker
 from pipelines.stage import Stage, Work
 from pipelines.stages.evaluate_config import EvaluateConfig
@@ -25,24 +33,29 @@ from pipelines.store.receipts import Counts, PartReceipt
 if TYPE_CHECKING:
     from PIL import Image
 
-    from components.evaluation.measure import MeasuredModel
+    from components.evaluation.measure import MeasuredModel, PromptResult
     from pipelines.stages.evaluation_inputs import EvaluationInputs
 
 GRID, CURVE = "samples.png", "quality.svg"
 SAMPLES = "samples/"
+KEPT_OF_EACH = 2  # images kept of each mode, form and verdict, besides those of the grid's prompts
 
 SAMPLE_ROWS = pa.schema(
     [
-        ("index", pa.int32()),
+        ("index", pa.int32()),  # of the prompt
         ("prompt", pa.string()),
         ("caption", pa.string()),  # what the image was generated from
-        ("category", pa.string()),  # null where no scorer covers the domain
+        ("how", pa.string()),  # how the caption came about
+        ("form", pa.string()),  # null where no scorer covers the domain
+        ("category", pa.string()),  # GenEval's; null for other forms
+        ("mode", pa.string()),  # default | as_is
         ("model", pa.string()),
         ("steps", pa.int32()),
         ("seed", pa.int64()),
-        ("correct", pa.bool_()),  # the scorer's verdict
+        ("correct", pa.bool_()),  # the scorer's verdict: exactly what the prompt says
+        ("geneval", pa.bool_()),  # by GenEval's looser rules
         ("judge_score", pa.float32()),
-        ("image", pa.binary()),  # PNG; null for prompts whose images are not kept
+        ("image", pa.binary()),  # PNG; null for those that are not kept
     ]
 )
 
@@ -51,20 +64,21 @@ def run(work: Work) -> Iterator[PartReceipt]:
     """Measure every model at every number of steps, then write and log the results."""
     from pipelines.stages.evaluation_inputs import EvaluationInputs
 
-    config: EvaluateConfig = work.config
-    inputs = EvaluationInputs(work, config)
+    inputs = EvaluationInputs.of_stage(work)
     work.info.update(inputs.protocol)
-    runs = [("teacher", steps) for steps in config.teacher_steps]
-    runs += [("student", steps) for steps in config.student_steps]
-    with work.progress.task(work.stage, len(runs) * len(inputs.prompts), "images") as advance:
-        parts = [_measured_part(work, inputs, model, steps, advance) for model, steps in runs]
-    evaluations = tuple(
-        Evaluation.from_entry(model, steps, part.info["evaluation"], part.info[SECONDS])
-        for (model, steps), part in zip(runs, parts, strict=True)
+    with work.progress.task(work.stage, len(inputs.runs) * inputs.data.images, "images") as advance:
+        parts = [_measured_part(work, inputs, model, steps, advance) for model, steps in inputs.runs]
+    metrics = Metrics(
+        evaluations=tuple(
+            Evaluation.from_entry(model, steps, part.info["evaluation"]).with_timings(part.info["timings"])
+            for (model, steps), part in zip(inputs.runs, parts, strict=True)
+        ),
+        scorer=inputs.scorer_accuracy(),
+        protocol=inputs.protocol,
+        floors=inputs.floors(),
     )
-    metrics = Metrics(evaluations, inputs.scorer_accuracy(), inputs.protocol)
     tables = [work.out / part.files[0].path for part in parts]
-    summary = _summary_part(work, metrics, tables)
+    summary = _summary_part(work, metrics, tables, inputs.shown)
     work.info["mlflow_run"] = _track(work, metrics, tables)
     yield from [*parts, summary]
 
@@ -75,7 +89,7 @@ def _measured_part(
     """One model at one number of steps: found finished, or generated and measured."""
     name = f"{model}-{steps}"
     if (finished := work.parts.finished(name)) is not None:
-        advance(finished.counts.in_)
+        advance(finished.info["evaluation"]["images"])
         return finished
     measured = inputs.measure(model, steps, lambda count: advance(count, f"{model}, {steps} steps"))
     table = pa.Table.from_pylist(_rows(inputs, measured), schema=SAMPLE_ROWS)
@@ -83,38 +97,52 @@ def _measured_part(
         name,
         {f"{SAMPLES}{name}.parquet": partial(pq.write_table, table)},
         counts=Counts.model_validate({"in": len(table), "kept": len(table)}),
-        info={
-            "evaluation": measured.evaluation.to_entry(),
-            SECONDS: measured.evaluation.seconds_per_image,
-        },
+        info={"evaluation": measured.evaluation.to_entry(), "timings": measured.evaluation.timings()},
     )
 
 
 def _rows(inputs: "EvaluationInputs", measured: "MeasuredModel") -> list[dict[str, Any]]:
-    """The table of one part: a row for each prompt."""
-    kept = inputs.kept
+    """The table of one part: a row for each prompt in each mode."""
+    kept = _kept(inputs, measured.results)
     return [
         {
-            "index": index,
+            "index": result.index,
             "prompt": prompt.text,
-            "caption": inputs.captions[index],
+            "caption": result.caption,
+            "how": result.how,
+            "form": prompt.form,
             "category": prompt.category,
+            "mode": result.mode,
             "model": measured.evaluation.model,
             "steps": measured.evaluation.steps,
             "seed": inputs.config.seed,
-            "correct": measured.correct[index],
-            "judge_score": float(measured.judge_scores[index]),
-            "image": _png(measured.images[index]) if index in kept else None,
+            "correct": result.correct,
+            "geneval": result.geneval,
+            "judge_score": result.judge_score,
+            "image": _png(result.image) if row in kept else None,
         }
-        for index, prompt in enumerate(inputs.prompts)
+        for row, result in enumerate(measured.results)
+        for prompt in [inputs.prompts[result.index]]
     ]
 
 
-def _summary_part(work: Work, metrics: Metrics, tables: Sequence[Path]) -> PartReceipt:
+def _kept(inputs: "EvaluationInputs", results: Sequence["PromptResult"]) -> set[int]:
+    """Rows whose images are kept: of the grid's prompts, and some right and some wrong ones of each form."""
+    kept = {row for row, result in enumerate(results) if result.index in inputs.shown}
+    counts: dict[tuple[str, str | None, bool | None], int] = {}
+    for row, result in enumerate(results):
+        kind = (result.mode, inputs.prompts[result.index].form, result.correct)
+        counts[kind] = counts.get(kind, 0) + 1
+        if counts[kind] <= KEPT_OF_EACH:
+            kept.add(row)
+    return kept
+
+
+def _summary_part(work: Work, metrics: Metrics, tables: Sequence[Path], shown: set[int]) -> PartReceipt:
     """metrics.json, timings.json, the sample grid and the curve."""
     from components.reporting.plots import plot_quality
 
-    grid, curve = _grid(tables), plot_quality(metrics.evaluations)
+    grid, curve = _grid(tables, shown), plot_quality(metrics.evaluations)
     return work.parts.write(
         "summary",
         {
@@ -127,8 +155,8 @@ def _summary_part(work: Work, metrics: Metrics, tables: Sequence[Path]) -> PartR
     )
 
 
-def _grid(tables: Iterable[Path]) -> "Image.Image":
-    """The images that were kept, one row a prompt, one column a model and its steps."""
+def _grid(tables: Iterable[Path], shown: set[int]) -> "Image.Image":
+    """The images of the `shown` prompts by the default command: a row a prompt, a column a model at steps."""
     import numpy as np
     from PIL import Image
 
@@ -137,7 +165,8 @@ def _grid(tables: Iterable[Path]) -> "Image.Image":
     prompts: list[str] = []
     columns = []
     for path in tables:
-        rows = [row for row in pq.ParquetFile(path).read().to_pylist() if row["image"] is not None]
+        every = pq.ParquetFile(path).read().to_pylist()
+        rows = [row for row in every if row["index"] in shown and row["mode"] == "default"]
         prompts = [row["prompt"] for row in rows]
         pixels = np.stack([np.asarray(Image.open(io.BytesIO(row["image"]))) for row in rows])
         columns.append(GridColumn(rows[0]["model"], rows[0]["steps"], pixels))
@@ -152,6 +181,7 @@ def _track(work: Work, metrics: Metrics, tables: Sequence[Path]) -> str:
         for evaluation in metrics.evaluations:
             tracked.log_metrics(_numbers(evaluation), step=evaluation.network_evaluations)
         tracked.log_metrics({f"scorer.{name}": value for name, value in metrics.scorer.items()})
+        tracked.log_metrics({f"floor.{name}": value for name, value in metrics.floors.items()})
         tracked.log_table(
             [_table_row(evaluation) for evaluation in metrics.evaluations], "tables/evaluations.json"
         )
@@ -163,18 +193,24 @@ def _track(work: Work, metrics: Metrics, tables: Sequence[Path]) -> str:
 
 def _numbers(evaluation: Evaluation) -> dict[str, float]:
     """An evaluation as MLflow metrics; their step is the network evaluations of an image."""
-    named = {
-        **evaluation.metrics,
-        SECONDS: evaluation.seconds_per_image,
-        **{f"prompt_following.{name}": value for name, value in evaluation.prompt_following.items()},
-        "prompt_following.mean": evaluation.mean,
-    }
-    return {f"{evaluation.model}.{name}": value for name, value in named.items() if value is not None}
+    return {f"{evaluation.model}.{name}": value for name, value in _flat(evaluation).items()}
 
 
 def _table_row(evaluation: Evaluation) -> dict[str, Any]:
-    entry = {**evaluation.to_entry(), SECONDS: evaluation.seconds_per_image}
-    return {"model": evaluation.model, "steps": evaluation.steps, **entry.pop("prompt_following"), **entry}
+    return {"model": evaluation.model, "steps": evaluation.steps, **_flat(evaluation)}
+
+
+def _flat(evaluation: Evaluation) -> dict[str, float]:
+    """Every number of it by a dotted name, such as prompt_following.short and prompt_following.mean."""
+    shares: dict[str, float] = {}
+    for group in SHARES:
+        of_group = getattr(evaluation, group)
+        mean = mean_share(of_group)
+        named = of_group if mean is None else {**of_group, "mean": mean}
+        shares |= {f"{group}.{name}": value for name, value in named.items()}
+    for name, interval in evaluation.intervals.items():
+        shares |= {f"{name}.low": interval.low, f"{name}.high": interval.high}
+    return {**shares, **evaluation.metrics, **evaluation.timings()}
 
 
 def _prompt_rows(tables: Iterable[Path]) -> list[dict[str, Any]]:
@@ -194,4 +230,4 @@ def _png(pixels: Any) -> bytes:
 
 
 INPUTS = ("annotators", "shard", "train", "distill")
-STAGE = Stage(name="evaluate", version=2, config_type=EvaluateConfig, inputs=INPUTS, run=run)
+STAGE = Stage(name="evaluate", version=3, config_type=EvaluateConfig, inputs=INPUTS, run=run)

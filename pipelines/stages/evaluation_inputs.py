@@ -1,29 +1,42 @@
 """What evaluate measures with: the prompts, the models, the judge, the held-out images, and their protocol.
 
-Each is made when it is first needed, so for a part that is finished no model is loaded.
+Each is made when it is first needed. The stage measures a teacher and its student; `straightshot evaluate`
+measures any one model with the same.
 """
 
-from collections.abc import Callable
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain, islice
+from pathlib import Path
 
 import numpy as np
 
+from components.errors import InputError
+from components.evaluation.coverage import coverage_floor, coverage_prompts
 from components.evaluation.measure import (
-    EvalPrompt,
+    EvaluationData,
     MeasuredModel,
-    caption_prompts,
-    generate_images,
+    ModelRun,
+    OnImages,
+    UpsampledPrompts,
     measure,
-    reference_features,
-    toy_prompts,
 )
-from components.evaluation.metrics import Features
+from components.evaluation.prompts import EvalPrompt, caption_prompts, toy_prompts
+from components.evaluation.reference import make_reference, memorisation_floor, true_render_floors
+from components.evaluation.results import (
+    PROMPTS_DIGEST,
+    REFERENCE_DIGEST,
+    STUDENT,
+    TEACHER,
+    UNDISTILLED,
+)
 from components.generation.generator import Generator
+from components.generation.model_folder import CARD, WEIGHTS
 from components.judge.judge import Judge
 from components.randomness import derive_seed
-from components.shards.index import HOLDOUT, INDEX_NAME
+from components.shards.index import HOLDOUT, INDEX_NAME, TRAIN, Split
 from components.shards.reader import read_split
 from components.shards.writer import Sample
 from components.toyworld.scorer import score_true_renders
@@ -31,125 +44,205 @@ from pipelines.errors import StageFailed
 from pipelines.stage import Input, Work
 from pipelines.stages.evaluate_config import EvaluateConfig
 from pipelines.stages.model_runtime import ModelRuntime, judge_name, load_judge
-from pipelines.store.receipts import json_digest
+from pipelines.store.receipts import json_digest, sha256_file
 
-STAGES_OF = {"teacher": "train", "student": "distill"}  # model -> the stage that made it
+STAGES_OF = {TEACHER: "train", STUDENT: "distill"}  # model -> the stage that made it
 MODEL = "model"  # the folder of it in that stage's output
-SCORER_VERSION = 1  # of how images are scored; numbers of two versions do not compare
+SCORER_VERSION = 2  # of how images are scored and scenes are drawn; numbers of two versions do not compare
 JUDGE_SETTING = "evaluate.judge"  # in the config
 WARM_UP = 4  # images generated before the clock starts: first calls allocate
 
 
 @dataclass
 class EvaluationInputs:
-    """What every model is measured with."""
+    """What every model is measured with.
 
-    work: Work
+    folders: the model folder of the teacher, of the student, or of both.
+    """
+
     config: EvaluateConfig
-    _loaded: dict[str, Generator] = field(default_factory=dict)
+    annotators: Input
+    shards: Sequence[Input]
+    folders: Mapping[str, Path]
+    _generators: dict[str, Generator] = field(default_factory=dict)
+    _upsampled: dict[str, UpsampledPrompts] = field(default_factory=dict)
 
-    def measure(self, model: str, steps: int, on_images: Callable[[int], object]) -> MeasuredModel:
-        """Generate an image of every prompt with one model and measure the images."""
-        generator = self._generator(model)
-        generator.generate(self.captions[:WARM_UP], steps=1, upsample=False)
-        generated = generate_images(
-            generator,
-            self.captions,
-            steps=steps,
-            seed=self.config.seed,
-            guidance=self.config.guidance if model == "teacher" else None,
-            batch_size=self.config.batch_size,
-            on_images=on_images,
-        )
-        return measure(
-            generated, self.prompts, model=model, steps=steps, judge=self.judge, reference=self.reference
-        )
+    @staticmethod
+    def of_stage(work: Work) -> "EvaluationInputs":
+        """Those of the stage: both models, as train and distill saved them."""
+        folders = {model: work.input(stage).path / MODEL for model, stage in STAGES_OF.items()}
+        return EvaluationInputs(work.config, work.input("annotators"), work.inputs["shard"], folders)
+
+    @staticmethod
+    def of_model(
+        config: EvaluateConfig, annotators: Input, shards: Sequence[Input], folder: Path
+    ) -> "EvaluationInputs":
+        """Those of one model alone: a student if it is a consistency model, else a teacher."""
+        generator = _load(folder, config)
+        name = STUDENT if generator.model.card.kind == "consistency" else TEACHER
+        return EvaluationInputs(config, annotators, shards, {name: folder}, {name: generator})
+
+    @property
+    def runs(self) -> list[tuple[str, int]]:
+        """What is measured: (model, steps), in the order of metrics.json."""
+        steps: list[tuple[str, int]] = []
+        if TEACHER in self.folders:
+            own = self._generator(TEACHER).model.card.steps
+            steps += [(TEACHER, count) for count in self.config.teacher_steps or (own,)]
+            steps += [(UNDISTILLED, count) for count in self.config.undistilled_steps]
+        if STUDENT in self.folders:
+            steps += [(STUDENT, count) for count in self.config.student_steps]
+        return steps
+
+    def measure(self, model: str, steps: int, on_images: OnImages) -> MeasuredModel:
+        """Generate every image of one model at one number of steps and measure them."""
+        source = STUDENT if model == STUDENT else TEACHER
+        generator = self._generator(source)
+        guidance = {TEACHER: self.config.guidance, UNDISTILLED: 1.0, STUDENT: None}[model]
+        upsampled = self._upsampled_by(source)
+        generator.generate(upsampled.captions[:WARM_UP], steps=1, upsample=False)
+        return measure(ModelRun(model, generator, steps, guidance), self.data, upsampled, on_images)
 
     def scorer_accuracy(self) -> dict[str, float]:
         """The scorer's own accuracy on true renders; empty where no scorer covers the domain."""
         if self.config.domain != "toy":
             return {}
         seed = derive_seed(self.config.seed, "scorer")
-        return score_true_renders(self.config.prompts_per_category, self.side, seed)
+        return score_true_renders(self.config.prompts_per_form, self.side, seed)
+
+    def floors(self) -> dict[str, float]:
+        """What sampling alone gives of the metrics: of true renders, and of held-out images ("nearest")."""
+        floors = {"nearest": memorisation_floor(self.data.reference)}
+        if self.config.domain != "toy":
+            return floors
+        seed = self.config.seed
+        floors["coverage"] = coverage_floor(self.data.coverage, self.config.coverage_seeds, seed)
+        return {**floors, **true_render_floors(self.data.judge, self.data.reference, self.side, seed)}
+
+    @cached_property
+    def data(self) -> EvaluationData:
+        """What is the same for every model. Raises StageFailed where the shards have too few records."""
+        config = self.config
+        held_out, training = self.held_out[: config.reference_images], self._records(TRAIN)
+        try:
+            reference = make_reference(
+                self.judge, held_out, islice(training, config.training_images), self.side
+            )
+        except InputError as error:
+            raise StageFailed(f"evaluate: {error}") from error
+        coverage = []
+        if config.domain == "toy":
+            coverage = coverage_prompts(config.coverage_prompts, config.coverage_scenes, config.seed)
+        return EvaluationData(
+            prompts=self.prompts,
+            reference=reference,
+            coverage=coverage,
+            coverage_seeds=config.coverage_seeds,
+            judge=self.judge,
+            seed=config.seed,
+            batch_size=config.batch_size,
+        )
 
     @cached_property
     def prompts(self) -> list[EvalPrompt]:
         """The held-out prompts. Raises StageFailed where the held-out records have too few captions."""
         if self.config.domain == "toy":
-            return toy_prompts(self.config.prompts_per_category, self.config.seed)
+            return toy_prompts(self.config.prompts_per_form, self.config.seed)
         prompts = caption_prompts(self.held_out, self.config.prompts)
         if len(prompts) < 2:
             raise StageFailed("evaluate: the held-out records have no two different captions; see recaption")
         return prompts
 
-    @cached_property
-    def captions(self) -> list[str]:
-        """What every model generates from: the prompts upsampled, as for any user, or as they are."""
-        texts = [prompt.text for prompt in self.prompts]
-        if not self.config.upsample:
-            return texts
-        return self._generator("student").captions(texts, seed=self.config.seed)
-
     @property
-    def kept(self) -> set[int]:
-        """Indexes of the prompts whose images are kept: evenly over the list, hence over the categories."""
+    def shown(self) -> set[int]:
+        """Indexes of the prompts of the grid: evenly over the list, hence over the forms."""
         count = min(self.config.shown, len(self.prompts))
         return {round(i) for i in np.linspace(0, len(self.prompts) - 1, count).tolist()}
 
     @property
     def protocol(self) -> dict[str, str]:
-        """Digests of the prompts, and of all that measures: what two evaluations must share to compare."""
+        """Digests of all that verdicts on prompts depend on, and of that with all else that measures.
+
+        Numbers of two evaluations compare only where they share them, and at the same steps. What a model
+        brings (its upsampler, its own steps and guidance) is not in them.
+        """
+        config = self.config
         prompts = json_digest(
-            [
-                [[prompt.text, prompt.category] for prompt in self.prompts],
-                self.config.seed,
-                self.config.guidance,
-                self.config.upsample,
-                SCORER_VERSION,
-            ]
+            {
+                "prompts": [[prompt.text, prompt.form, prompt.category] for prompt in self.prompts],
+                "coverage": [config.coverage_prompts, config.coverage_seeds, config.coverage_scenes],
+                "seed": config.seed,
+                "guidance": config.guidance,
+                "precision": config.precision,
+                "resolution": self.side,
+                "scorer": SCORER_VERSION,
+            }
         )
-        shards = [shard.digest for shard in self.work.inputs["shard"]]
-        judge = _judge_digest(self.work.input("annotators"))
-        dtype = self.config.judge.resolve(JUDGE_SETTING).dtype
-        precision = [] if dtype == "float32" else [dtype]  # as it was before there was a choice
-        reference = json_digest([prompts, judge, shards, self.config.reference_images, *precision])
-        return {"prompts_digest": prompts, "reference_digest": reference}
+        reference = json_digest(
+            {
+                "prompts": prompts,
+                "judge": _judge_digest(self.annotators),
+                "dtype": config.judge.resolve(JUDGE_SETTING).dtype,
+                "shards": [shard.digest for shard in self.shards],
+                "images": [config.reference_images, config.training_images],
+            }
+        )
+        return {PROMPTS_DIGEST: prompts, REFERENCE_DIGEST: reference}
 
     @cached_property
     def held_out(self) -> list[Sample]:
         """Held-out records of every snapshot's shards, as many as are needed."""
-        indexes = [shard.path / INDEX_NAME for shard in self.work.inputs["shard"]]
-        records = chain.from_iterable(read_split(index, HOLDOUT) for index in indexes)
-        held_out = list(islice(records, max(self.config.reference_images, self.config.prompts)))
+        most = max(self.config.reference_images, self.config.prompts)
+        held_out = list(islice(self._records(HOLDOUT), most))
         if len(held_out) < 2:
             raise StageFailed(
-                f"evaluate: {len(held_out)} held-out records in {indexes[0].parent}, and two or more are"
+                f"evaluate: {len(held_out)} held-out records in {self.shards[0].path}, and two or more are"
                 " needed; give a larger corpus or a larger shard.holdout_fraction"
             )
         return held_out
 
     @cached_property
     def judge(self) -> Judge:
-        name = judge_name(self.work.input("annotators"))
-        return load_judge(name, self.config.judge, JUDGE_SETTING)
+        return load_judge(judge_name(self.annotators), self.config.judge, JUDGE_SETTING)
 
-    @cached_property
+    @property
     def side(self) -> int:
         """Pixels along a side of a generated image."""
-        return self._generator("student").image_size
+        return self._generator(list(self.folders)[-1]).image_size
 
-    @cached_property
-    def reference(self) -> Features:
-        """The judge's features of the held-out images."""
-        return reference_features(self.judge, self.held_out[: self.config.reference_images], self.side)
+    def _records(self, split: Split) -> Iterator[Sample]:
+        indexes = [shard.path / INDEX_NAME for shard in self.shards]
+        return chain.from_iterable(read_split(index, split) for index in indexes)
 
     def _generator(self, model: str) -> Generator:
-        """The model that train or distill saved."""
-        if model not in self._loaded:
-            device = ModelRuntime(device=self.config.device).resolve("evaluate").device
-            folder = self.work.input(STAGES_OF[model]).path / MODEL
-            self._loaded[model] = Generator.load(folder, device, self.config.batch_size)
-        return self._loaded[model]
+        """The teacher or the student, loaded once."""
+        if model not in self._generators:
+            self._generators[model] = _load(self.folders[model], self.config)
+        return self._generators[model]
+
+    def _upsampled_by(self, model: str) -> UpsampledPrompts:
+        """The prompts by the model's own upsampler, which a student has of its teacher: then made once."""
+        name = _digest_beside_weights(self.folders[model])
+        if name not in self._upsampled:
+            texts, started = [prompt.text for prompt in self.prompts], time.perf_counter()
+            captions = self._generator(model).captions(texts, seed=self.config.seed)
+            how = ["kept" if a == b else "rewritten" for a, b in zip(texts, captions, strict=True)]
+            seconds = time.perf_counter() - started
+            self._upsampled[name] = UpsampledPrompts(tuple(captions), tuple(how), seconds)
+        return self._upsampled[name]
+
+
+def _load(folder: Path, config: EvaluateConfig) -> Generator:
+    device = ModelRuntime(device=config.device).resolve("evaluate").device
+    return Generator.load(folder, device, config.batch_size, config.precision)
+
+
+def _digest_beside_weights(folder: Path) -> str:
+    """Of a model folder's files but the network's and its card: the upsampler's, the text encoder's."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    names = [path.relative_to(folder).as_posix() for path in files]
+    entries = zip(names, files, strict=True)
+    return json_digest([[name, sha256_file(path)] for name, path in entries if name not in (CARD, WEIGHTS)])
 
 
 def _judge_digest(annotators: Input) -> str:

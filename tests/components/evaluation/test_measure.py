@@ -1,181 +1,214 @@
 """Measuring with generators whose images are known: one renders the right scenes, one mixes them up."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
-import torch
-import torch.nn.functional as F
 from PIL import Image
 
+from components.evaluation.coverage import coverage_prompts
 from components.evaluation.measure import (
-    EvalPrompt,
-    GeneratedImages,
-    caption_prompts,
-    generate_images,
+    AS_IS,
+    DEFAULT,
+    EvaluationData,
+    MeasuredModel,
+    ModelRun,
+    UpsampledPrompts,
     measure,
-    reference_features,
-    toy_prompts,
 )
-from components.evaluation.metrics import METRICS, MetricInputs
-from components.judge.judge import Judge
+from components.evaluation.metrics import METRICS
+from components.evaluation.prompts import EvalPrompt, caption_prompts, toy_prompts
+from components.evaluation.reference import Reference
 from components.randomness import derive_seed
 from components.shards.writer import Sample
-from components.toyworld.prompts import CATEGORIES, scene_for
+from components.toyworld.captions import parse
+from components.toyworld.prompts import CATEGORIES, FORMS, ToyPrompt, scene_for
 from components.toyworld.render import render
+from tests.components.evaluation.plain_judge import plain_judge
 
 SIDE = 32
+PER_FORM = 6
+CAPTIONS = (
+    "a large red circle at the centre, on a white background",
+    "a small blue star at the top left, on a black background",
+    "a small green cross at the right, on a grey background",
+)
 
 
+@dataclass
 class SceneGenerator:
-    """Renders a correct scene of each prompt; with `shift`, of the prompt that many places on."""
+    """Renders a scene of what it is given; where that is in `wrong`, of `instead`."""
 
-    def __init__(self, prompts: Sequence[EvalPrompt], shift: int = 0) -> None:
-        self.prompts, self.shift = list(prompts), shift
-        self.calls: list[tuple[int, int, int]] = []
+    wrong: frozenset[str] = frozenset()
+    instead: str = "four purple squares on a brown background"
+    calls: list[tuple[str, ...]] = field(default_factory=list)
+    numbers: list[tuple[int, int, float | None]] = field(default_factory=list)
 
     def generate(self, prompts, *, steps, seed, guidance, first, upsample):
         assert not upsample, "upsampled twice"
-        self.calls.append((first, len(prompts), steps))
-        return np.stack([self._render(first + i, text) for i, text in enumerate(prompts)])
+        self.calls.append(tuple(prompts))
+        self.numbers.append((first, steps, guidance))
+        return np.stack([self._render(text, derive_seed(seed, first + i)) for i, text in enumerate(prompts)])
 
-    def _render(self, index: int, text: str) -> np.ndarray:
-        assert self.prompts[index].text == text, "noise and prompt do not belong together"
-        prompt = self.prompts[(index + self.shift) % len(self.prompts)]
-        rng = np.random.default_rng(derive_seed(0, "scene", index))
-        return np.asarray(render(scene_for(prompt.toy, rng), SIDE))
-
-
-class Pooled(torch.nn.Module):
-    """A judge's network that can be computed by hand: 4 x 4 mean colours; every text is a grey page."""
-
-    def encode_image(self, pixels: torch.Tensor, normalize: bool) -> torch.Tensor:
-        return F.normalize(F.adaptive_avg_pool2d(pixels, 4).flatten(1) + 1e-3, dim=1)
-
-    def encode_text(self, tokens: torch.Tensor, normalize: bool) -> torch.Tensor:
-        return F.normalize(torch.ones(len(tokens), 48), dim=1)
+    def _render(self, text: str, seed: int) -> np.ndarray:
+        shown = self.instead if text in self.wrong else text
+        prompt = ToyPrompt(shown, "long", parse(shown))
+        return np.asarray(render(scene_for(prompt, np.random.default_rng(seed)), SIDE))
 
 
-def plain_judge() -> Judge:
-    return Judge(
-        model=Pooled(),
-        preprocess=lambda image: torch.from_numpy(np.asarray(image, np.float32) / 255).permute(2, 0, 1),
-        tokenizer=lambda texts: torch.zeros(len(texts), 1),
-        device=torch.device("cpu"),
-    )
+def data(prompts: Sequence[EvalPrompt] | None = None, **changes) -> EvaluationData:
+    judge = plain_judge()
+    generator = SceneGenerator()
+    images = generator.generate(CAPTIONS * 4, steps=1, seed=5, guidance=None, first=0, upsample=False)
+    features = judge.image_features([Image.fromarray(image) for image in images])
+    settings = {
+        "prompts": toy_prompts(PER_FORM, seed=1) if prompts is None else prompts,
+        "reference": Reference(CAPTIONS * 4, features, features),
+        "coverage": coverage_prompts(2, 40, 0),
+        "coverage_seeds": 8,
+        "judge": judge,
+        "seed": 0,
+        "batch_size": 7,
+    }
+    return EvaluationData(**{**settings, **changes})
 
 
-def rendered(prompts: Sequence[EvalPrompt], shift: int = 0) -> GeneratedImages:
-    return generate_images(
-        SceneGenerator(prompts, shift),
-        [prompt.text for prompt in prompts],
-        steps=1,
-        seed=0,
-        guidance=None,
-        batch_size=7,
-        on_images=lambda count: None,
-    )
+def upsampled(of: EvaluationData, captions: dict[str, str] | None = None) -> UpsampledPrompts:
+    texts = [(captions or {}).get(prompt.text, prompt.text) for prompt in of.prompts]
+    how = ["rewritten" if a != b.text else "kept" for a, b in zip(texts, of.prompts, strict=True)]
+    return UpsampledPrompts(tuple(texts), tuple(how), seconds=3.0)
 
 
-def test_generating_covers_every_prompt_once_in_fixed_batches():
-    prompts = toy_prompts(4, seed=0)
-    generator, progress = SceneGenerator(prompts), []
-    generated = generate_images(
-        generator,
-        [prompt.text for prompt in prompts],
-        steps=3,
-        seed=0,
-        guidance=2.0,
-        batch_size=10,
-        on_images=progress.append,
-    )
-    assert generated.images.shape == (24, SIDE, SIDE, 3)
-    assert generator.calls == [(0, 10, 3), (10, 10, 3), (20, 4, 3)]
-    assert progress == [10, 10, 4]
+def measured(generator: SceneGenerator, of: EvaluationData, captions: dict[str, str] | None = None):
+    run = ModelRun("student", generator, 2, None)
+    return measure(run, of, upsampled(of, captions), lambda count: None)
 
 
-def test_correct_scenes_follow_every_prompt_and_mixed_up_ones_do_not():
-    prompts, judge = toy_prompts(10, seed=1), plain_judge()
-    truth = rendered(prompts)
-    reference = judge.image_features([Image.fromarray(image) for image in truth.images])
-    right = measure(truth, prompts, model="teacher", steps=50, judge=judge, reference=reference)
-    assert list(right.evaluation.prompt_following) == list(CATEGORIES)
-    assert right.evaluation.mean > 0.98
-    assert right.evaluation.metrics["frechet"] == pytest.approx(0, abs=1e-9)
-    assert right.evaluation.images == 60
-    assert right.evaluation.seconds_per_image == pytest.approx(truth.seconds / 60)
-    wrong = measure(
-        rendered(prompts, shift=31), prompts, model="student", steps=1, judge=judge, reference=reference
-    )
-    assert wrong.evaluation.mean < 0.5
-    assert wrong.evaluation.metrics["frechet"] > 1e-4
-    assert len(wrong.correct) == 60 and set(wrong.correct) <= {True, False}
+@pytest.fixture(scope="module")
+def of() -> EvaluationData:
+    return data()
 
 
-def test_verdicts_and_scores_add_up_to_the_evaluation():
-    prompts, judge = toy_prompts(5, seed=2), plain_judge()
-    measured = measure(
-        rendered(prompts, shift=3),
-        prompts,
-        model="student",
-        steps=2,
-        judge=judge,
-        reference=np.eye(48, dtype=np.float32),
-    )
-    for name, share in measured.evaluation.prompt_following.items():
-        verdicts = [v for v, p in zip(measured.correct, prompts, strict=True) if p.category == name]
-        assert share == sum(verdicts) / len(verdicts)
-    judge_score = measured.evaluation.metrics["judge_score"]
-    assert judge_score == pytest.approx(float(measured.judge_scores.mean()))
-    first = judge.score([Image.fromarray(measured.images[0])], [prompts[0].text])[0]
-    assert measured.judge_scores[0] == pytest.approx(first)
+@pytest.fixture(scope="module")
+def truth(of) -> MeasuredModel:
+    return measured(SceneGenerator(), of)
 
 
-def test_every_metric_of_the_table_is_measured_and_no_other():
-    prompts, judge = toy_prompts(1, seed=3), plain_judge()
-    reference = np.eye(48, dtype=np.float32)
-    measured = measure(rendered(prompts), prompts, model="student", steps=1, judge=judge, reference=reference)
-    assert list(measured.evaluation.metrics) == [metric.name for metric in METRICS]
-    inputs = MetricInputs(
-        measured.images,
-        judge.image_features([Image.fromarray(image) for image in measured.images]),
-        judge.text_features([prompt.text for prompt in prompts]),
-        reference,
-    )
+def test_every_text_is_generated_once_in_fixed_batches(of):
+    generator, progress = SceneGenerator(), []
+    run = ModelRun("teacher", generator, 3, 2.0)
+    result = measure(run, of, upsampled(of), progress.append)
+    texts = tuple(prompt.text for prompt in of.prompts)
+    coverage = tuple(one.prompt.text for one in of.coverage for _ in range(8))
+    generated = tuple(text for call in generator.calls for text in call)
+    assert generated == texts + texts + CAPTIONS * 4 + coverage
+    assert [first for first, *_ in generator.numbers[:5]] == [0, 7, 14, 21, 28]
+    assert {numbers[1:] for numbers in generator.numbers} == {(3, 2.0)}
+    assert sum(progress) == of.images == result.evaluation.images == len(generated)
+
+
+def test_correct_scenes_follow_every_form_and_cover_what_is_open(truth):
+    evaluation = truth.evaluation
+    for shares in (evaluation.prompt_following, evaluation.prompt_following_as_is):
+        assert list(shares) == list(FORMS)
+    for shares in (evaluation.geneval, evaluation.geneval_as_is):
+        assert list(shares) == list(CATEGORIES)
+    assert evaluation.mean > 0.9 and evaluation.mean_as_is > 0.9
+    assert evaluation.metrics["coverage"] < 0.35  # of eight images each
+
+
+def test_a_model_that_only_understands_long_captions_is_told_apart_by_the_mode(of):
+    """The cause that the README's one number hid: upsampled all is right, as is nothing."""
+    long = "a large red circle at the centre, on a white background"
+    generator = SceneGenerator(frozenset(prompt.text for prompt in of.prompts))
+    captions = {prompt.text: f"{prompt.text.rstrip('.')} " for prompt in of.prompts}
+    evaluation = measured(generator, of, captions).evaluation
+    assert parse(long) is not None and evaluation.mean > 0.9
+    assert evaluation.mean_as_is == 0
+    assert evaluation.intervals["prompt_following_as_is"].high == 0
+    assert evaluation.intervals["prompt_following"].low > 0.7
+
+
+def test_the_verdicts_of_the_rows_add_up_to_the_evaluation(of):
+    wrong = frozenset(prompt.text for prompt in of.prompts[::2])
+    result = measured(SceneGenerator(wrong), of)
+    evaluation, rows = result.evaluation, result.results
+    assert [(row.mode, row.index) for row in rows] == [
+        (mode, index) for mode in (DEFAULT, AS_IS) for index in range(len(of.prompts))
+    ]
+    for mode, shares, geneval in (
+        (DEFAULT, evaluation.prompt_following, evaluation.geneval),
+        (AS_IS, evaluation.prompt_following_as_is, evaluation.geneval_as_is),
+    ):
+        own = [(of.prompts[row.index], row) for row in rows if row.mode == mode]
+        for form in FORMS:
+            verdicts = [row.correct for prompt, row in own if prompt.form == form]
+            assert len(verdicts) == PER_FORM and shares[form] == np.mean(verdicts)
+        for category in CATEGORIES:
+            verdicts = [row.geneval for prompt, row in own if prompt.category == category]
+            assert geneval[category] == np.mean(verdicts)
+        assert all(row.geneval is None for prompt, row in own if prompt.form != "geneval")
+    assert 0.3 < evaluation.mean < 0.7
+    interval = evaluation.intervals["prompt_following"]
+    assert interval.mean == pytest.approx(evaluation.mean) and interval.low < interval.mean < interval.high
+
+
+def test_the_rows_keep_what_was_generated_and_from_what(of):
+    prompt = of.prompts[0].text
+    rewritten = "two red circles on a grey background"
+    rows = measured(SceneGenerator(), of, {prompt: rewritten}).results
+    assert (rows[0].caption, rows[0].how) == (rewritten, "rewritten")
+    assert (rows[1].caption, rows[1].how) == (of.prompts[1].text, "kept")
+    as_is = rows[len(of.prompts)]
+    assert (as_is.caption, as_is.how) == (prompt, "as is")
+    score = plain_judge().score([Image.fromarray(rows[0].image)], [prompt])[0]
+    assert rows[0].judge_score == pytest.approx(float(score))
+
+
+def test_the_time_of_upsampling_is_told_apart(truth, of):
+    evaluation = truth.evaluation
+    assert evaluation.seconds_per_image > 0
+    added = evaluation.seconds_per_image_upsampled - evaluation.seconds_per_image
+    assert added == pytest.approx(3.0 / len(of.prompts))
+
+
+def test_every_metric_of_the_table_is_measured_and_no_other(truth):
+    assert list(truth.evaluation.metrics) == [metric.name for metric in METRICS]
     for metric in METRICS:
-        assert measured.evaluation.metrics[metric.name] == metric.compute(inputs)
         assert metric.show(None) == "–" and metric.show(0.123456) in ("0.123", "0.1235")
 
 
+def test_distances_are_of_the_captions_images_and_memorisation_of_the_prompts(of, truth):
+    """A model that shows one thing for every caption is far in Fréchet and kernel, and only there."""
+    wrong = measured(SceneGenerator(frozenset(CAPTIONS)), of).evaluation.metrics
+    right = truth.evaluation.metrics
+    assert wrong["frechet"] > 3 * right["frechet"] and wrong["kernel"] > right["kernel"] + 0.01
+    unchanged = ("coverage", "nearest", "judge_score")
+    assert [wrong[name] for name in unchanged] == [right[name] for name in unchanged]
+
+
 def test_a_domain_that_no_scorer_covers_is_left_to_the_judge():
-    prompts = [EvalPrompt("a cat"), EvalPrompt("two dogs")]
-    pixels = np.zeros((2, SIDE, SIDE, 3), np.uint8)
-    measured = measure(
-        GeneratedImages(pixels, 1.0),
-        prompts,
-        model="student",
-        steps=1,
-        judge=plain_judge(),
-        reference=np.eye(48, dtype=np.float32),
-    )
-    assert measured.correct == (None, None)
-    assert measured.evaluation.prompt_following == {} and measured.evaluation.mean is None
+    texts = ("a red circle", "two blue stars on a black background")
+    of = data([EvalPrompt(text) for text in texts], coverage=())
+    result = measured(SceneGenerator(), of)
+    evaluation = result.evaluation
+    assert [(row.mode, row.correct, row.geneval) for row in result.results] == [(DEFAULT, None, None)] * 2
+    assert evaluation.prompt_following == evaluation.prompt_following_as_is == evaluation.geneval == {}
+    assert evaluation.mean is None and evaluation.intervals == {}
+    assert set(evaluation.metrics) == {metric.name for metric in METRICS} - {"coverage"}
+    assert evaluation.images == 2 + len(CAPTIONS * 4)
+
+
+def test_the_same_model_measured_again_is_the_same_to_the_bit(of, truth):
+    again = measured(SceneGenerator(), of)
+    assert again.evaluation.to_entry() == truth.evaluation.to_entry()
+    assert [row.correct for row in again.results] == [row.correct for row in truth.results]
 
 
 def test_held_out_captions_become_prompts_once_each():
     captions = ["a cat", "a dog", "a cat", " ", "a bird", "a fish"]
     held_out = [Sample(f"{i:032x}", b"", "png", {"caption_short": text}) for i, text in enumerate(captions)]
-    assert [q.text for q in caption_prompts(held_out, 4)] == ["a cat", "a dog", "a bird"]
-    assert [q.category for q in caption_prompts(held_out, 1)] == [None]
-
-
-def test_the_reference_is_seen_as_training_sees_it():
-    import io
-
-    data = io.BytesIO()
-    page = Image.new("RGBA", (96, 64), (0, 0, 0, 0))  # transparent, wider than high
-    page.paste((255, 0, 0, 255), (16, 0, 80, 64))
-    page.save(data, "PNG")
-    features = reference_features(plain_judge(), [Sample("0" * 32, data.getvalue(), "png", {})], SIDE)
-    red = plain_judge().image_features([Image.new("RGB", (SIDE, SIDE), (255, 0, 0))])
-    assert np.allclose(features, red, atol=0.01), "not the centre square, or not on white"
+    prompts = caption_prompts(held_out, 4)
+    assert [prompt.text for prompt in prompts] == ["a cat", "a dog", "a bird"]
+    assert {prompt.form for prompt in prompts} == {prompt.category for prompt in prompts} == {None}

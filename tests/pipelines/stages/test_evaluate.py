@@ -23,20 +23,22 @@ from safetensors.torch import save_file
 
 from components.conditioning.text import TextConfig, fit_text_encoder
 from components.diffusion.dit import DiT, DiTConfig
+from components.evaluation.bootstrap import bootstrap
 from components.evaluation.frechet import frechet_distance
+from components.evaluation.measure import AS_IS, DEFAULT
 from components.evaluation.results import read_metrics
 from components.generation.generator import Generator
 from components.generation.model_folder import Model, ModelCard, save_model
 from components.judge.judge import Judge
 from components.randomness import derive_seed
 from components.shards.decode import decode_square
-from components.shards.index import HOLDOUT, INDEX_NAME, Shard, ShardIndex
+from components.shards.index import HOLDOUT, INDEX_NAME, TRAIN, Shard, ShardIndex, Split
 from components.shards.reader import read_split
 from components.shards.writer import Sample, write_tar
-from components.toyworld.captions import caption_short
-from components.toyworld.prompts import CATEGORIES
+from components.toyworld.captions import caption_long, caption_short
+from components.toyworld.layout import draw_scene
+from components.toyworld.prompts import CATEGORIES, FORMS
 from components.toyworld.render import render
-from components.toyworld.scene import draw_scene
 from pipelines.errors import ConfigError, StageFailed
 from pipelines.execution.engine import Engine
 from pipelines.execution.progress import Progress
@@ -48,16 +50,23 @@ from pipelines.store.faults import FAULT_VARIABLE
 from pipelines.store.receipts import Receipt, content_digest
 from tests.small_upsampler import small_upsampler
 
-SIDE = 16
+SIDE = 24
+PER_FORM = 6
+PROMPTS = PER_FORM * len(FORMS)
 CONFIG = EvaluateConfig(
-    prompts_per_category=2,
-    teacher_steps=(2,),
+    prompts_per_form=PER_FORM,
+    coverage_prompts=2,
+    coverage_seeds=3,
+    coverage_scenes=20,
+    undistilled_steps=(1,),
     student_steps=(1, 2),
     shown=100,
     batch_size=5,
     reference_images=30,
+    training_images=12,
 )
-RUNS = (("teacher", 2), ("student", 1), ("student", 2))
+RUNS = (("teacher", 2), ("undistilled", 1), ("student", 1), ("student", 2))
+MODES = (DEFAULT, AS_IS)
 CLIP = {
     "embed_dim": 8,
     "vision_cfg": {"image_size": 16, "layers": 1, "width": 16, "head_width": 8, "patch_size": 8},
@@ -105,9 +114,9 @@ def before(tmp_path_factory) -> StagesBefore:
     write_judge(root / "annotators" / "judge")
     write_model(root / "train" / "model", "flow", seed=1)
     write_model(root / "distill" / "model", "consistency", seed=2)
-    write_shards(root / "shard", range(40))
-    write_shards(root / "more", range(40, 50))
-    write_shards(root / "few", range(1))
+    write_shards(root / "shard", range(40), range(100, 120))
+    write_shards(root / "more", range(40, 50), range(120, 130))
+    write_shards(root / "few", range(1), range(100, 120))
     return StagesBefore(root, f"sqlite:///{root}/mlflow.db")
 
 
@@ -137,24 +146,28 @@ def write_model(folder: Path, kind: str, seed: int) -> None:
     save_model(folder, Model(network, encoder, card, small_upsampler(pairs, captions=320)))
 
 
-def write_shards(folder: Path, numbers: range) -> None:
+def write_shards(folder: Path, held_out: range, training: range) -> None:
+    folder.mkdir()
+    shards = (write_shard(folder, TRAIN, training), write_shard(folder, HOLDOUT, held_out))
+    (folder / INDEX_NAME).write_text(ShardIndex(shards=shards).to_json())
+
+
+def write_shard(folder: Path, split: Split, numbers: range) -> Shard:
     samples = []
     for number in numbers:
-        scene = draw_scene(np.random.default_rng(derive_seed(5, "held out", number)))
+        scene = draw_scene(np.random.default_rng(derive_seed(5, "record", number)))
         data = io.BytesIO()
         render(scene, 24).save(data, "PNG")
-        meta = {"caption_short": caption_short(scene)}
+        meta = {"caption_short": caption_short(scene), "caption_long": caption_long(scene)}
         samples.append(
             Sample(hashlib.sha256(str(number).encode()).hexdigest()[:32], data.getvalue(), "png", meta)
         )
-    folder.mkdir()
-    tar = folder / "holdout-00000.tar"
+    tar = folder / f"{split}-00000.tar"
     with tar.open("wb") as stream:
         write_tar(stream, sorted(samples, key=lambda sample: sample.key))
     content = tar.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
-    shard = Shard(name=tar.name, split=HOLDOUT, bytes=len(content), sha256=digest, samples=len(samples))
-    (folder / INDEX_NAME).write_text(ShardIndex(shards=(shard,)).to_json())
+    return Shard(name=tar.name, split=split, bytes=len(content), sha256=digest, samples=len(samples))
 
 
 @pytest.fixture(scope="module")
@@ -184,18 +197,24 @@ def contents(home: Path, receipt: Receipt) -> dict[str, bytes]:
     return files
 
 
-def test_every_model_generates_every_prompt_at_every_number_of_steps(done):
+def test_every_model_generates_every_prompt_both_ways_at_every_number_of_steps(done):
     home, receipt = done
-    assert receipt.counts.as_dict() == {"in": 36, "kept": 36, "rejected": 0, "errored": 0}
-    prompts = [[row["prompt"] for row in rows_of(home, receipt, *run)] for run in RUNS]
-    assert prompts[0] == prompts[1] == prompts[2]
-    assert len(prompts[0]) == 2 * len(CATEGORIES)
+    count = 2 * PROMPTS * len(RUNS)
+    assert receipt.counts.as_dict() == {"in": count, "kept": count, "rejected": 0, "errored": 0}
+    rows = [rows_of(home, receipt, *run) for run in RUNS]
+    prompts = [[(row["mode"], row["prompt"]) for row in of_run] for of_run in rows]
+    assert all(of_run == prompts[0] for of_run in prompts)
+    assert [(row["form"], row["mode"]) for row in rows[0]] == [
+        (form, mode) for mode in MODES for form in FORMS for _ in range(PER_FORM)
+    ]
     document = json.loads((output(home, receipt) / "metrics.json").read_text())
-    assert {model: list(document[model]) for model in ("teacher", "student")} == {
-        "teacher": ["2"],
+    assert {model: list(document[model]) for model in ("teacher", "undistilled", "student")} == {
+        "teacher": ["2"],  # its own number of steps
+        "undistilled": ["1"],
         "student": ["1", "2"],
     }
-    assert list(document["scorer"]) == list(CATEGORIES)
+    assert list(document["scorer"]) == list(FORMS)
+    assert set(document["floors"]) == {"coverage", "frechet", "kernel", "nearest"}
     assert document["protocol"] == {
         name: receipt.info[name] for name in ("prompts_digest", "reference_digest")
     }
@@ -215,50 +234,86 @@ def test_the_seconds_lie_beside_the_metrics_and_are_no_part_of_the_digest(done):
 
 
 def test_the_metrics_are_those_of_the_images(before, done):
-    """Computed again from the PNGs alone, every number is the same."""
+    """Computed again from the tables and their PNGs alone, every number is the same."""
+    home, receipt = done
+    metrics = read_metrics(output(home, receipt) / "metrics.json")
+    judge = Judge.load(f"local-dir:{before.root / 'annotators' / 'judge'}")
+    for model, steps in RUNS:
+        evaluation = metrics.of(model, steps)
+        every = rows_of(home, receipt, model, steps)
+        rows = {mode: [row for row in every if row["mode"] == mode] for mode in MODES}
+        default = rows[DEFAULT]
+        images = [Image.fromarray(image) for image in pixels(default)]
+        scores = judge.score(images, [row["prompt"] for row in default])
+        assert [row["judge_score"] for row in default] == pytest.approx(scores.tolist(), abs=1e-6)
+        assert evaluation.metrics["judge_score"] == pytest.approx(scores.mean(), abs=1e-6)
+        training = list(read_split(before.root / "shard" / INDEX_NAME, TRAIN))[:12]
+        seen = judge.image_features([Image.fromarray(decode_square(one.image, SIDE)) for one in training])
+        nearest = 1 - (judge.image_features(images) @ seen.T).max(axis=1)
+        assert evaluation.metrics["nearest"] == pytest.approx(np.median(nearest), abs=1e-5)
+        for mode, shares, geneval in (
+            (DEFAULT, evaluation.prompt_following, evaluation.geneval),
+            (AS_IS, evaluation.prompt_following_as_is, evaluation.geneval_as_is),
+        ):
+            for form in FORMS:
+                verdicts = [row["correct"] for row in rows[mode] if row["form"] == form]
+                assert shares[form] == np.mean(verdicts)
+            for category in CATEGORIES:
+                assert geneval[category] == np.mean(
+                    [row["geneval"] for row in rows[mode] if row["category"] == category]
+                )
+        interval = bootstrap([r["correct"] for r in default], [r["form"] for r in default], CONFIG.seed)
+        assert evaluation.intervals["prompt_following"] == interval
+
+
+def test_frechet_is_of_images_of_the_held_out_images_own_captions(before, done):
     home, receipt = done
     metrics = read_metrics(output(home, receipt) / "metrics.json")
     judge = Judge.load(f"local-dir:{before.root / 'annotators' / 'judge'}")
     held_out = list(read_split(before.root / "shard" / INDEX_NAME, HOLDOUT))[:30]
     squares = [Image.fromarray(decode_square(sample.image, SIDE)) for sample in held_out]
-    for model, steps in RUNS:
-        rows = rows_of(home, receipt, model, steps)
-        images = [Image.fromarray(image) for image in pixels(rows)]
-        evaluation = metrics.of(model, steps)
-        distance = frechet_distance(judge.image_features(images), judge.image_features(squares))
-        assert evaluation.metrics["frechet"] == pytest.approx(distance, rel=1e-6)
-        scores = judge.score(images, [row["prompt"] for row in rows])
-        assert [row["judge_score"] for row in rows] == pytest.approx(scores.tolist(), abs=1e-6)
-        assert evaluation.metrics["judge_score"] == pytest.approx(scores.mean(), abs=1e-6)
-        for category in CATEGORIES:
-            verdicts = [row["correct"] for row in rows if row["category"] == category]
-            assert evaluation.prompt_following[category] == sum(verdicts) / len(verdicts)
+    captions = [sample.meta["caption_long"] for sample in held_out]
+    generator = Generator.load(before.root / "distill" / "model", batch_size=5, precision="bf16")
+    generated = generator.generate(captions, steps=2, seed=derive_seed(0, "captions"), upsample=False)
+    images = judge.image_features([Image.fromarray(image) for image in generated])
+    distance = frechet_distance(images, judge.image_features(squares))
+    assert metrics.of("student", 2).metrics["frechet"] == pytest.approx(distance, rel=1e-6)
 
 
 def test_the_images_are_the_generators_own_and_start_from_one_seed(before, done):
     home, receipt = done
-    for (model, steps), maker in zip(RUNS, ("train", "distill", "distill"), strict=True):
-        rows = rows_of(home, receipt, model, steps)
-        generator = Generator.load(before.root / maker / "model")
-        prompts = [row["prompt"] for row in rows]
-        assert [row["caption"] for row in rows] == generator.captions(prompts, seed=0) != prompts
-        generated = generator.generate(prompts, steps=steps, seed=0)
-        difference = np.abs(generated.astype(int) - pixels(rows).astype(int))
-        assert difference.max() <= 1, f"{model} at {steps} steps"  # another batch may round otherwise
+    makers = ("train", "train", "distill", "distill")
+    for (model, steps), maker in zip(RUNS, makers, strict=True):
+        generator = Generator.load(before.root / maker / "model", batch_size=5, precision="bf16")
+        guidance = 1.0 if model == "undistilled" else None
+        for mode in MODES:
+            rows = [row for row in rows_of(home, receipt, model, steps) if row["mode"] == mode]
+            prompts, captions = ([row[name] for row in rows] for name in ("prompt", "caption"))
+            if mode == AS_IS:
+                assert captions == prompts and {row["how"] for row in rows} == {"as is"}
+            else:
+                assert captions == generator.captions(prompts, seed=0) != prompts
+            generated = generator.generate(captions, steps=steps, seed=0, guidance=guidance, upsample=False)
+            assert (generated == pixels(rows)).all(), f"{model} at {steps} steps, {mode}"
 
 
-def test_prompts_can_be_generated_as_they_are(before, done, tmp_path):
-    _, upsampled = done
-    receipt = before.run(tmp_path, CONFIG.model_copy(update={"upsample": False}))
-    for model, steps in RUNS:
-        assert all(row["caption"] == row["prompt"] for row in rows_of(tmp_path, receipt, model, steps))
-    assert receipt.info["prompts_digest"] != upsampled.info["prompts_digest"]
+def test_images_of_some_right_and_some_wrong_prompts_are_kept(before, tmp_path):
+    receipt = before.run(tmp_path, CONFIG.model_copy(update={"shown": 1}))
+    for run in RUNS:
+        rows = rows_of(tmp_path, receipt, *run)
+        for mode, form in ((mode, form) for mode in MODES for form in FORMS):
+            own = [row for row in rows if (row["mode"], row["form"]) == (mode, form)]
+            for verdict in {row["correct"] for row in own}:
+                kept = [row["image"] is not None for row in own if row["correct"] is verdict]
+                assert kept[:2] == [True, True][: len(kept)]
+        assert sum(row["image"] is None for row in rows) > 20
 
 
 def test_the_grid_shows_what_was_kept(before, tmp_path):
     receipt = before.run(tmp_path, CONFIG.model_copy(update={"shown": 3}))
-    kept = [row["index"] for row in rows_of(tmp_path, receipt, "student", 1) if row["image"]]
-    assert kept in ([0, 6, 11], [0, 5, 11])
+    rows = rows_of(tmp_path, receipt, "student", 1)
+    kept = [row["index"] for row in rows if row["image"] and row["mode"] == DEFAULT]
+    assert {0, 14, 29} <= set(kept) and len(kept) < PROMPTS
     with Image.open(output(tmp_path, receipt) / "samples.png") as grid:
         assert grid.size[1] < 3 * 120 + 60
     assert (output(tmp_path, receipt) / "quality.svg").read_text().startswith("<svg")
@@ -321,7 +376,7 @@ def test_everything_is_found_in_mlflow(before, done):
     seconds = tracker.client.get_metric_history(run_id, "teacher.seconds_per_image")
     assert metrics.of("teacher", 2).seconds_per_image in [point.value for point in seconds]
     run = tracker.client.get_run(run_id)
-    assert run.data.params["prompts_per_category"] == "2"
+    assert run.data.params["prompts_per_form"] == str(PER_FORM)
     assert {dataset.dataset.name for dataset in run.inputs.dataset_inputs} == set(STAGE.inputs)
     artifacts = {entry.path for entry in tracker.client.list_artifacts(run_id)}
     assert {"metrics.json", "timings.json", "samples.png", "quality.svg", "tables"} <= artifacts
@@ -392,5 +447,5 @@ def test_importing_the_stage_does_not_import_torch_or_a_plotting_library():
 def test_tables_of_every_run_lie_in_one_dataset(done):
     home, receipt = done
     table = pq.read_table(output(home, receipt) / "samples")
-    assert table.num_rows == 36
-    assert pa.compute.count_distinct(table["model"]).as_py() == 2
+    assert table.num_rows == 2 * PROMPTS * len(RUNS)
+    assert pa.compute.count_distinct(table["model"]).as_py() == 3
