@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 
 from dags.cli.tables import print_history, print_models
 from pipelines.errors import ConfigError, GateRefused
-from pipelines.registry.gate import GateConfig, Quality
+from pipelines.registry.gate import GateConfig
 from pipelines.registry.mlflow_store import Tracker
 from pipelines.registry.model_registry import (
     CHAMPIONS_TAG,
@@ -27,6 +27,7 @@ from pipelines.registry.model_registry import (
     models,
     resolve,
 )
+from pipelines.registry.quality import Quality
 from pipelines.stages.promote import HISTORY, Promotion, history, promote, rollback
 
 GOOD = Quality(1, {"prompt_following": 0.8, "frechet": 1.0, "judge_score": 0.3}, "p", "r")
