@@ -17,6 +17,7 @@ from pydantic import Field
 
 from components.evaluation.results import METRICS_FILE, read_metrics
 from pipelines.errors import GateRefused, StageFailed
+from pipelines.registry.comparison import STEPS
 from pipelines.registry.gate import NO_CHAMPION, Check, Decision, GateConfig, decide
 from pipelines.registry.mlflow_store import Tracker
 from pipelines.registry.model_registry import (
@@ -243,7 +244,7 @@ def _log(
         "from": before,
         "to": after,
         "metrics": dict(quality.numbers) if quality else {},
-        "protocol": quality.protocol if quality else {},
+        "protocol": {**quality.protocol, STEPS: quality.steps} if quality else {},
         "checks": {check.name: check.text for check in decision.checks} if decision else {},
     }
     home = registry.tracker.home
