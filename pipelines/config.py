@@ -37,7 +37,8 @@ TOY_WEB_DEFAULTS = {
     "filter": {"alt_text": {"languages": ["en"]}, "judge_threshold": -0.05},
     "evaluate": {"domain": "toy"},
 }
-OPEN_WEB_DEFAULTS = {"evaluate": {"domain": "open"}, "promote": {"min_prompt_following": None}}
+NOT_SCORED = ("min_prompt_following", "min_prompt_following_as_is", "max_coverage_excess")
+OPEN_WEB_DEFAULTS = {"evaluate": {"domain": "open"}, "promote": dict.fromkeys(NOT_SCORED)}
 
 
 class ToySettings(BaseModel):

@@ -22,10 +22,11 @@ from components.reporting.plots import LossCurve
 from components.reporting.report_data import (
     AltExample,
     CaptionExample,
+    CaptionTruth,
     GateCheck,
     GateVerdict,
-    GeneratedCell,
-    PromptSample,
+    ModelGroup,
+    ModelHistory,
     ReportData,
     ScoredCaption,
     StageRow,
@@ -33,15 +34,20 @@ from components.reporting.report_data import (
 from pipelines.config import RunConfig
 from pipelines.errors import ConfigError
 from pipelines.pipeline import Planned
+from pipelines.registry.comparison import COLUMNS, LEGEND, MeasuredModel, compared, quality_of_line
+from pipelines.report_samples import judged_images, prompt_samples, read_rows
 from pipelines.sources import find_source, is_toy
 from pipelines.stages.evaluate import SAMPLES
 from pipelines.stages.filter import FILTERED_FOLDER, REJECTS_FOLDER
+from pipelines.stages.promote import history
 from pipelines.stages.training_config import CURVE
 from pipelines.store.receipts import Receipt
 
 KEPT_SHOWN = 12  # records
 REJECTED_SHOWN = 24  # records, over all reasons
 CAPTIONS_SHOWN = 8  # records
+MOVES_SHOWN = 20  # promotions and refusals, the newest
+CAPTION_TRUTH = "caption_truth"  # in the info of annotators or recaption: kind -> CaptionTruth's shares
 PARTS_READ = 32  # parts of a large corpus that examples are taken from
 COMMANDS = (
     (
@@ -58,6 +64,7 @@ def collect(home: Path, config: RunConfig, planned: Sequence[Planned]) -> Report
     fresh = {plan.stage.name: plan for plan in planned if plan.fresh}
     receipts = {name: plan.receipt for name, plan in fresh.items() if plan.receipt is not None}
     problems: list[str] = []
+    samples = read_rows(_files(fresh, "evaluate", SAMPLES))
     last = max((receipt.finished_at for receipt in receipts.values()), default="")
     return ReportData(
         corpus=config.corpus,
@@ -70,7 +77,10 @@ def collect(home: Path, config: RunConfig, planned: Sequence[Planned]) -> Report
         rejected=tuple(_rejected(home, config, fresh)),
         captions=tuple(_captions(fresh)),
         losses=tuple(_losses(fresh)),
-        samples=tuple(_samples(fresh)),
+        caption_truth=tuple(_caption_truth(receipts)),
+        samples=tuple(prompt_samples(samples)),
+        judged=tuple(judged_images(samples, config.promote.steps)),
+        history=_history(home, config.promote.registered_name),
         metrics=_metrics(fresh, problems),
         promotion=_gate_verdict(planned, problems),
         problems=tuple(problems),
@@ -160,21 +170,29 @@ def _corpus_uri(home: Path, config: RunConfig) -> str:
     return source.location if source else config.corpus
 
 
-def _samples(fresh: Mapping[str, Planned]) -> Iterator[PromptSample]:
-    """The generated images that evaluate kept, gathered by prompt."""
-    tables = [pq.ParquetFile(path).read().to_pylist() for path in _files(fresh, "evaluate", SAMPLES)]
-    kept = sorted(
-        (row for rows in tables for row in rows if row["image"] is not None),
-        key=lambda row: (row["index"], row["model"] != "teacher", row["steps"]),
+def _caption_truth(receipts: Mapping[str, Receipt]) -> Iterator[CaptionTruth]:
+    """How many captions are true and complete, where a stage could tell: the captioner's last word counts."""
+    found = (
+        receipts[stage].info.get(CAPTION_TRUTH) for stage in ("recaption", "annotators") if stage in receipts
     )
-    for index in dict.fromkeys(row["index"] for row in kept):
-        rows = [row for row in kept if row["index"] == index]
-        cells = tuple(
-            GeneratedCell(row["model"], row["steps"], row["image"], row.get("correct", row.get("follows")))
-            for row in rows  # "follows": in outputs of version 1 of evaluate
-        )
-        prompt, caption = rows[0]["prompt"], rows[0]["caption"]
-        yield PromptSample(prompt, cells, rows[0]["category"], caption if caption != prompt else None)
+    by_kind = next((kinds for kinds in found if isinstance(kinds, dict)), {})
+    for kind, shares in by_kind.items():
+        if isinstance(shares, dict):
+            yield CaptionTruth(str(kind), shares.get("entirely_true"), shares.get("complete"))
+
+
+def _history(home: Path, name: str) -> ModelHistory | None:
+    """Promotions, refusals and rollbacks of one registered name, the newest first."""
+    moves = [line for line in history(home) if line["model"] == name][-MOVES_SHOWN:]
+    if not moves:
+        return None
+    models = [
+        MeasuredModel((str(line["at"])[:16].replace("T", " "), str(line["action"]), str(line["to"])), quality)
+        for line in reversed(moves)
+        for quality in [quality_of_line(line)]
+    ]
+    groups = tuple(ModelGroup(group.title, group.rows) for group in compared(models))
+    return ModelHistory(("at", "what", "version", *COLUMNS), LEGEND, groups)
 
 
 def _losses(fresh: Mapping[str, Planned]) -> Iterator[LossCurve]:

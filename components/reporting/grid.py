@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from components.errors import InputError
 
 PAPER, INK, MUTED = "#ffffff", "#151a23", "#5b6574"
-ACCENTS = {"teacher": "#3355cc", "student": "#cc4a10"}
+ACCENTS = {"teacher": "#3355cc", "undistilled": "#6b7f95", "student": "#cc4a10"}
 GAP = 8  # pixels between cells
 TEXT_SIZE = 14  # pixels
 LINE = 18  # pixels from one line of text to the next
@@ -24,7 +24,7 @@ PROMPT_WIDTH = 220  # pixels given to the prompt at the left of its row
 class GridColumn:
     """One model at one number of steps: an image for each prompt of the grid."""
 
-    model: str  # teacher | student
+    model: str  # teacher | undistilled | student
     steps: int
     images: npt.NDArray[np.uint8]  # (N, H, W, 3)
 

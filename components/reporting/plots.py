@@ -20,10 +20,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from components.errors import InputError
-from components.evaluation.results import Evaluation
+from components.evaluation.bootstrap import Interval
+from components.evaluation.results import TEACHER, UNDISTILLED, Evaluation, mean_share
 
 COLOURS = {
     "teacher": "#3355cc",
+    "undistilled": "#6b7f95",
     "student": "#cc4a10",
     "ink": "#151a23",
     "muted": "#5b6574",
@@ -34,6 +36,7 @@ FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, s
 POINTS = 400  # at most this many points of a curve are plotted; a page needs no more than its pixels
 SMOOTHING = 0.04  # width of the running mean, as a share of the curve
 LEAST_RANGE = 0.45  # of the axis of prompt following
+LOWEST = -0.08  # of that axis: a share is never below 0, and its number stands below it
 WIDE_RANGE = 12.0  # a loss that falls by more than this factor is plotted on a logarithmic axis
 
 
@@ -80,34 +83,41 @@ def plot_losses(curves: Sequence[LossCurve]) -> str:
         return _to_svg(figure, description)
 
 
-def plot_quality(evaluations: Sequence[Evaluation]) -> str:
+def plot_quality(evaluations: Sequence[Evaluation], *, upsampled: bool = True) -> str:
     """An SVG of quality against network evaluations per image, one line for each model.
 
-    Quality is prompt following (mean over categories), or the judge's score where nothing was scored.
+    Quality is exact prompt following (mean over forms) with its 95% interval: by the default command, or
+    with `upsampled` False of the prompts as they are. It is the judge's score where nothing was scored.
     """
-    scored = all(e.mean is not None for e in evaluations)
-    evaluations = [e for e in evaluations if _quality(e, scored) is not None]
-    points = ", ".join(
-        f"{e.model} in {e.steps} step{'s' * (e.steps != 1)} {_quality(e, scored):.3f}" for e in evaluations
+    name = "prompt_following" if upsampled else "prompt_following_as_is"
+    scored = any(getattr(e, name) for e in evaluations)
+    points = [(e, value) for e in evaluations if (value := _quality(e, name, scored)) is not None]
+    listed = ", ".join(
+        f"{e.model} in {e.steps} step{'s' * (e.steps != 1)} {value:.3f}" for e, value in points
     )
-    description = f"Quality against network evaluations: {points}"
     with _style():
-        figure, axes = _axes(width=4.9, height=3.1)
-        for model in dict.fromkeys(e.model for e in evaluations):
-            line = sorted((e for e in evaluations if e.model == model), key=lambda e: e.network_evaluations)
-            _plot_quality(axes, model, line, [q for e in line if (q := _quality(e, scored)) is not None])
-        every = sorted({e.network_evaluations for e in evaluations})
+        figure, axes = _axes(width=4.9, height=3.4)
+        for model in dict.fromkeys(e.model for e, _ in points):
+            line = [
+                QualityPoint(e.steps, e.network_evaluations, value, e.intervals.get(name) if scored else None)
+                for e, value in points
+                if e.model == model
+            ]
+            _plot_quality(axes, model, sorted(line, key=lambda point: point.network_evaluations))
+        every = sorted({e.network_evaluations for e, _ in points})
         axes.set_xscale("log")
         axes.set_xticks(every, [str(count) for count in every])
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xlabel("network evaluations per image (log)")
-        axes.set_ylabel("prompt following, mean" if scored else "judge score")
-        axes.margins(x=0.14, y=0.3)
+        axes.set_ylabel("exact prompt following, mean" if scored else "judge score")
+        axes.margins(x=0.14, y=0.2)
+        if points:
+            figure.legend(loc="outside upper left", frameon=False, ncols=2, fontsize=9, handlelength=1.4)
         if scored:  # tenths around the data: a zoomed axis would make a hundredth look like a cliff
             low, high = axes.get_ylim()
             top = min(math.ceil(10 * high + 0.5) / 10, 1.05)
-            axes.set_ylim(min(math.floor(10 * low - 0.5) / 10, top - LEAST_RANGE), top)
-        return _to_svg(figure, description)
+            axes.set_ylim(max(min(math.floor(10 * low - 0.5) / 10, top - LEAST_RANGE), LOWEST), top)
+        return _to_svg(figure, f"Quality against network evaluations: {listed}")
 
 
 def _plot_loss(axes: Axes, curve: LossCurve) -> npt.NDArray[np.float64]:
@@ -130,46 +140,49 @@ def _plot_loss(axes: Axes, curve: LossCurve) -> npt.NDArray[np.float64]:
     return np.asarray(raw, dtype=np.float64)
 
 
-def _plot_quality(axes: Axes, model: str, line: Sequence[Evaluation], quality: Sequence[float]) -> None:
+@dataclass(frozen=True)
+class QualityPoint:
+    """One model at one number of steps, as plot_quality places it."""
+
+    steps: int
+    network_evaluations: int
+    quality: float
+    interval: Interval | None
+
+
+def _plot_quality(axes: Axes, model: str, line: Sequence[QualityPoint]) -> None:
+    """One model's line, its intervals, and each number beside its point: above, or below the undistilled."""
     colour = COLOURS[model]
-    calls = [e.network_evaluations for e in line]
-    if model == "teacher":  # the level to be reached, across the page
+    calls, quality = [p.network_evaluations for p in line], [p.quality for p in line]
+    if model == TEACHER:  # the level to be reached, across the page
         axes.axhline(quality[-1], color=colour, linewidth=1, linestyle=(0, (4, 4)), alpha=0.6)
-    axes.plot(calls, quality, color=colour, marker="o", markersize=6, linewidth=1.8)
-    for x, y in zip(calls, quality, strict=True):
-        _write(axes, f"{y:.3f}", (x, y), above=model == "teacher", far=False, side="center")
-    listed = ", ".join(str(e.steps) for e in line)
-    name = f"{model}, {listed} step" + "s" * (listed != "1")
-    if model == "teacher":
-        _write(axes, name, (calls[-1], quality[-1]), above=True, far=True, side="right", colour=colour)
-    else:
-        _write(axes, name, (calls[0], min(quality)), above=False, far=True, side="left", colour=colour)
-
-
-def _write(
-    axes: Axes,
-    text: str,
-    at: tuple[float, float],
-    *,
-    above: bool,
-    far: bool,
-    side: str,
-    colour: str = COLOURS["ink"],
-) -> None:
-    """Write beside a point; `far` leaves room for another line between."""
-    axes.annotate(
-        text,
-        at,
-        xytext=({"left": -14, "center": 0, "right": 14}[side], (22 if far else 8) * (1 if above else -1)),
-        textcoords="offset points",
-        ha=side,
-        va="bottom" if above else "top",
-        color=colour,
+    listed = ", ".join(str(point.steps) for point in line)
+    label = f"{model}, {listed} step" + "s" * (listed != "1")
+    dashes = (0, (3, 2)) if model == UNDISTILLED else "-"
+    axes.plot(
+        calls, quality, color=colour, marker="o", markersize=5, linewidth=1.8, linestyle=dashes, label=label
     )
+    for point in line:
+        if point.interval is not None:
+            ends = [point.interval.low, point.interval.high]
+            axes.plot([point.network_evaluations] * 2, ends, color=colour, linewidth=1.2, alpha=0.7)
+        below = model == UNDISTILLED
+        end = point.interval or Interval(point.quality, point.quality, point.quality)
+        axes.annotate(
+            f"{point.quality:.3f}",
+            (point.network_evaluations, end.low if below else end.high),
+            xytext=(0, -6 if below else 6),
+            textcoords="offset points",
+            ha="center",
+            va="top" if below else "bottom",
+            color=COLOURS["muted"] if below else COLOURS["ink"],
+        )
 
 
-def _quality(evaluation: Evaluation, scored: bool) -> float | None:
-    return evaluation.mean if scored else evaluation.metrics.get("judge_score")
+def _quality(evaluation: Evaluation, name: str, scored: bool) -> float | None:
+    if scored:
+        return mean_share(getattr(evaluation, name))
+    return evaluation.metrics.get("judge_score")
 
 
 def _finite(curve: LossCurve) -> LossCurve:

@@ -10,9 +10,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from components.durable import write_text
-from components.evaluation.metrics import METRICS
-from components.evaluation.results import Evaluation, Metrics
+from components.evaluation.results import STUDENT, TEACHER, Evaluation, Metrics
 from components.reporting.plots import plot_losses, plot_quality
+from components.reporting.quality_tables import (
+    AS_IS,
+    DEFAULT,
+    QualityTable,
+    cost_table,
+    coverage_table,
+    distances_table,
+    following_tables,
+    geneval_tables,
+    interval_text,
+)
 from components.reporting.reasons import ReasonCount, count_reasons, reason_words
 from components.reporting.report_data import ReportData, StageRow
 from components.reporting.thumbnails import thumbnail
@@ -52,12 +62,11 @@ def render_report(data: ReportData) -> str:
     page = templates.get_template("report.jinja").render(
         data=data,
         headline=_headline(data.metrics),
+        facts=_facts(data.metrics),
         funnel=_funnel(data.stages),
-        models=_model_rows(data.metrics),
-        categories=_categories(data.metrics),
-        columns=METRICS,
+        tables=_tables(data.metrics),
+        plots=_quality_plots(data.metrics),
         losses=_loss_plots(data),
-        quality=plot_quality(data.metrics.evaluations) if data.metrics else "",
         seconds=sum(row.seconds for row in data.stages),
     )
     return page.encode("utf-8", "replace").decode("utf-8")  # lone surrogates of broken input
@@ -79,53 +88,106 @@ class FunnelStep:
 
 
 @dataclass(frozen=True)
-class ModelRow:
-    """One line of the metrics table; `of_teacher` is its mean against the teacher's best."""
+class Fact:
+    """One number at the top of the page. model: teacher, undistilled, student or none."""
 
-    evaluation: Evaluation
-    of_teacher: float | None
+    name: str
+    value: str
+    about: str
+    model: str = ""
 
 
 @dataclass(frozen=True)
 class Headline:
-    """The main result, at the top of the page. The numbers are None where evaluate has not run."""
+    """The main result, at the top of the page, and the two models of its drawing."""
 
     text: str
     teacher: Evaluation | None = None
     student: Evaluation | None = None
-    measure: str = ""
-    teacher_quality: float | None = None
-    student_quality: float | None = None
-
-    @property
-    def speedup(self) -> float | None:
-        """How many times faster the student generates an image."""
-        teacher = self.teacher.seconds_per_image if self.teacher else None
-        student = self.student.seconds_per_image if self.student else None
-        return teacher / student if teacher and student else None
 
 
 def _headline(metrics: Metrics | None) -> Headline:
+    """The student's prompt following by the default command; where that is not scored, its judge score."""
     teacher, student = _best_teacher(metrics), _quickest_student(metrics)
     if not teacher or not student:
         return Headline("This run has not been evaluated yet")
-    scored = teacher.mean is not None and student.mean is not None
-    measure = "prompt following, mean" if scored else "judge score"
-    best, quick = (e.mean if scored else e.metrics.get("judge_score") for e in (teacher, student))
     steps = "One step" if student.steps == 1 else f"{student.steps} steps"
+    if student.mean is not None:
+        draws, exactly = ("draws", "draw")[student.steps != 1], " exactly" if _exactly(metrics) else ""
+        return Headline(f"{steps} {draws} {_share(student.mean, 1)} of prompts{exactly}", teacher, student)
     reach = "reaches" if student.steps == 1 else "reach"
-    text = f"{steps} {reach} {_share(quick, best)} of the teacher" if best else f"{steps}, one straight shot"
-    return Headline(text, teacher, student, measure, best, quick)
+    scores = [e.metrics.get("judge_score") for e in (student, teacher)]
+    text = f"{steps} {reach} {_share(*scores)} of the teacher" if scores[1] else f"{steps}, one straight shot"
+    return Headline(text, teacher, student)
+
+
+def _exactly(metrics: Metrics | None) -> str:
+    """Empty for metrics of an older version, whose prompts counted as followed by looser rules."""
+    return "exact, " if metrics and any(e.prompt_following_as_is for e in metrics.evaluations) else ""
+
+
+def _facts(metrics: Metrics | None) -> tuple[Fact, ...]:
+    """The numbers that say how good the student is: never without its interval, its floor or its teacher."""
+    teacher, student = _best_teacher(metrics), _quickest_student(metrics)
+    if metrics is None or not teacher or not student:
+        return ()
+    name, facts = f"Student, {student.steps} step{'s' * (student.steps != 1)}", []
+    for mean, best, field, words in (
+        (student.mean, teacher.mean, "prompt_following", DEFAULT),
+        (student.mean_as_is, teacher.mean_as_is, "prompt_following_as_is", AS_IS),
+    ):
+        if mean is not None:
+            interval = student.intervals.get(field)
+            known = f"; 95%: {interval_text(interval)}" if interval else ""
+            facts.append(
+                Fact(
+                    name, _score(mean), f"{_exactly(metrics)}{words}{known}; teacher {_score(best)}", STUDENT
+                )
+            )
+    if student.mean is None:
+        scores = [e.metrics.get("judge_score") for e in (student, teacher)]
+        facts.append(Fact(name, _score(scores[0]), f"judge score; teacher {_score(scores[1])}", STUDENT))
+    excess, floor = metrics.above_floor(student, "coverage"), metrics.floors.get("coverage")
+    if excess is not None:
+        about = f"distance to the corpus {_score(student.metrics['coverage'])}, floor {_score(floor)}"
+        facts.append(Fact("Coverage above floor", f"{excess:+.3f}", about))
+    seconds = [e.seconds_per_image for e in (teacher, student)]
+    if seconds[0] and seconds[1]:
+        calls = f"{teacher.network_evaluations} network evaluations against {student.network_evaluations}"
+        facts.append(Fact("Faster an image", f"{_count(seconds[0] / seconds[1])}×", calls))
+    return tuple(facts)
+
+
+def _tables(metrics: Metrics | None) -> tuple[QualityTable, ...]:
+    """Every table of the evaluation, each of one protocol."""
+    if metrics is None:
+        return ()
+    others = (coverage_table(metrics), cost_table(metrics), distances_table(metrics))
+    return (
+        *following_tables(metrics),
+        *(table for table in others if table is not None),
+        *geneval_tables(metrics),
+    )
+
+
+def _quality_plots(metrics: Metrics | None) -> tuple[tuple[str, str], ...]:
+    """(caption, SVG): by the default command, and as is where that was measured."""
+    if metrics is None or not metrics.evaluations:
+        return ()
+    plots = [(DEFAULT, plot_quality(metrics.evaluations))]
+    if any(e.prompt_following_as_is for e in metrics.evaluations):
+        plots.append((AS_IS, plot_quality(metrics.evaluations, upsampled=False)))
+    return tuple((words[0].upper() + words[1:], svg) for words, svg in plots)
 
 
 def _best_teacher(metrics: Metrics | None) -> Evaluation | None:
     """The teacher at its most steps: the reference for every student."""
-    rows = [e for e in metrics.evaluations if e.model == "teacher"] if metrics else []
+    rows = [e for e in metrics.evaluations if e.model == TEACHER] if metrics else []
     return max(rows, key=lambda e: e.steps, default=None)
 
 
 def _quickest_student(metrics: Metrics | None) -> Evaluation | None:
-    rows = [e for e in metrics.evaluations if e.model == "student"] if metrics else []
+    rows = [e for e in metrics.evaluations if e.model == STUDENT] if metrics else []
     return min(rows, key=lambda e: e.steps, default=None)
 
 
@@ -139,21 +201,6 @@ def _funnel(stages: Sequence[StageRow]) -> tuple[FunnelStep, ...]:
         raw = steps[0].raw if steps else row.records_in
         steps.append(FunnelStep(row.stage, row.records_in, row.kept, raw, count_reasons(row.rejects)))
     return tuple(steps)
-
-
-def _model_rows(metrics: Metrics | None) -> tuple[ModelRow, ...]:
-    teacher = _best_teacher(metrics)
-    reference = teacher.mean if teacher else None
-    return tuple(
-        ModelRow(e, e.mean / reference if reference and e.mean is not None else None)
-        for e in (metrics.evaluations if metrics else ())
-    )
-
-
-def _categories(metrics: Metrics | None) -> tuple[str, ...]:
-    """The categories in the order they were measured."""
-    every = [name for e in (metrics.evaluations if metrics else ()) for name in e.prompt_following]
-    return tuple(dict.fromkeys(every))
 
 
 def _loss_plots(data: ReportData) -> tuple[tuple[str, str], ...]:

@@ -60,10 +60,19 @@ class CaptionExample:
 
 
 @dataclass(frozen=True)
+class CaptionTruth:
+    """How many of the captions of a kind are true in every word, and how many leave out nothing (0..1)."""
+
+    kind: str
+    entirely_true: float | None
+    complete: float | None
+
+
+@dataclass(frozen=True)
 class GeneratedCell:
     """One generated image."""
 
-    model: str  # teacher | student
+    model: str  # teacher | undistilled | student
     steps: int
     image: bytes
     correct: bool | None = None  # the scorer's verdict; None where nothing scores it
@@ -75,8 +84,49 @@ class PromptSample:
 
     prompt: str
     cells: tuple[GeneratedCell, ...]
-    category: str | None = None
+    kind: str | None = None  # the prompt's form, or GenEval's category
     caption: str | None = None  # what it was generated from, where that is not the prompt itself
+
+
+@dataclass(frozen=True)
+class JudgedImage:
+    """One image with the scorer's exact verdict, and what it was generated from.
+
+    how: what became of the prompt ("upsampled", "as it is", …), as generation names it.
+    """
+
+    prompt: str
+    image: bytes
+    correct: bool
+    form: str | None = None
+    caption: str | None = None  # where it is not the prompt itself
+    how: str | None = None
+
+
+@dataclass(frozen=True)
+class JudgedImages:
+    """Right and wrong images of one model, generated in one way."""
+
+    title: str
+    right: tuple[JudgedImage, ...]
+    wrong: tuple[JudgedImage, ...]
+
+
+@dataclass(frozen=True)
+class ModelGroup:
+    """Registered models that were measured by one protocol; their numbers are text."""
+
+    title: str
+    rows: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class ModelHistory:
+    """Every promotion and refusal, grouped by the protocol of its numbers."""
+
+    columns: tuple[str, ...]
+    legend: str
+    groups: tuple[ModelGroup, ...]
 
 
 @dataclass(frozen=True)
@@ -110,7 +160,10 @@ class ReportData:
     rejected: tuple[AltExample, ...] = ()
     captions: tuple[CaptionExample, ...] = ()
     losses: tuple[LossCurve, ...] = ()
+    caption_truth: tuple[CaptionTruth, ...] = ()
     samples: tuple[PromptSample, ...] = ()
+    judged: tuple[JudgedImages, ...] = ()
+    history: ModelHistory | None = None
     metrics: Metrics | None = None
     problems: tuple[str, ...] = ()  # one line each: files that could not be read
     promotion: GateVerdict | None = None

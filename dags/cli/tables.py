@@ -36,6 +36,7 @@ def print_status(plan: Sequence[Planned]) -> None:
         state = _state(planned.state.value)
         table.add_row(planned.stage.name, planned.snapshot, state, *_numbers(planned), planned.why)
     _console().print(table)
+    _print_quality(plan)
 
 
 def print_plan(plan: Sequence[Planned], todo: Collection[str], forced: Collection[str]) -> None:
@@ -72,13 +73,21 @@ def print_models(versions: Sequence["ModelVersion"]) -> None:
     if not versions:
         _console().print("No model is registered yet; `straightshot run` makes one.")
         return
-    metrics = ("prompt_following", "share_of_teacher", "frechet", "judge_score")
-    table = _table("version", "aliases", "registered", *(f">{name.replace('_', ' ')}" for name in metrics))
-    for version in versions:
-        numbers = version.quality.numbers if version.quality else {}
-        cells = (f"{numbers[name]:.3f}" if name in numbers else "–" for name in metrics)
-        table.add_row(version.version, ", ".join(version.aliases), _moment(version.created_at), *cells)
-    _console().print(table)
+    from pipelines.registry.comparison import COLUMNS, LEGEND, MeasuredModel, compared
+
+    measured = [
+        MeasuredModel((v.version, ", ".join(v.aliases), _moment(v.created_at)), v.quality) for v in versions
+    ]
+    groups = compared(measured)
+    for group in groups:
+        _print_plain(f"{group.title}:")
+        table = _table("version", "aliases", "registered", *(f">{name}" for name in COLUMNS))
+        for row in group.rows:
+            table.add_row(*row)
+        _console().print(table)
+    _print_plain(LEGEND)
+    if len(groups) > 1:
+        _print_plain("Numbers of different tables were measured otherwise: do not compare them.")
     for version in versions:
         for note in version.notes:
             _print_plain(note)
@@ -108,33 +117,44 @@ def _print_stages(plan: Sequence[Planned], ran: Collection[str]) -> None:
 
 
 def _print_metrics(plan: Sequence[Planned]) -> None:
-    """Teacher and student at each number of steps, as evaluate measured them."""
-    from components.evaluation.metrics import METRICS
+    """Every model at each number of steps, as evaluate measured it; the page has all of the tables."""
     from components.evaluation.results import read_metrics
+    from components.reporting.quality_tables import (
+        cost_table,
+        coverage_table,
+        distances_table,
+        following_tables,
+        joined,
+    )
 
     path = _output(plan, "evaluate", "metrics.json")
     if path is None:
         return
-    evaluations = read_metrics(path).evaluations
-    categories = list(dict.fromkeys(name for entry in evaluations for name in entry.prompt_following))
-    table = _table("model", ">steps", *([">mean"] if categories else []), *(f">{c}" for c in categories))
-    for name in (*(metric.label for metric in METRICS), "ms/image"):
-        table.add_column(name, justify="right")
-    for entry in evaluations:
-        following = [f"{entry.mean:.3f}" if entry.mean is not None else "–"] if categories else []
-        following += [
-            f"{entry.prompt_following[name]:.2f}" if name in entry.prompt_following else "–"
-            for name in categories
-        ]
-        seconds = entry.seconds_per_image
-        rest = [metric.show(entry.metrics.get(metric.name)) for metric in METRICS]
-        rest.append("–" if seconds is None else f"{1000 * seconds:.1f}")
-        table.add_row(entry.model, str(entry.steps), *following, *rest)
-    console = _console()
-    if categories:
-        console.print("Prompt following, read from the pixels (1 is best):")
-    console.print(table)
-    console.print()
+    metrics = read_metrics(path)
+    others = joined((coverage_table(metrics), distances_table(metrics), cost_table(metrics)))
+    for title, quality in [
+        *((table.title, table) for table in following_tables(metrics)),
+        ("Coverage, distances and cost", others),
+    ]:
+        if quality is not None:
+            _console().print(f"{title}:")
+            table = _table("model", *(f">{name}" for name in quality.columns))
+            for row in quality.rows:
+                table.add_row(row.label, *(cell.text for cell in row.cells))
+            _console().print(table)
+            _console().print()
+
+
+def _print_quality(plan: Sequence[Planned]) -> None:
+    """The student in one line, where an evaluation is there: the numbers that the gate asks for."""
+    path = _output(plan, "evaluate", "metrics.json")
+    if path is None:
+        return
+    from components.evaluation.results import read_metrics
+    from components.reporting.quality_tables import summary_lines
+
+    for line in summary_lines(read_metrics(path)):
+        _print_plain(line)
 
 
 def _print_next(plan: Sequence[Planned], home: Path) -> None:

@@ -18,10 +18,12 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from pipelines.errors import ConfigError, StageBusy
-from pipelines.registry.gate import GateConfig, Quality, read_gate
+from pipelines.registry.gate import GateConfig, read_gate
 from pipelines.registry.mlflow_run import TrackedRun
 from pipelines.registry.mlflow_store import Tracker
 from pipelines.registry.packaging import log_served_model, model_folder, unpacked, weights_of
+from pipelines.registry.quality import Quality
+from pipelines.registry.verdicts import Verdicts, logged_verdicts
 from pipelines.store.faults import fault_point
 
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ DIGEST_TAG = "straightshot.digest"
 WEIGHTS_TAG = "straightshot.weights"  # relative path -> sha256
 QUALITY_TAG = "straightshot.quality"
 GATE_TAG = "straightshot.gate"
+VERDICTS_TAG = "straightshot.verdicts"  # the id of the MLflow run with the verdicts behind the quality
 CHAMPIONS_TAG = "straightshot.champions"  # of the registered model: versions, oldest first
 CHAMPIONS_KEPT = 50
 
@@ -53,6 +56,7 @@ class ModelVersion:
     quality: Quality | None
     gate: GateConfig | None
     run_id: str | None
+    verdicts_run: str | None = None  # the MLflow run that has the verdicts behind `quality`
     notes: tuple[str, ...] = ()  # one line each: what cannot be read, or is of another version's form
 
     @property
@@ -140,6 +144,10 @@ class Registry:
     def with_digest(self, digest: str) -> ModelVersion | None:
         """The version whose model folder has this content."""
         return next((version for version in self.versions() if version.digest == digest), None)
+
+    def verdicts(self, version: ModelVersion) -> Verdicts | None:
+        """What its quality was counted from, prompt by prompt; None where it is not at hand."""
+        return logged_verdicts(self.tracker, version.verdicts_run) if version.verdicts_run else None
 
     def folder(self, reference: str) -> Path:
         """The local folder of a version's model, its weights verified; a remote one is fetched once."""
@@ -271,6 +279,7 @@ class Registry:
             quality=quality,
             gate=gate,
             run_id=registered.run_id,
+            verdicts_run=tags.get(VERDICTS_TAG),
             notes=tuple(f"version {number} of '{self.name}': {note}" for note in notes if note),
         )
 

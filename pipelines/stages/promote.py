@@ -17,7 +17,8 @@ from pydantic import Field
 
 from components.evaluation.results import METRICS_FILE, read_metrics
 from pipelines.errors import GateRefused, StageFailed
-from pipelines.registry.gate import NO_CHAMPION, Check, Decision, GateConfig, decide, quality_of
+from pipelines.registry.comparison import STEPS
+from pipelines.registry.gate import NO_CHAMPION, Check, Decision, GateConfig, decide
 from pipelines.registry.mlflow_store import Tracker
 from pipelines.registry.model_registry import (
     CHALLENGER,
@@ -26,11 +27,14 @@ from pipelines.registry.model_registry import (
     PREVIOUS,
     QUALITY_TAG,
     REGISTERED_NAME,
+    VERDICTS_TAG,
     ModelVersion,
     Registry,
     registry_of,
 )
 from pipelines.registry.packaging import MODEL_FILES
+from pipelines.registry.quality import quality_of
+from pipelines.registry.verdicts import VERDICTS_FILE, differences, read_verdicts
 from pipelines.stage import Input, Stage, Work
 from pipelines.store.faults import fault_point
 from pipelines.store.local import LocalStore
@@ -51,9 +55,11 @@ HISTORY_FIELDS: Mapping[str, Any] = {
     "from": None,
     "to": "",
     "metrics": {},
+    "protocol": {},
     "checks": {},
 }
 MODEL_FOLDER = "model/"  # in distill's output
+SAMPLES_FOLDER = "samples/"  # in evaluate's output
 
 
 class PromoteConfig(GateConfig):
@@ -85,6 +91,7 @@ def run(work: Work) -> Iterator[PartReceipt]:
     distilled, evaluated = work.input("distill"), work.input("evaluate")
     assert evaluated.receipt is not None
     quality = quality_of(read_metrics(evaluated.path / METRICS_FILE), evaluated.receipt, config.steps)
+    verdicts = read_verdicts(evaluated.files(SAMPLES_FOLDER), config.steps, quality.prompts)
     folder, digest = _model_of(distilled)
     gate = GateConfig.model_validate(config.model_dump(include=set(GateConfig.model_fields)))
     tags = {QUALITY_TAG: quality.to_json(), GATE_TAG: canonical_json(gate.model_dump())}
@@ -98,7 +105,9 @@ def run(work: Work) -> Iterator[PartReceipt]:
             version = registry.with_digest(digest) or registry.register(
                 folder, digest, tracked, steps=config.steps, tags=tags
             )
-            registry.describe(version, tags)
+            if verdicts is not None:
+                tracked.log_text(verdicts.to_json(), VERDICTS_FILE)
+            registry.describe(version, {**tags, VERDICTS_TAG: tracked.id if verdicts is not None else ""})
             registry.set_alias(CHALLENGER, version.version)
             decision = _decide(registry, registry.version(version.version), gate)
             document = {**decision.as_dict(), "model": digest}
@@ -186,7 +195,13 @@ def _decide(registry: Registry, version: ModelVersion, gate: GateConfig) -> Deci
     if rival is not None and rival.quality is None:
         reason = "; ".join(rival.notes) or f"version {rival.version} was registered without an evaluation"
         reason += ": compared with the thresholds only"
-    decision = decide(version.quality, rival.quality if rival else None, gate, no_champion=reason)
+    decision = decide(
+        version.quality,
+        rival.quality if rival else None,
+        gate,
+        differences=differences(registry.verdicts(version), registry.verdicts(rival)) if rival else None,
+        no_champion=reason,
+    )
     notes = (*version.notes, *(rival.notes if rival and rival.quality else ()))
     return replace(decision, checks=(*decision.checks, *(Check("registered", None, note) for note in notes)))
 
@@ -229,6 +244,7 @@ def _log(
         "from": before,
         "to": after,
         "metrics": dict(quality.numbers) if quality else {},
+        "protocol": {**quality.protocol, STEPS: quality.steps} if quality else {},
         "checks": {check.name: check.text for check in decision.checks} if decision else {},
     }
     home = registry.tracker.home

@@ -26,9 +26,10 @@ from pipelines.graph import stage_named
 from pipelines.pipeline import Planned, State
 from pipelines.report import PAGE, write_run_report
 from pipelines.report_data import REJECTED_SHOWN, collect
+from pipelines.report_samples import JUDGED_SHOWN, judged_images
 from pipelines.stage import Input, run_stage
 from pipelines.stages import filter as filter_stage
-from pipelines.stages.evaluate import SAMPLE_ROWS
+from pipelines.stages.promote import HISTORY
 from pipelines.store.receipts import Counts, FileEntry, Receipt
 
 ROWS = 240
@@ -147,7 +148,12 @@ def plan(home, filtered) -> list[Planned]:
     counts = {"in": len(rows), "kept": len(rows)}
     return [
         filtered,
-        fresh(home, "recaption", counts),
+        fresh(
+            home,
+            "recaption",
+            counts,
+            info={"caption_truth": {"long": {"entirely_true": 0.9, "complete": 0.8}}},
+        ),
         fresh(home, "train"),
         fresh(home, "distill"),
         fresh(home, "evaluate"),
@@ -155,11 +161,16 @@ def plan(home, filtered) -> list[Planned]:
     ]
 
 
+FORMS = ("short", "long")
+PROMPTS = 4  # the forms take turns
+
+
 def write_evaluation(out: Path, image: bytes) -> None:
+    """Not all images of prompt 1 are kept. Right are the even prompts by default, the odd ones as is."""
     metrics = {"frechet": 1.0, "judge_score": 0.5}
     evaluations = tuple(
-        Evaluation(model, steps, 3, metrics, {"colors": 0.5}, seconds_per_image=0.1)
-        for model, steps in (("teacher", 50), ("student", 1))
+        Evaluation(model, steps, PROMPTS, metrics, {"short": 0.5}, {"short": 0.5}, seconds_per_image=0.1)
+        for model, steps in (("teacher", 50), ("undistilled", 1), ("student", 1), ("student", 2))
     )
     write_text(out / "metrics.json", Metrics(evaluations, {}).to_json())
     write_text(out / "timings.json", Metrics(evaluations, {}).timings_json())
@@ -168,21 +179,23 @@ def write_evaluation(out: Path, image: bytes) -> None:
             {
                 "index": index,
                 "prompt": f"prompt {index}",
-                "caption": f"caption {index}",
-                "category": "colors",
+                "caption": f"caption {index}" if mode == "default" else f"prompt {index}",
+                "how": "rewritten" if mode == "default" else "kept",
+                "form": FORMS[index % 2],
+                "category": None,
+                "mode": mode,
                 "model": evaluation.model,
                 "steps": evaluation.steps,
-                "seed": 0,
-                "correct": index == 0,
-                "judge_score": 0.5,
-                "image": image if index != 1 else None,
+                "correct": (index % 2 == 0) == (mode == "default"),
+                "image": image if index != 1 or evaluation.model == "student" else None,
             }
-            for index in range(3)
+            for mode in ("default", "as_is")
+            for index in range(PROMPTS)
         ]
-        write_table(out / "samples" / f"{evaluation.model}-{evaluation.steps}.parquet", rows, SAMPLE_ROWS)
+        write_table(out / "samples" / f"{evaluation.model}-{evaluation.steps}.parquet", rows)
 
 
-def write_table(path: Path, rows: list[dict[str, Any]], schema: pa.Schema) -> None:
+def write_table(path: Path, rows: list[dict[str, Any]], schema: pa.Schema | None = None) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), path)
 
@@ -228,16 +241,79 @@ def test_the_whole_run_is_gathered(home, config, plan, filtered):
         ("train", "teacher", [32, 64], [1.0, 0.5]),
         ("distill", "student", [32, 64], [0.25, 0.125]),
     ]
-    assert [sample.prompt for sample in data.samples] == ["prompt 0", "prompt 2"]
+    assert [(t.kind, t.entirely_true, t.complete) for t in data.caption_truth] == [("long", 0.9, 0.8)]
+    assert [(s.prompt, s.caption, s.kind) for s in data.samples] == [
+        ("prompt 0", "caption 0", "short"),
+        ("prompt 2", "caption 2", "short"),
+        ("prompt 3", "caption 3", "long"),
+    ]
     assert [(c.model, c.steps, c.correct) for c in data.samples[0].cells] == [
         ("teacher", 50, True),
+        ("undistilled", 1, True),
         ("student", 1, True),
+        ("student", 2, True),
     ]
     assert data.metrics.of("student", 1).mean == 0.5
     assert data.metrics.of("student", 1).seconds_per_image == 0.1
     assert data.problems == ()
     assert (data.promotion.promoted, data.promotion.version) == (True, "7")
     assert data.digests["corpus"] == "c" * 64 and data.digests["train"] == "digest of train"
+
+
+def test_right_and_wrong_images_are_of_the_judged_student_with_what_each_was_generated_from(
+    home, config, plan
+):
+    default, as_is = collect(home, config, plan).judged
+    assert default.title == "student, 1 step, by the default command"
+    assert as_is.title == "student, 1 step, prompts as they are"
+    assert [(i.prompt, i.caption, i.how, i.correct) for i in (*default.right, *default.wrong)] == [
+        ("prompt 0", "caption 0", "rewritten", True),
+        ("prompt 2", "caption 2", "rewritten", True),
+        ("prompt 1", "caption 1", "rewritten", False),
+        ("prompt 3", "caption 3", "rewritten", False),
+    ]
+    assert [(i.prompt, i.caption, i.how) for i in as_is.right] == [
+        ("prompt 1", None, "kept"),
+        ("prompt 3", None, "kept"),
+    ]
+
+
+def test_no_form_crowds_out_the_others():
+    row = {"model": "student", "steps": 1, "mode": "default", "correct": True, "image": b"", "caption": None}
+    rows = [{**row, "prompt": f"short {i}", "form": "short"} for i in range(20)]
+    rows += [{**row, "prompt": "long 0", "form": "long"}, {**row, "prompt": "of two steps", "steps": 2}]
+    (shown,) = judged_images(rows, 1)
+    assert [image.prompt for image in shown.right][:3] == ["short 0", "long 0", "short 1"]
+    assert len(shown.right) == JUDGED_SHOWN and shown.wrong == ()
+
+
+def test_models_of_two_protocols_are_shown_in_two_tables(home, config, plan, tmp_path):
+    def line(to: str, prompts: str, reference: str, model: str = "straightshot", **metrics: float) -> str:
+        protocol = {"prompts_digest": prompts, "reference_digest": reference, "steps": 1}
+        move = {"at": f"2026-11-2{to}T10:00:00+00:00", "action": "promote", "model": model, "to": to}
+        return json.dumps({**move, "metrics": metrics, "protocol": protocol})
+
+    lines = [
+        json.dumps(
+            {"at": "2026-11-20", "action": "promote", "model": "straightshot", "to": "1", "metrics": {}}
+        ),
+        line("2", "old", "r", prompt_following=0.983),
+        line("3", "new", "r", prompt_following=0.8, prompt_following_as_is=0.6, frechet=2.0),
+        line("4", "new", "s", prompt_following=0.9, prompt_following_as_is=0.7, frechet=1.0),
+        line("9", "new", "s", model="another"),
+    ]
+    write_text(tmp_path / HISTORY, "\n".join(lines) + "\n")
+    history = collect(tmp_path, config, []).history
+    assert [group.title.split(" by ")[-1] for group in history.groups] == [
+        "protocol new, 1 step",
+        "protocol old, 1 step",
+        "Not measured, or not known how",
+    ]
+    columns = [history.columns.index(name) for name in ("version", "exact", "as is", "Fréchet")]
+    rows = [[tuple(row[i] for i in columns) for row in group.rows] for group in history.groups]
+    assert rows[0] == [("4", "0.900", "0.700", "1"), ("3", "0.800", "0.600", "–")]  # another reference
+    assert rows[1] == [("2", "0.983", "–", "–")] and rows[2] == [("1", "–", "–", "–")]
+    assert collect(home, config, plan).history is None
 
 
 def test_the_page_is_written_under_home_and_again_over_itself(home, config, plan):

@@ -7,6 +7,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
+from components.evaluation.bootstrap import Interval
 from components.evaluation.results import Evaluation
 from components.reporting.grid import GAP, LINE, PROMPT_WIDTH, GridColumn, draw_grid
 from components.reporting.plots import COLOURS, POINTS, LossCurve, plot_losses, plot_quality
@@ -21,8 +22,11 @@ def falling(count: int) -> LossCurve:
 
 
 def evaluation(model: str, steps: int, score: float | None) -> Evaluation:
-    following = {} if score is None else {"colors": score}
-    return Evaluation(model, steps, 10, {"frechet": 1.0, "judge_score": 0.4}, following, 0.1)
+    following = {} if score is None else {"short": score}
+    as_is = {} if score is None else {"short": score / 2}
+    interval = {} if score is None else {"prompt_following": Interval(score - 0.05, score + 0.05, score)}
+    metrics = {"frechet": 1.0, "judge_score": 0.4}
+    return Evaluation(model, steps, 10, metrics, following, as_is, intervals=interval)
 
 
 def words(svg: str) -> str:
@@ -86,22 +90,39 @@ def test_a_curve_of_one_value_is_plotted():
     assert "train 0.5" in words(plot_losses([LossCurve("train", "teacher", [32], [0.5])]))
 
 
+THREE = [
+    evaluation("teacher", 50, 0.8),
+    evaluation("undistilled", 1, 0.3),
+    evaluation("student", 1, 0.71),
+    evaluation("student", 4, 0.79),
+]
+
+
 def test_quality_shows_every_point_at_its_network_evaluations():
-    text = words(
-        plot_quality(
-            [evaluation("teacher", 50, 0.8), evaluation("student", 1, 0.71), evaluation("student", 4, 0.79)]
-        )
-    )
+    text = words(plot_quality(THREE))
     for shown in (
         "0.800",
+        "0.300",
         "0.710",
         "0.790",
         "teacher, 50 steps",
+        "undistilled, 1 step",
         "student, 1, 4 steps",
         "100",
-        "prompt following",
+        "exact prompt following",
     ):
         assert shown in text
+
+
+def test_prompts_as_they_are_have_a_plot_of_their_own():
+    text = words(plot_quality(THREE, upsampled=False))
+    assert "0.400" in text and "0.150" in text and "0.800" not in text
+
+
+def test_an_interval_is_drawn_where_there_is_one():
+    known = plot_quality([evaluation("student", 1, 0.5)])
+    unknown = plot_quality([replace(evaluation("student", 1, 0.5), intervals={})])
+    assert known.count("<path") > unknown.count("<path")
 
 
 def test_quality_falls_back_to_the_judge_where_nothing_was_scored():

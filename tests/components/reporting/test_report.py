@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from components.corpus.schemas import Reason
+from components.evaluation.bootstrap import Interval
 from components.evaluation.results import Evaluation, Metrics
 from components.reporting.plots import LossCurve
 from components.reporting.reasons import FAMILIES, count_reasons, reason_words
@@ -19,9 +20,14 @@ from components.reporting.report import TEXT_SHOWN, render_report, write_report
 from components.reporting.report_data import (
     AltExample,
     CaptionExample,
+    CaptionTruth,
     GateCheck,
     GateVerdict,
     GeneratedCell,
+    JudgedImage,
+    JudgedImages,
+    ModelGroup,
+    ModelHistory,
     PromptSample,
     ReportData,
     ScoredCaption,
@@ -76,8 +82,22 @@ def encoded(form: str = "PNG", side: int = 32, mode: str = "RGB") -> bytes:
     return data.getvalue()
 
 
+def evaluation(model: str, steps: int, default: float, as_is: float, **timings: float) -> Evaluation:
+    return Evaluation(
+        model,
+        steps,
+        60,
+        {"coverage": 0.25, "frechet": 0.5, "judge_score": 0.25},
+        {"short": default, "geneval": default},
+        {"short": as_is, "geneval": as_is},
+        {"colors": 0.96},
+        {"colors": 0.86},
+        {"prompt_following": Interval(default - 0.03, default + 0.02, default)},
+        **timings,
+    )
+
+
 def whole_run() -> ReportData:
-    numbers = {"metrics": {"frechet": 0.5, "judge_score": 0.25}, "images": 60}
     cells = tuple(
         GeneratedCell(model, steps, encoded(), correct=steps != 1)
         for model, steps in (("teacher", 50), ("student", 1), ("student", 2), ("student", 4))
@@ -120,15 +140,32 @@ def whole_run() -> ReportData:
             LossCurve("train", "teacher", [32, 64, 96], [1.0, 0.5, 0.25]),
             LossCurve("distill", "student", [32, 64], [0.5, 0.125]),
         ),
+        caption_truth=(CaptionTruth("short", 0.97, None), CaptionTruth("long", 0.94, 0.91)),
         samples=(PromptSample("a red circle", cells, "single_object", "a small red circle at left"),),
+        judged=(
+            JudgedImages(
+                "student, 1 step, by the default command",
+                (JudgedImage("a blue square", encoded(), True, "short", "a large blue square", "rewritten"),),
+                (JudgedImage("A green star", encoded(), False, "long", None, "refused: words"),),
+            ),
+        ),
+        history=ModelHistory(
+            ("at", "exact"),
+            "what exact means",
+            (
+                ModelGroup("protocol one", (("now", "0.900"),)),
+                ModelGroup("protocol two", (("then", "0.983"),)),
+            ),
+        ),
         metrics=Metrics(
             (
-                Evaluation("teacher", 50, prompt_following={"colors": 0.8}, seconds_per_image=0.2, **numbers),
-                Evaluation(
-                    "student", 1, prompt_following={"colors": 0.78}, seconds_per_image=0.002, **numbers
-                ),
+                evaluation("teacher", 50, 0.8, 0.6, seconds_per_image=0.2),
+                evaluation("undistilled", 1, 0.4, 0.1),
+                evaluation("student", 1, 0.78, 0.54, seconds_per_image=0.002),
             ),
-            {"colors": 0.99},
+            {"short": 0.99, "geneval": 1.0},
+            {"prompts_digest": "5a" * 32, "reference_digest": "6b" * 32},
+            {"coverage": 0.125, "frechet": 0.25},
         ),
         promotion=GateVerdict(
             True, "3", (GateCheck("prompt following 0.780 ≥ 0.500", True), GateCheck("no champion", None))
@@ -155,7 +192,7 @@ def test_the_page_needs_nothing_outside_itself_and_runs_nothing():
 def test_every_section_says_what_the_run_did():
     words = Page(render_report(whole_run())).words
     for shown in (
-        "One step reaches 98% of the teacher",
+        "One step draws 78% of prompts exactly",
         "toy:40, preset micro",
         "Web records kept 69% 690 of 1,000",
         "Faster an image 100×",
@@ -166,9 +203,24 @@ def test_every_section_says_what_the_run_did():
         "a web address alt_url Alt text 250 25%",
         "failed while it was worked on errored Error 1 0.1%",
         "Turned away by recaption: 10 of 700",
-        "teacher, 50 steps 0.800 100% 0.80 0.250 0.5 200 ms",
-        "student, 1 step 0.780 98% 0.78 0.250 0.5 2 ms",
-        "scorer, on true renders 0.99",
+        "Student, 1 step 0.780 exact, by the default command; 95%: 0.750–0.800; teacher 0.800",
+        "Student, 1 step 0.540 exact, prompts as they are; teacher 0.600",
+        "Coverage above floor +0.125 distance to the corpus 0.250, floor 0.125",
+        "teacher, 50 steps 0.800 0.770–0.820 100% 0.80 0.80",
+        "undistilled, 1 step 0.400 0.370–0.420 50% 0.40 0.40",
+        "student, 1 step 0.540 90% 0.54 0.54",
+        "scorer, on true renders 0.995 0.99 1.00",
+        "By GenEval’s looser rules, by the default command",
+        "student, 1 step 0.250 0.125 floor 0.125",
+        "student, 1 step 0.5 0.250 floor 0.25 –",
+        "student, 1 step 1 2.0 ms –",
+        "Protocol 5a5a5a5a5a5a",
+        "Protocol 6b6b6b6b6b6b",
+        "Right ✓ short a blue square generated from a large blue square (rewritten)",
+        "Wrong ✗ long A green star generated from the prompt as it is (refused: words)",
+        "what exact means",
+        "protocol one at exact now 0.900 protocol two at exact then 0.983",
+        "Captions Entirely true Complete short 0.970 – long 0.940 0.910",
         "alt text 0.10 shape short 0.30 a red circle long 0.40 a large red circle on white",
         "filter 1,000 700 299 1 3.5 s 900 MB abababababab",
         "train – – – – 1 min 01 s 1,800 MB",
@@ -202,10 +254,24 @@ def test_a_refused_model_is_said_to_be_refused_and_why():
 
 def test_a_corpus_without_a_scorer_is_shown_by_its_judge():
     data = whole_run()
-    unscored = tuple(replace(e, prompt_following={}) for e in data.metrics.evaluations)
-    words = Page(render_report(replace(data, metrics=Metrics(unscored, {})))).words
+    unscored = tuple(
+        Evaluation(e.model, e.steps, e.images, {"judge_score": 0.25}) for e in data.metrics.evaluations
+    )
+    words = Page(render_report(replace(data, metrics=Metrics(unscored, {}), judged=()))).words
     assert "One step reaches 100% of the teacher" in words
-    assert "judge score" in words and "scorer, on true renders" not in words
+    assert "judge score; teacher 0.250" in words and "scorer, on true renders" not in words
+    assert "Exact prompt following" not in words and "no image is called right or wrong" in words
+
+
+def test_metrics_of_an_older_version_are_not_called_exact():
+    """Their prompts counted as followed by looser rules, and as they are they were not measured."""
+    older = tuple(
+        Evaluation(model, steps, 60, {"frechet": 0.5}, {"colors": 0.98})
+        for model, steps in (("teacher", 50), ("student", 1))
+    )
+    words = Page(render_report(replace(whole_run(), metrics=Metrics(older, {"colors": 1.0})))).words
+    assert "One step draws 98% of prompts" in words and "As an older version" in words
+    assert "Exact prompt following" not in words and "98% of prompts exactly" not in words
 
 
 def test_hostile_text_is_shown_and_not_obeyed():
@@ -228,7 +294,8 @@ def test_every_image_and_plot_has_words_for_who_cannot_see_it():
     assert all(image.get("alt") for image in page.all("img"))
     graphics = [svg for svg in page.all("svg") if svg.get("aria-hidden") != "true"]
     assert graphics and all(svg.get("role") == "img" and svg.get("aria-label") for svg in graphics)
-    assert "upsampled to a small red circle at left" in page.words
+    assert "generated from a small red circle at left" in page.words
+    assert "Wrong image of “A green star”" in {image["alt"] for image in page.all("img")}
     assert "“a red circle” generated by the student in 1 step" in {image["alt"] for image in page.all("img")}
     assert all(header.get("scope") for header in page.all("th"))
     assert page.tags[0][0] == "html" and page.tags[0][1]["lang"] == "en"

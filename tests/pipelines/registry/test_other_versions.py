@@ -5,7 +5,7 @@ import json
 import os
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 
 from dags.cli.tables import print_history, print_models
 from pipelines.errors import ConfigError, GateRefused
-from pipelines.registry.gate import GateConfig, Quality
+from pipelines.registry.gate import GateConfig
 from pipelines.registry.mlflow_store import Tracker
 from pipelines.registry.model_registry import (
     CHAMPIONS_TAG,
@@ -27,6 +27,7 @@ from pipelines.registry.model_registry import (
     models,
     resolve,
 )
+from pipelines.registry.quality import Quality
 from pipelines.stages.promote import HISTORY, Promotion, history, promote, rollback
 
 GOOD = Quality(1, {"prompt_following": 0.8, "frechet": 1.0, "judge_score": 0.3}, "p", "r")
@@ -121,6 +122,26 @@ def test_a_champion_whose_metrics_cannot_be_read_stops_nothing(shelf, text):
         f"{note}: compared with the thresholds only"
     ]
     assert shelf.rollback().version == "1"
+
+
+def test_models_of_other_protocols_are_listed_apart(shelf, capsys):
+    same = replace(GOOD, numbers={**GOOD.numbers, "prompt_following": 0.7})
+    elsewhere = replace(GOOD, prompts="q", numbers={"prompt_following": 0.99})
+    for quality in (GOOD, elsewhere, same):
+        shelf.add({QUALITY_TAG: quality.to_json()})
+    shelf.add({})
+    print_models(shelf.versions())
+    printed = capsys.readouterr().out.splitlines()
+    titles = [line for line in printed if line.startswith(("Measured", "Not measured"))]
+    assert titles == [
+        "Not measured, or not known how:",
+        "Measured by protocol p, 1 step:",
+        "Measured by protocol q, 1 step:",
+    ]
+    start = printed.index(titles[1])
+    assert [line.split()[0] for line in printed[start + 2 : start + 4]] == ["3", "1"]
+    assert "0.700" in printed[start + 2] and "0.800" in printed[start + 3]
+    assert "Numbers of different tables were measured otherwise: do not compare them." in printed
 
 
 def test_a_gate_that_cannot_be_read_or_has_more_limits_is_said(shelf):

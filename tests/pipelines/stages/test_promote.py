@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import save_file
 
@@ -57,6 +59,7 @@ class ModelConfig(StageConfig):
 class MeasureConfig(StageConfig):
     seed: int = 0  # of the prompts
     scale: float = 1.0  # what is measured of a model, as a share of what it says of itself
+    prompts: int = 0  # of each form, with a verdict in a sample table; 0: no such table
 
 
 def distill(work: Work) -> Iterable[PartReceipt]:
@@ -70,15 +73,39 @@ def distill(work: Work) -> Iterable[PartReceipt]:
 
 
 def evaluate(work: Work) -> Iterable[PartReceipt]:
-    """Writes the metrics of the model; the teacher has 0.8."""
+    """Writes the metrics of the model, by default and as is the same; the teacher has 0.8."""
     model = json.loads((work.input("distill").path / "model/config.json").read_text())
     score = model["following"] * work.config.scale
-    metrics = {"frechet": 1.0, "judge_score": 0.3}
-    teacher = Evaluation("teacher", 50, 16, metrics, {"colors": 0.8, "counting": 0.8})
+    metrics = {"frechet": 1.0, "judge_score": 0.3, "coverage": 0.3}
+    half = {"short": 0.8, "long": 0.8}
+    teacher = Evaluation("teacher", 50, 16, metrics, half, half)
     metrics = {**metrics, "frechet": model["frechet"]}
-    student = Evaluation("student", 1, 16, metrics, {"colors": score, "counting": score})
-    text = Metrics((teacher, student), {"colors": 1.0}).to_json()
+    reached = {"short": score, "long": score}
+    student = Evaluation("student", 1, 16, metrics, reached, reached)
+    text = Metrics((teacher, student), {"short": 1.0}, floors={"coverage": 0.25}).to_json()
     yield work.parts.write("metrics", {"metrics.json": lambda path: path.write_text(text)})
+    if work.config.prompts:
+        table = pa.Table.from_pylist(sample_rows(work.config.prompts, score))
+        writers = {"samples/student-1.parquet": lambda path: pq.write_table(table, path)}
+        yield work.parts.write("student-1", writers)
+
+
+def sample_rows(prompts: int, score: float) -> list[dict[str, object]]:
+    """A row of each prompt in each mode, right for the first prompts of each form."""
+    each = [
+        (form, mode, i) for form in ("short", "long") for mode in ("default", "as_is") for i in range(prompts)
+    ]
+    return [
+        {
+            "index": i,
+            "form": form,
+            "mode": mode,
+            "model": "student",
+            "steps": 1,
+            "correct": i < score * prompts,
+        }
+        for form, mode, i in each
+    ]
 
 
 DISTILL = Stage("distill", 1, ModelConfig, (), distill)
@@ -93,10 +120,18 @@ class Team:
     name: str
 
     def run(
-        self, seed: int, following: float = 0.8, *, frechet=1.0, scale=1.0, force=False, **gate: object
+        self,
+        seed: int,
+        following: float = 0.8,
+        *,
+        frechet=1.0,
+        scale=1.0,
+        prompts=0,
+        force=False,
+        **gate: object,
     ) -> Receipt:
         made = self._input(DISTILL, ModelConfig(seed=seed, following=following, frechet=frechet))
-        measured = self._input(EVALUATE, MeasureConfig(scale=scale), distill=(made,))
+        measured = self._input(EVALUATE, MeasureConfig(scale=scale, prompts=prompts), distill=(made,))
         inputs = {"distill": (made,), "evaluate": (measured,)}
         config = PromoteConfig.model_validate({"registered_name": self.name, **gate})
         return self._run(STAGE, config, inputs, force=force)
@@ -140,13 +175,53 @@ def test_champions_follow_each_other_and_a_worse_candidate_stays_challenger(home
     assert len(models(home, name="follow")) == 3
 
 
+def test_a_model_that_is_certainly_worse_prompt_by_prompt_is_refused_within_the_allowed_drop(home):
+    """0.790 against 0.800 passes by its mean; over the same prompts it is never better, and worse on some."""
+    team = Team(home, "pairs")
+    team.run(seed=1, following=0.8, prompts=500)
+    with pytest.raises(GateRefused) as refused:
+        team.run(seed=2, following=0.79, prompts=500)
+    for label in ("prompt following 0.790", "prompt following as is 0.790"):
+        assert f"{label}, the champion's 0.800: -0.010 [-0.0" in str(refused.value)
+    assert "in pairs, certainly worse (max_drop 0.02)" in str(refused.value)
+    team.run(seed=3, following=0.8, prompts=500)  # as good: the interval is [0, 0]
+    assert team.holders()["champion"] == "3"
+    with pytest.raises(GateRefused, match=r"a drop of more than 0\.020 \(max_drop"):
+        team.run(seed=4, following=0.7, prompts=500)
+
+
+def test_a_champion_without_verdicts_of_these_prompts_is_compared_by_its_mean(home):
+    team = Team(home, "no pairs")
+    team.run(seed=1, following=0.8, prompts=500)
+    team.run(seed=1, following=0.8, prompts=0)  # registered again, its verdicts are gone
+    receipt = team.run(seed=2, following=0.79, prompts=0)
+    checks = {check["name"]: check["text"] for check in decision_of(home, receipt)["checks"]}
+    assert checks["max_drop"] == "prompt following 0.790 ≥ 0.780 (max_drop; the champion has 0.800)"
+    assert team.holders()["champion"] == "2"
+
+
+def test_numbers_of_another_protocol_are_never_compared(home):
+    team = Team(home, "protocols")
+    team.run(seed=1, following=0.9, prompts=400)
+    receipt = team.run(seed=2, following=0.6, prompts=401)  # worse, on other prompts
+    (check,) = (c for c in decision_of(home, receipt)["checks"] if c["name"] == "champion")
+    assert "measured on other prompts or steps" in check["text"]
+    assert not [c for c in decision_of(home, receipt)["checks"] if c["name"].startswith("max_drop")]
+    first, second = (line["protocol"] for line in history(home) if line["model"] == "protocols")
+    assert first["prompts_digest"] != second["prompts_digest"]
+
+
 def test_the_thresholds_hold_without_a_champion_and_each_failed_one_is_named_with_its_numbers(home):
     team = Team(home, "thresholds")
     with pytest.raises(GateRefused) as refused:
-        team.run(1, 0.4, frechet=9.0, max_frechet=2.0, min_share_of_teacher=0.95)
+        limits = {"max_frechet": 2.0, "min_share_of_teacher": 0.95, "max_coverage_excess": 0.04}
+        team.run(1, 0.4, frechet=9.0, min_prompt_following_as_is=0.45, **limits)
     for part in (
         "prompt following 0.400 < 0.500 (min_prompt_following)",
+        "prompt following as is 0.400 < 0.450 (min_prompt_following_as_is)",
         "share of the teacher's 0.500 < 0.950 (min_share_of_teacher)",
+        "share of the teacher's as is 0.500 < 0.950 (min_share_of_teacher)",
+        "coverage distance above its floor 0.050 > 0.040 (max_coverage_excess)",
         "Fréchet distance 9 > 2 (max_frechet)",
         "there is no champion",
     ):
