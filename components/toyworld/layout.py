@@ -58,8 +58,9 @@ class Wanted:
 
 def draw_scene(rng: np.random.Generator, kind: str | None = None) -> Scene:
     """A scene of this kind (a key of KINDS), or of a random one by KINDS; nothing held out is in it."""
+    # The kind is drawn once: the larger a scene, the more often something held out is in it.
+    chosen = kind or str(rng.choice(list(KINDS), p=list(KINDS.values())))
     while True:
-        chosen = kind or str(rng.choice(list(KINDS), p=list(KINDS.values())))
         looks = draw_looks(rng, chosen)
         if looks_are_held_out(looks):
             continue

@@ -20,12 +20,12 @@ def parse(text: str) -> Statements | None:
         return None
     background = backgrounds.pop() if backgrounds else None
     rest = _without_opening(rest)
-    if match := _RELATION.fullmatch(rest):
-        claims = [_claim(match["first"]), _claim(match["second"])]
-        relation = " ".join(_DIRECTION.findall(match["relation"]))
-    elif match := _RELATION_AFTER.fullmatch(rest):
+    if match := _RELATION_AFTER.fullmatch(rest):  # first: its "above it" looks like the other's "above …"
         claims = [_claim(match["first"]), _claim(match["second"])]
         relation = " ".join(OPPOSITE[word] for word in _DIRECTION.findall(match["relation"]))
+    elif match := _RELATION.fullmatch(rest):
+        claims = [_claim(match["first"]), _claim(match["second"])]
+        relation = " ".join(_DIRECTION.findall(match["relation"]))
     else:
         alone = _claim(rest)  # "at the top, a red circle" has no second claim
         claims = [alone] if alone else [_claim(part) for part in _CLAIM_BORDER.split(rest)]
@@ -72,7 +72,7 @@ def _claim(text: str) -> Claim | None:
     count = NUMBERS.index(number) if number in NUMBERS else 1
     if (count != 1) != (shape in _SINGULAR):
         return None
-    adjectives = [*(match["before"] or "").split(), *re.findall(r"\w+", match["after"] or "")]
+    adjectives = [*re.findall(r"\w+", match["before"] or ""), *re.findall(r"\w+", match["after"] or "")]
     sizes = [word for word in adjectives if word in _SIZES]
     colours = [word for word in adjectives if word in COLOURS]
     places = [match[name] for name in ("place_before", "place_after") if match[name]]

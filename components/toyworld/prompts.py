@@ -135,10 +135,8 @@ def _geneval(rng: np.random.Generator) -> Iterator[ToyPrompt]:
             if category == "counting":
                 look, count = counted[int(rng.integers(len(counted)))]
                 claims: tuple[Claim, ...] = (_of_look(look, count),)
-            elif category == "single_object":
+            elif category in ("single_object", "colors"):
                 claims = (_of_look(held_out[int(rng.integers(len(held_out)))]),)
-            elif category == "colors":
-                claims = (_of_look(looks[int(rng.integers(len(looks)))]),)
             else:
                 claims = tuple(_of_look(look) for look in pairs[int(rng.integers(len(pairs)))])
             if category == "position":
