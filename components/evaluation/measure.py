@@ -31,7 +31,6 @@ class ImageGenerator(Protocol):
         seed: int,
         guidance: float | None,
         first: int,
-        upsample: bool,
     ) -> Pixels:
         """(N, H, W, 3); image i starts from the noise of (seed, first + i), whatever the steps."""
 
@@ -100,9 +99,7 @@ def generate_images(
     for first in range(0, len(captions), batch_size):
         texts = captions[first : first + batch_size]
         started = time.perf_counter()
-        images.append(
-            generator.generate(texts, steps=steps, seed=seed, guidance=guidance, first=first, upsample=False)
-        )
+        images.append(generator.generate(texts, steps=steps, seed=seed, guidance=guidance, first=first))
         seconds += time.perf_counter() - started
         on_images(len(texts))
     return GeneratedImages(np.concatenate(images), seconds)

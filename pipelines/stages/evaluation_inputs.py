@@ -51,7 +51,7 @@ class EvaluationInputs:
     def measure(self, model: str, steps: int, on_images: Callable[[int], object]) -> MeasuredModel:
         """Generate an image of every prompt with one model and measure the images."""
         generator = self._generator(model)
-        generator.generate(self.captions[:WARM_UP], steps=1, upsample=False)
+        generator.generate(self.captions[:WARM_UP], steps=1)
         generated = generate_images(
             generator,
             self.captions,
@@ -88,7 +88,8 @@ class EvaluationInputs:
         texts = [prompt.text for prompt in self.prompts]
         if not self.config.upsample:
             return texts
-        return self._generator("student").captions(texts, seed=self.config.seed)
+        upsampled = self._generator("student").upsample(texts, seed=self.config.seed)
+        return [prompt.caption for prompt in upsampled]
 
     @property
     def kept(self) -> set[int]:

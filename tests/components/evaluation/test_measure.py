@@ -34,8 +34,7 @@ class SceneGenerator:
         self.prompts, self.shift = list(prompts), shift
         self.calls: list[tuple[int, int, int]] = []
 
-    def generate(self, prompts, *, steps, seed, guidance, first, upsample):
-        assert not upsample, "upsampled twice"
+    def generate(self, prompts, *, steps, seed, guidance, first):
         self.calls.append((first, len(prompts), steps))
         return np.stack([self._render(first + i, text) for i, text in enumerate(prompts)])
 
