@@ -31,10 +31,11 @@ from pipelines.stages.train import TrainConfig
 
 SAVED = "run.json"  # HOME/run.json: the config of the last run
 
-# What only holds on the toy web: its truth is in English, a judge fitted on it needs this threshold, and a
-# scorer reads its scenes from the pixels.
+# What only holds on the toy web: its truth is in English, a judge fitted on it needs this threshold, a parser
+# reads its texts, and a scorer its scenes from the pixels.
 TOY_WEB_DEFAULTS = {
     "filter": {"alt_text": {"languages": ["en"]}, "judge_threshold": -0.05},
+    "train": {"upsampler": {"checks": ["toy_statements", "words", "similarity"]}},
     "evaluate": {"domain": "toy"},
 }
 NOT_SCORED = ("min_prompt_following", "min_prompt_following_as_is", "max_coverage_excess")

@@ -24,21 +24,3 @@ class CaptionerFitConfig(BaseModel):
         optimizer=OptimizerConfig(learning_rate=1e-3, muon_learning_rate=1e-2, warmup_images=1_500),
         ema_halflife_images=1_000,
     )
-
-
-class PromptUpsamplerConfig(BaseModel):
-    """Where the upsampler of prompts comes from; the sizes and the training of one that is fitted."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    model: str = Field(FIT, description="'fit', 'none', or the id or folder of a causal language model")
-    revision: str | None = Field(None, description="of a pretrained one")
-    width: int = Field(128, gt=0, description="features of a token")
-    depth: int = Field(2, gt=0, description="layers")
-    heads: int = Field(4, gt=0)
-    vocabulary: int = Field(400, ge=300, description="tokens")
-    training: TrainingConfig = TrainingConfig(
-        images=20_000,  # captions, here
-        batch_size=32,
-        optimizer=OptimizerConfig(learning_rate=2e-3, muon_learning_rate=1e-2, warmup_images=1_500),
-        ema_halflife_images=1_000,
-    )

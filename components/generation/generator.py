@@ -16,6 +16,7 @@ from components.diffusion.samplers import consistency, euler, get_noise
 from components.diffusion.times import even_times
 from components.errors import InputError
 from components.generation.model_folder import Model, load_model
+from components.generation.prompt_upsampler import UpsampledPrompt, unchanged
 
 BATCH = 64  # images that are generated together, by default
 MAX_STEPS = 1000
@@ -61,34 +62,29 @@ class Generator:
         seed: int = 0,
         guidance: float | None = None,
         first: int = 0,
-        upsample: bool = True,
     ) -> npt.NDArray[np.uint8]:
         """One image per prompt, (N, H, W, 3). Image i starts from the noise of (seed, first + i).
 
-        steps, guidance: the model's own by default. upsample: generate from what `captions` makes of the
-        prompts instead of from the prompts as they are. Raises InputError for steps or guidance out of range,
-        and for guidance other than the absorbed one of a consistency model.
+        steps, guidance: the model's own by default. The prompts are taken as they are; `upsample` gives longer
+        ones. Raises InputError for steps or guidance out of range, and for guidance other than the absorbed
+        one of a consistency model.
         """
         steps = self.model.card.steps if steps is None else steps
         if not 1 <= steps <= MAX_STEPS:
             raise InputError(f"steps is {steps}; it must be 1 to {MAX_STEPS}")
         scale = self._guidance_scale(guidance)
-        texts = self.captions(prompts, seed=seed, first=first) if upsample else prompts
         batches = [
-            self._generate_batch(texts[at : at + self.batch_size], steps, seed, scale, first + at)
+            self._generate_batch(prompts[at : at + self.batch_size], steps, seed, scale, first + at)
             for at in range(0, len(prompts), self.batch_size)
         ]
         empty = np.zeros((0, self.image_size, self.image_size, 3), np.uint8)
         return to_pixels(torch.cat(batches)) if batches else empty
 
-    def captions(self, prompts: Sequence[str], *, seed: int = 0, first: int = 0) -> list[str]:
-        """The prompts as the model's upsampler rewrites them; as they are where it has none."""
+    def upsample(self, prompts: Sequence[str], *, seed: int = 0, first: int = 0) -> list[UpsampledPrompt]:
+        """What to generate from for each prompt, as the model's upsampler finds; the prompt where it has none."""
         if self.model.upsampler is None:
-            return list(prompts)
-        captions: list[str] = []
-        for at in range(0, len(prompts), self.batch_size):
-            captions += self.model.upsampler(prompts[at : at + self.batch_size], seed=seed, first=first + at)
-        return captions
+            return unchanged(prompts)
+        return self.model.upsampler(prompts, seed=seed, first=first)
 
     def _generate_batch(
         self, prompts: Sequence[str], steps: int, seed: int, scale: float, first: int

@@ -109,4 +109,4 @@ def load_model(folder: Path, device: str = "cpu", *, upsampler: bool = True) -> 
 
 
 def _load_upsampler(folder: Path, device: str) -> PromptUpsampler | None:
-    return PromptUpsampler.load(folder, device=device, ours=True) if folder.exists() else None
+    return PromptUpsampler.load(folder, device) if folder.exists() else None

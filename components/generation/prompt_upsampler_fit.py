@@ -1,22 +1,25 @@
-"""Fits a small prompt upsampler on pairs of captions, where no pretrained language model is at hand.
+"""Fits a small prompt upsampler on the captions of records, where no pretrained language model is at hand.
 
-From the short caption of an image it writes the long one.
+From any part of what a record is captioned with it writes the long caption; the parts are drawn anew each
+time a record is seen (partial_texts.py). So it learns to add what is not said and to keep what is.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from components.captioning.architecture import END, PAD, train_tokenizer
-from components.captioning.config import PromptUpsamplerConfig
 from components.captioning.packing import IGNORED
 from components.corpus.labelled import draw_batches
 from components.errors import InputError
-from components.generation.prompt_upsampler import PromptUpsampler, plain_prompt
-from components.randomness import seeded_weights
+from components.generation.partial_texts import RecordCaptions, draw_prompt
+from components.generation.prompt_upsampler_config import PromptUpsamplerConfig
+from components.generation.prompt_writer import PromptWriter, plain_prompt
+from components.randomness import derive_seed, seeded_weights
 from components.training.checkpoints import Checkpoints
 from components.training.loop import train
 from components.training.loss import Batch, LossContext, Losses
@@ -24,39 +27,40 @@ from components.training.loss import Batch, LossContext, Losses
 Row = tuple[list[int], list[int]]  # tokens of the prompt and of the answer
 
 
-def fit_prompt_upsampler(
-    pairs: Sequence[tuple[str, str]],
+def fit_prompt_writer(
+    records: Sequence[RecordCaptions],
     config: PromptUpsamplerConfig,
     *,
     seed: int,
     checkpoints: Checkpoints | None = None,
     on_batch: Callable[[int, float], None] | None = None,
-) -> PromptUpsampler:
-    """Train on (short, long) captions. The result depends on the arguments alone.
+) -> PromptWriter:
+    """Train on the captions of `records`. The result depends on the arguments alone.
 
-    Raises InputError where there is no pair.
+    Raises InputError where there is no record.
     """
-    if not pairs:
+    if not records:
         raise InputError(
-            "no record has both a short and a long caption, so no upsampler can be fitted; set"
-            " train.upsampler.model=none"
+            "no record has a long caption, so no upsampler can be fitted; set train.upsampler.model=none"
         )
-    tokenizer = train_tokenizer((text for pair in pairs for text in pair), config.vocabulary)
-    rows = [
-        (tokenizer(plain_prompt(short)).input_ids, [*tokenizer(long).input_ids, tokenizer.eos_token_id])
-        for short, long in pairs
-    ]
+    texts = (text for record in records for text in (prompt_of(record, seed, 0), record.long))
+    tokenizer = train_tokenizer(texts, config.vocabulary)
     trained = train(
         _untrained(tokenizer, config, seed),
         answer_loss,
-        lambda seen: _batches(rows, config, seen, seed),
+        lambda seen: _batches(records, tokenizer, config, seen, seed),
         config.training,
         seed=seed,
         purpose="upsampler",
         checkpoints=checkpoints,
         on_batch=on_batch,
     )
-    return PromptUpsampler(trained.ema.cpu(), tokenizer)
+    return PromptWriter(trained.ema.cpu(), tokenizer)
+
+
+def prompt_of(record: RecordCaptions, seed: int, epoch: int) -> str:
+    """The prompt that the record is learned from in this epoch."""
+    return draw_prompt(record, np.random.default_rng(derive_seed(seed, "prompt", record.key, epoch)))
 
 
 def answer_loss(model: nn.Module, batch: Batch, context: LossContext) -> Losses:
@@ -69,13 +73,17 @@ def answer_loss(model: nn.Module, batch: Batch, context: LossContext) -> Losses:
 
 
 def _batches(
-    rows: Sequence[Row], config: PromptUpsamplerConfig, images_seen: int, seed: int
+    records: Sequence[RecordCaptions], tokenizer: Any, config: PromptUpsamplerConfig, seen: int, seed: int
 ) -> Iterator[Batch]:
-    lengths = [len(prompt) + len(answer) for prompt, answer in rows]
-    for chosen in draw_batches(
-        len(rows), config.training.batch_size, images_seen, seed=seed, lengths=lengths
-    ):
-        yield _collate([rows[row] for row in chosen])
+    """Batches from the one at `seen` captions on. The epoch of a batch is that of its first caption."""
+    size = config.training.batch_size
+    lengths = [len(record.long) for record in records]
+    order = draw_batches(len(records), size, seen, seed=seed, lengths=lengths)
+    for batch, chosen in enumerate(order, start=seen // size):
+        epoch = batch * size // len(records)
+        prompts = [plain_prompt(prompt_of(records[row], seed, epoch)) for row in chosen]
+        answers = [f"{records[row].long}{tokenizer.eos_token}" for row in chosen]
+        yield _collate(list(zip(tokenizer(prompts).input_ids, tokenizer(answers).input_ids, strict=True)))
 
 
 def _collate(rows: Sequence[Row]) -> dict[str, Tensor]:

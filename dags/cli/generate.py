@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,8 +11,26 @@ from pipelines.registry.model_registry import resolve
 if TYPE_CHECKING:
     from PIL import Image
 
+    from components.generation.prompt_upsampler import UpsampledPrompt
+
 SHEET_SIDE = 192  # pixels of one image on the sheet: the models here generate 32 to 64
 SHEET = "sheet.png"
+
+
+@dataclass(frozen=True)
+class GeneratedFile:
+    """An image's path, its prompt, and what it was generated from."""
+
+    path: Path
+    prompt: "UpsampledPrompt"
+
+
+@dataclass(frozen=True)
+class GeneratedFiles:
+    """What was written. sheet: of several images."""
+
+    images: list[GeneratedFile]
+    sheet: Path | None = None
 
 
 def generate(
@@ -25,10 +44,10 @@ def generate(
     steps: int | None,
     guidance: float | None,
     upsample: bool,
-) -> list[Path]:
-    """Generate `count` images of each prompt with `model` and write them to `out`; returns their paths.
+) -> GeneratedFiles:
+    """Generate `count` images of each prompt with `model` and write them to `out`.
 
-    steps: network evaluations; guidance: guidance scale; by default the model's own. upsample: condition on
+    steps: network evaluations; guidance: guidance scale; by default the model's own. upsample: generate from
     what the model's upsampler makes of a prompt; each file holds its prompt and its caption as text. The same
     arguments give the same images. Several come with a sheet that shows them all, enlarged.
     """
@@ -36,28 +55,32 @@ def generate(
     from PIL.PngImagePlugin import PngInfo
 
     from components.generation.generator import Generator
+    from components.generation.prompt_upsampler import unchanged
 
     folder = resolve(model, home)
     repeated = [prompt for prompt in prompts for _ in range(count)]
     generator = Generator.load(folder)
     generator.generate([], steps=steps, guidance=guidance)  # bad settings fail before any work
-    captions = generator.captions(repeated, seed=seed) if upsample else repeated
-    pixels = generator.generate(captions, steps=steps, seed=seed, guidance=guidance, upsample=False)
+    upsampled = generator.upsample(repeated, seed=seed) if upsample else unchanged(repeated)
+    captions = [prompt.caption for prompt in upsampled]
+    pixels = generator.generate(captions, steps=steps, seed=seed, guidance=guidance)
     images = [Image.fromarray(array) for array in pixels]
     out.mkdir(parents=True, exist_ok=True)
     paths = []
-    for number, (prompt, caption, image) in enumerate(zip(repeated, captions, images, strict=True)):
+    for number, (source, image) in enumerate(zip(upsampled, images, strict=True)):
         texts = PngInfo()
-        origin = {"prompt": prompt, "caption": caption, "model": model, "seed": seed, "number": number}
+        origin = {"prompt": source.prompt, "caption": source.caption, "upsampling": source.how}
+        origin |= {"model": model, "seed": str(seed), "number": str(number)}
         for key, value in origin.items():
-            texts.add_itxt(key, str(value))
-        path = out / f"{_slug(prompt)}-{number:03d}.png"
+            texts.add_itxt(key, value)
+        path = out / f"{_slug(source.prompt)}-{number:03d}.png"
         image.save(path, pnginfo=texts)
         paths.append(path)
-    if len(images) > 1:
-        _sheet(images, count if len(prompts) > 1 else min(len(images), 8)).save(out / SHEET)
-        paths.append(out / SHEET)
-    return paths
+    files = [GeneratedFile(path, prompt) for path, prompt in zip(paths, upsampled, strict=True)]
+    if len(images) < 2:
+        return GeneratedFiles(files)
+    _sheet(images, count if len(prompts) > 1 else min(len(images), 8)).save(out / SHEET)
+    return GeneratedFiles(files, out / SHEET)
 
 
 def _sheet(images: Sequence["Image.Image"], columns: int) -> "Image.Image":

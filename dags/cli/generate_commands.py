@@ -35,7 +35,7 @@ def generate(
     from dags.cli.generate import generate as generate_files
     from pipelines.store.home import home_path
 
-    for path in generate_files(
+    files = generate_files(
         home_path(home),
         prompts,
         out,
@@ -45,5 +45,8 @@ def generate(
         steps=steps,
         guidance=guidance,
         upsample=upsample,
-    ):
-        typer.echo(path)
+    )
+    for image in files.images:
+        typer.echo(f"{image.path}  {image.prompt.how}: {image.prompt.caption}")
+    if files.sheet is not None:
+        typer.echo(files.sheet)

@@ -40,6 +40,7 @@ REQUIRED = (
     "tokenizers",
     "transformers",
     "einops",
+    "open-clip-torch",
 )
 DOWNLOADS = "models"  # HOME/models/<of the address>: models of a remote registry
 MODEL_FILES = ("config.json", "model.safetensors")  # what makes a folder a model
@@ -118,7 +119,7 @@ def _folder_within(package: Path) -> Path:
 
 
 def signature(steps: int) -> "ModelSignature":
-    """Column `prompt` in, column `image` (a PNG in base64) out, and the parameters of a request."""
+    """Column `prompt` in; columns `image` (a PNG in base64) and `caption` out; the parameters of a request."""
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 
@@ -130,7 +131,7 @@ def signature(steps: int) -> "ModelSignature":
     ]
     return ModelSignature(
         inputs=Schema([ColSpec("string", "prompt")]),
-        outputs=Schema([ColSpec("string", "image")]),
+        outputs=Schema([ColSpec("string", "image"), ColSpec("string", "caption")]),
         params=ParamSchema(parameters),
     )
 

@@ -42,7 +42,7 @@ class ServedModel(PythonModel):
     def predict(
         self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
-        """One row per prompt -> one row per image: column `image`, a PNG in base64.
+        """One row per prompt -> one row per image: `image`, a PNG in base64, and `caption`, what it is of.
 
         params: steps, seed, guidance, upsample (see the signature). A value out of range is an error 400.
         """
@@ -51,17 +51,16 @@ class ServedModel(PythonModel):
         prompts = model_input["prompt"].tolist()
         _check(prompts)
         params = params or {}
+        steps, seed, guidance = params.get("steps"), params.get("seed", 0), params.get("guidance")
         try:
-            images = self.generator.generate(
-                prompts,
-                steps=params.get("steps"),
-                seed=params.get("seed", 0),
-                guidance=params.get("guidance"),
-                upsample=params.get("upsample", True),
-            )
+            self.generator.generate([], steps=steps, guidance=guidance)  # bad settings fail before any work
+            captions = prompts
+            if params.get("upsample", True):
+                captions = [prompt.caption for prompt in self.generator.upsample(prompts, seed=seed)]
+            images = self.generator.generate(captions, steps=steps, seed=seed, guidance=guidance)
         except InputError as error:
             raise MlflowException.invalid_parameter_value(str(error)) from error
-        return pd.DataFrame({"image": [_png(image) for image in images]})
+        return pd.DataFrame({"image": [_png(image) for image in images], "caption": captions})
 
 
 def _weights_of(folder: Path) -> dict[str, str]:

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from components.captioning.config import PromptUpsamplerConfig
 from components.conditioning.config import LEARNED, AutoencoderConfig, TextConfig
 from components.diffusion.config import DiffusionConfig, DiTConfig
+from components.generation.prompt_upsampler_config import PromptUpsamplerConfig
 from components.training.config import FlowLossConfig
 from pipelines.stage import Stage, Work
 from pipelines.stages.training_config import LearningConfig
@@ -44,7 +44,8 @@ def run(work: Work) -> list[PartReceipt]:
     from components.conditioning.text import fit_text_encoder
     from components.diffusion.dit import DiT
     from components.generation.model_folder import Model, ModelCard
-    from pipelines.stages.training_run import captions, indexes, make_upsampler, save_trained, train_tracked
+    from pipelines.stages.training_run import captions, indexes, save_trained, train_tracked
+    from pipelines.stages.upsampler_run import make_upsampler
 
     config: TrainConfig = work.config
     shards = indexes(work)
@@ -88,4 +89,5 @@ def _make_task(
     )
 
 
-STAGE = Stage(name="train", version=2, config_type=TrainConfig, inputs=("shard",), run=run)
+INPUTS = ("annotators", "shard")  # of the annotators the judge, which checks what the upsampler writes
+STAGE = Stage(name="train", version=3, config_type=TrainConfig, inputs=INPUTS, run=run)

@@ -7,14 +7,12 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import PartialState
 
-from components.captioning.config import FIT, NONE
 from components.captioning.kinds import captions_of
 from components.conditioning.autoencoder import Autoencoder, from_pixels
 from components.conditioning.config import LEARNED
@@ -22,8 +20,6 @@ from components.conditioning.text import TextEncoder
 from components.diffusion.dit import DiT
 from components.errors import InputError
 from components.generation.model_folder import Model, save_model
-from components.generation.prompt_upsampler import PromptUpsampler
-from components.generation.prompt_upsampler_fit import fit_prompt_upsampler
 from components.randomness import seeded_weights
 from components.shards.index import INDEX_NAME, TRAIN
 from components.shards.loader import ShardLoader
@@ -41,7 +37,7 @@ from pipelines.stages.training_progress import TrainingEvents, TrainingObserver,
 from pipelines.store.faults import checkpoints_at
 from pipelines.store.receipts import Counts, PartReceipt
 
-VOCABULARY_CAPTIONS = 100_000  # that a vocabulary is fitted on, at most; and pairs, an upsampler
+VOCABULARY_CAPTIONS = 100_000  # that a vocabulary is fitted on, at most
 
 
 @dataclass(frozen=True)
@@ -91,40 +87,6 @@ def captions(shards: Sequence[Path]) -> Iterator[str]:
                     yield str(text)
             if not left:
                 return
-
-
-def make_upsampler(work: Work, shards: Sequence[Path]) -> PromptUpsampler | None:
-    """The upsampler that the config names, or one fitted on the captions of the training records.
-
-    None where the DiT will see no long captions. Raises InputError where the named one is none, or no record
-    has both captions; StageFailed when the fit diverges.
-    """
-    config = work.config.upsampler
-    if config.model == NONE or (config.model == FIT and not work.config.blend.share("long")):
-        return None
-    if config.model != FIT:
-        return PromptUpsampler.load(config.model, revision=config.revision)
-    pairs = islice(_caption_pairs(shards), VOCABULARY_CAPTIONS)
-    with work.progress.task("upsampler", config.training.images, "captions") as advance:
-        try:
-            return fit_prompt_upsampler(
-                list(pairs),
-                config,
-                seed=work.config.seed,
-                checkpoints=checkpoints_at(work.scratch / "upsampler", "upsampler"),
-                on_batch=lambda captions, loss: advance(captions, f"loss {loss:.3f}"),
-            )
-        except FloatingPointError as error:
-            raise StageFailed(f"train.upsampler: {error}") from error
-
-
-def _caption_pairs(shards: Sequence[Path]) -> Iterator[tuple[str, str]]:
-    """The short and the long caption of every training record that has both, in shard order."""
-    for index in shards:
-        for sample in read_split(index, TRAIN):
-            short, long = (captions_of(sample.meta)[kind] for kind in ("short", "long"))
-            if short and long:
-                yield str(short), str(long)
 
 
 def caption_loader(

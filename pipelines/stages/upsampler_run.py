@@ -1,0 +1,104 @@
+"""The prompt upsampler of a trained model: loaded or fitted on its captions, with its checks and the judge.
+
+Imports torch, so the stage imports it when it runs.
+"""
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from components.captioning.config import FIT, NONE
+from components.captioning.kinds import ALT, captions_of
+from components.generation.content_words import words_of
+from components.generation.partial_texts import RecordCaptions
+from components.generation.prompt_checks import PromptChecks, similarities
+from components.generation.prompt_upsampler import PromptUpsampler
+from components.generation.prompt_upsampler_config import PromptUpsamplerConfig, UpsamplerCard
+from components.generation.prompt_upsampler_fit import fit_prompt_writer
+from components.generation.prompt_writer import PromptWriter
+from components.judge.judge import Judge
+from components.shards.index import TRAIN
+from components.shards.reader import read_split
+from pipelines.errors import StageFailed
+from pipelines.stage import Work
+from pipelines.stages.model_runtime import judge_name
+from pipelines.store.faults import checkpoints_at
+
+RECORDS = 100_000  # that an upsampler is fitted on, at most
+CALIBRATION_PAIRS = 1_000  # short and long captions that the similarity's threshold is taken from, at most
+SIMILARITY_QUANTILE = 0.02  # of these pairs are less similar than the threshold
+COMPLETE_QUANTILE = 0.25  # of the long captions have fewer words than a prompt that says all
+
+
+def make_upsampler(work: Work, shards: Sequence[Path]) -> PromptUpsampler | None:
+    """The upsampler that the config names, or one fitted on the captions of the training records.
+
+    None where the DiT will see no long captions. Raises InputError where the named one is none, or no record
+    has a long caption; StageFailed when the fit diverges.
+    """
+    config: PromptUpsamplerConfig = work.config.upsampler
+    if config.model == NONE or (config.model == FIT and not work.config.blend.share("long")):
+        return None
+    records = list(islice(record_captions(shards), RECORDS))
+    if config.model == FIT:
+        writer = _fitted(work, records)
+    else:
+        writer = PromptWriter.load(config.model, revision=config.revision)
+    annotators = work.inputs.get("annotators", ())
+    judge = Path(judge_name(annotators[0]).removeprefix("local-dir:")) if annotators else None
+    if "similarity" not in config.checks:
+        judge = None
+    return PromptUpsampler(writer, PromptChecks(_card(config, records, judge), judge))
+
+
+def record_captions(shards: Sequence[Path]) -> Iterator[RecordCaptions]:
+    """The captions of every training record that has a long one, in shard order."""
+    for index in shards:
+        for sample in read_split(index, TRAIN):
+            captions = captions_of(sample.meta)
+            if long := captions["long"]:
+                yield RecordCaptions(sample.key, long, captions["short"], captions[ALT])
+
+
+def _fitted(work: Work, records: Sequence[RecordCaptions]) -> PromptWriter:
+    config: PromptUpsamplerConfig = work.config.upsampler
+    with work.progress.task("upsampler", config.training.images, "captions") as advance:
+        try:
+            return fit_prompt_writer(
+                records,
+                config,
+                seed=work.config.seed,
+                checkpoints=checkpoints_at(work.scratch / "upsampler", "upsampler"),
+                on_batch=lambda captions, loss: advance(captions, f"loss {loss:.3f}"),
+            )
+        except FloatingPointError as error:
+            raise StageFailed(f"train.upsampler: {error}") from error
+
+
+def _card(
+    config: PromptUpsamplerConfig, records: Sequence[RecordCaptions], judge: Path | None
+) -> UpsamplerCard:
+    """The config's settings; thresholds that it leaves open are taken from the captions."""
+    min_similarity = config.min_similarity
+    if judge is not None and min_similarity is None:
+        min_similarity = _usual_similarity(records, Judge.load(f"local-dir:{judge}"))
+    words = [len(words_of(record.long)) for record in records]
+    return UpsamplerCard(
+        temperature=config.temperature,
+        tries=config.tries,
+        checks=config.checks,
+        min_similarity=min_similarity,
+        keep_complete=config.keep_complete,
+        complete_words=int(np.quantile(words, COMPLETE_QUANTILE)) if words else None,
+    )
+
+
+def _usual_similarity(records: Sequence[RecordCaptions], judge: Judge) -> float | None:
+    """What nearly all pairs of a short and a long caption reach; None where there is none."""
+    pairs = list(islice(((r.short, r.long) for r in records if r.short), CALIBRATION_PAIRS))
+    if not pairs:
+        return None
+    values = similarities(judge, [short for short, _ in pairs], [long for _, long in pairs])
+    return round(float(np.quantile(values, SIMILARITY_QUANTILE)), 4)
