@@ -39,7 +39,6 @@ class ImageGenerator(Protocol):
         seed: int,
         guidance: float | None,
         first: int,
-        upsample: bool,
     ) -> Pixels:
         """(N, H, W, 3); image i starts from the noise of (seed, first + i), whatever the steps."""
 
@@ -165,7 +164,7 @@ def _generate(
         started = time.perf_counter()
         images.append(
             run.generator.generate(
-                batch, steps=run.steps, seed=seed, guidance=run.guidance, first=first, upsample=False
+                batch, steps=run.steps, seed=seed, guidance=run.guidance, first=first
             )
         )
         seconds += time.perf_counter() - started

@@ -100,7 +100,7 @@ class EvaluationInputs:
         generator = self._generator(source)
         guidance = {TEACHER: self.config.guidance, UNDISTILLED: 1.0, STUDENT: None}[model]
         upsampled = self._upsampled_by(source)
-        generator.generate(upsampled.captions[:WARM_UP], steps=1, upsample=False)
+        generator.generate(upsampled.captions[:WARM_UP], steps=1)
         return measure(ModelRun(model, generator, steps, guidance), self.data, upsampled, on_images)
 
     def scorer_accuracy(self) -> dict[str, float]:
@@ -225,10 +225,12 @@ class EvaluationInputs:
         name = _digest_beside_weights(self.folders[model])
         if name not in self._upsampled:
             texts, started = [prompt.text for prompt in self.prompts], time.perf_counter()
-            captions = self._generator(model).captions(texts, seed=self.config.seed)
-            how = ["kept" if a == b else "rewritten" for a, b in zip(texts, captions, strict=True)]
-            seconds = time.perf_counter() - started
-            self._upsampled[name] = UpsampledPrompts(tuple(captions), tuple(how), seconds)
+            results = self._generator(model).upsample(texts, seed=self.config.seed)
+            self._upsampled[name] = UpsampledPrompts(
+                tuple(result.caption for result in results),
+                tuple(result.how for result in results),
+                time.perf_counter() - started,
+            )
         return self._upsampled[name]
 
 
