@@ -7,6 +7,26 @@ from components.training.config import OptimizerConfig, TrainingConfig
 FIT, NONE = "fit", "none"  # in place of a pretrained model's id or path
 
 
+class SamplingConfig(BaseModel):
+    """How a captioner draws the next token."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    min_p: float = Field(
+        0.3,
+        gt=0,
+        le=1,
+        description="drawn from tokens at least this times as likely as the likeliest; 1: greedy",
+    )
+    seed: int = Field(0, ge=0, description="of the draws, with the record's key and the caption's kind")
+
+    @property
+    def greedy(self) -> bool:
+        return self.min_p == 1
+
+
+GREEDY = SamplingConfig(min_p=1.0)
+
+
 class CaptionerFitConfig(BaseModel):
     """Sizes of the captioner and how it is trained."""
 
