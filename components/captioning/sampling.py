@@ -1,9 +1,9 @@
 """Min-p sampling whose noise is a function of the record, for captions that vary in manner and not in fact.
 
 A captioner that has read many manners of phrasing is unsure of the next token where the manner is open, and
-sure of it where the image decides. Min-p (Nguyen 2024, arXiv 2407.01082) keeps the tokens that are nearly as
-likely as the likeliest: the manner is drawn, the fact is not. The draw is Gumbel-max with noise from (seed,
-key, kind, position, token), so a caption depends neither on its batch nor on the worker or run that writes it.
+sure of it where the image decides. Min-p (Nguyen 2024, arXiv 2407.01082) keeps the tokens that are nearly
+as likely as the likeliest: the manner is drawn, the fact is not. The draw is Gumbel-max with noise from (seed,
+key, kind, position, token): a caption depends neither on its batch nor on the worker or run that writes it.
 """
 
 import math
@@ -23,7 +23,7 @@ _UNIFORM_BITS = 53  # of a float64's mantissa
 
 
 class MinPGumbel(LogitsProcessor):
-    """Makes the argmax of the scores a draw from the tokens at least `min_p` times as likely as the likeliest.
+    """Makes the scores' argmax a draw from the tokens at least `min_p` times as likely as the likeliest.
 
     For one call of `generate` without sampling or beams: position counts its steps. row_seeds: below 2**63,
     one for each row of the batch (row_seed).

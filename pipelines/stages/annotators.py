@@ -33,9 +33,7 @@ if TYPE_CHECKING:
 JUDGE, CAPTIONER, SUMMARY = "judge", "captioner", "annotators.json"
 COMMIT = "pinned-commit.txt"  # in the folder of a model that was named by its id
 FITTED = "made"  # what a fit saves, under its scratch folder
-CAPTION_TRUTH = (
-    "caption_truth"  # in the receipt's info: kind -> shares of held-out captions, from the toy web
-)
+CAPTION_TRUTH = "caption_truth"  # in the info, of a toy web: kind -> shares of captions of held-out images
 FITTED_PROMPTS = "taught_prompts"  # in the receipt's info: the prompts that a fitted captioner was trained on
 
 
@@ -161,7 +159,7 @@ def _summary(work: Work, records: "LabelledSet") -> dict[str, Any]:
 def _held_out_quality(
     config: AnnotatorsConfig, captioner: Path, held_out: Sequence["LabelledImage"]
 ) -> dict[str, Any]:
-    """Which share of the captions of held-out images, written as recaption writes them, are true and complete.
+    """Which share of the captions of held-out images, written as recaption does, is true and complete.
 
     Where the truth is not known, in any labelled set but the toy web's: which share is the given caption word
     for word, greedily; a true caption that is phrased otherwise does not count there.
