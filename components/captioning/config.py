@@ -28,13 +28,21 @@ class CaptionerFitConfig(BaseModel):
     """Sizes of the captioner and how it is trained."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    image_size: int = Field(32, gt=0, description="side that images are resized to, in pixels")
-    patch: int = Field(8, gt=0, description="side of a patch, in pixels")
-    width: int = Field(128, gt=0, description="features of a token, in both towers")
-    vision_depth: int = Field(3, gt=0, description="layers of the vision tower")
+    image_size: int = Field(64, gt=0, description="side that images are resized to, in pixels")
+    channels: tuple[int, int, int, int] = Field(
+        (32, 64, 128, 128), description="of the vision tower's stages, at strides 4, 8, 16 and 16"
+    )
+    blocks: int = Field(1, gt=0, description="residual blocks of a stage of the vision tower")
+    width: int = Field(128, gt=0, description="features of a token of the language model")
     text_depth: int = Field(3, gt=0, description="layers of the language model")
     heads: int = Field(4, gt=0)
     vocabulary: int = Field(400, ge=300, description="tokens")
+    tower_fraction: float = Field(
+        0.6,
+        ge=0,
+        lt=1,
+        description="of the training's images, the share that the vision tower learns alone from",
+    )
     training: TrainingConfig = TrainingConfig(
         images=32_000,
         batch_size=32,

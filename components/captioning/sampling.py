@@ -1,8 +1,8 @@
 """Min-p sampling whose noise is a function of the record, for captions that vary in manner and not in fact.
 
 A captioner that has read many manners of phrasing is unsure of the next token where the manner is open, and
-sure of it where the image decides. Min-p (Nguyen 2024, arXiv 2407.01082) keeps the tokens that are nearly
-as likely as the likeliest: the manner is drawn, the fact is not. The draw is Gumbel-max with noise from (seed,
+sure of it where the image decides. Min-p (Nguyen 2024, arXiv 2407.01082) keeps the tokens that are nearly as
+likely as the likeliest: the manner is drawn, the fact is not. The draw is Gumbel-max with noise from (seed,
 key, kind, position, token): a caption depends neither on its batch nor on the worker or run that writes it.
 """
 
@@ -19,7 +19,7 @@ from components.randomness import derive_seed
 _STEP, _MIX_1, _MIX_2 = (
     value - 2**64 for value in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 )
-_UNIFORM_BITS = 53  # of a float64's mantissa
+_UNIFORM_BITS = 52  # so that a float64 holds them and a half, and 1 is never reached
 
 
 class MinPGumbel(LogitsProcessor):
@@ -53,7 +53,8 @@ def row_seed(seed: int, key: str, kind: str) -> int:
 
 def gumbel(row_seeds: Tensor, position: int, tokens: Tensor) -> Tensor:
     """Standard Gumbel noise, float64, one value for each (row seed, position, token); int64 tensors (N,)."""
-    bits = _mixed(_mixed(row_seeds + position * _STEP) + tokens * _STEP)
+    place = torch.full_like(row_seeds, position) * _STEP  # wraps, as a Python integer would not
+    bits = _mixed(_mixed(row_seeds + place) + tokens * _STEP)
     uniform = (_shifted(bits, 64 - _UNIFORM_BITS).double() + 0.5) / 2**_UNIFORM_BITS
     return -torch.log(-torch.log(uniform))
 

@@ -152,11 +152,11 @@ def _summary(work: Work, records: "LabelledSet") -> dict[str, Any]:
             summary[f"{name}_revision"] = path.read_text().strip()
     if config.captioner == FIT:
         summary[FITTED_PROMPTS] = [config.short_prompt, config.long_prompt]
-        summary |= _held_out_quality(config, work.out / CAPTIONER, records.held_out)
+        summary |= held_out_quality(config, work.out / CAPTIONER, records.held_out)
     return summary
 
 
-def _held_out_quality(
+def held_out_quality(
     config: AnnotatorsConfig, captioner: Path, held_out: Sequence["LabelledImage"]
 ) -> dict[str, Any]:
     """Which share of the captions of held-out images, written as recaption does, is true and complete.

@@ -9,7 +9,7 @@ from components.captioning.cleaning import check_caption, clean_caption, repetit
 from components.captioning.kinds import LONG, SHORT
 from components.corpus.schemas import Reason
 from components.toyworld.captions import caption_long, caption_short
-from components.toyworld.scene import draw_scene
+from components.toyworld.layout import draw_scene
 
 CASES = [
     # preambles
@@ -63,7 +63,7 @@ def test_words_of_a_preamble_inside_a_caption_stay(text):
 def test_every_true_caption_of_the_toy_world_passes_as_it_is():
     rng = np.random.default_rng(0)
     for scene in (draw_scene(rng) for _ in range(300)):
-        for text in (caption_short(scene), caption_long(scene)):
+        for text in (caption_short(scene, rng), caption_long(scene, rng)):
             assert clean_caption(text) == text
             assert check_caption(text, replace(LONG, min_words=2)) is None
 

@@ -10,7 +10,7 @@ from components.captioning.fit import _pack, _untrained, caption_loss
 from components.captioning.packing import IGNORED, collate, pack
 from components.corpus.labelled import LabelledImage
 
-CONFIG = CaptionerFitConfig(width=32, text_depth=2, heads=2)
+CONFIG = CaptionerFitConfig(image_size=32, channels=(8, 8, 16, 16), width=32, text_depth=2, heads=2)
 PROMPTS = ("Say little.", "Say more, please.")
 CAPTIONS = [
     ("a red circle", "a large red circle at left"),
@@ -25,7 +25,7 @@ def tokenizer():
 
 @pytest.fixture(scope="module")
 def model(tokenizer):
-    return _untrained(tokenizer, CONFIG, seed=0).eval()
+    return _untrained(tokenizer, CONFIG).eval()
 
 
 def batch_of(packed, tokenizer, pixels) -> dict[str, torch.Tensor]:
@@ -57,7 +57,7 @@ def test_the_loss_is_that_of_the_answers_one_by_one(tokenizer, model):
 
 def test_the_packed_prompt_is_the_one_that_the_processor_makes(tokenizer):
     """Token for token, so that the captioner gets the prompt it was trained on."""
-    processor = make_processor(tokenizer, 32, 8)
+    processor = make_processor(tokenizer, 32)
     content = [{"type": "image"}, {"type": "text", "text": PROMPTS[0]}]
     text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
     packed = _pack(LabelledImage(b"", *CAPTIONS[0]), tokenizer, CONFIG, PROMPTS)
