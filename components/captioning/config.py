@@ -36,7 +36,7 @@ class CaptionerFitConfig(BaseModel):
     width: int = Field(128, gt=0, description="features of a token of the language model")
     text_depth: int = Field(3, gt=0, description="layers of the language model")
     heads: int = Field(4, gt=0)
-    vocabulary: int = Field(400, ge=300, description="tokens")
+    vocabulary: int = Field(512, ge=300, description="tokens")
     tower_fraction: float = Field(
         0.6,
         ge=0,

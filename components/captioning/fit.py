@@ -26,6 +26,7 @@ from components.training.loop import Trained, train
 from components.training.loss import Batch, LossContext, Losses
 
 PROMPT_WEIGHT = 100  # times the prompts are in the tokenizer's texts, so that each becomes few tokens
+PRESENCE_WEIGHT = 0.3  # of the tower's own loss beside the captions'
 CHUNK = 500  # images that are prepared at once
 
 
@@ -48,7 +49,7 @@ def fit_captioner(
     tokenizer = train_tokenizer([*prompts * PROMPT_WEIGHT, *texts], config.vocabulary)
     processor = make_processor(tokenizer, config.image_size)
     with seeded_weights(seed, "captioner weights"):
-        model = CaptionerWithWords(_untrained(tokenizer, config), config.channels[-1], len(tokenizer))
+        model = CaptionerWithWords(_untrained(tokenizer, config), config.width, len(tokenizer))
     rows = [_pack(image, tokenizer, config, prompts) for image in labelled]
     words = word_weights(
         [{*tokenizer(" ".join(image.captions)).input_ids} for image in labelled], len(tokenizer)
@@ -75,28 +76,29 @@ def fit_captioner(
 def tower_then_caption_loss(
     model: nn.Module, batch: Batch, context: LossContext, *, tower_fraction: float
 ) -> Losses:
-    """The vision tower's own loss for the first `tower_fraction` of the run, then the captions'."""
-    trained: Any = model
+    """The vision tower's own loss for the first `tower_fraction` of the run, then the captions' beside it."""
+    both: Any = model
     if context.images_seen < tower_fraction * context.total_images:
-        return presence_loss(trained, batch)
-    return caption_loss(trained.captioner, batch, context)
+        return Losses(presence_loss(both.word_scores(both.image_tokens(batch["pixels"])), batch["words"]))
+    captions, image_tokens = caption_loss(both.captioner, batch)
+    presence = presence_loss(both.word_scores(image_tokens), batch["words"])
+    return Losses(captions + PRESENCE_WEIGHT * presence)
 
 
-def caption_loss(model: nn.Module, batch: Batch, context: LossContext) -> Losses:
-    """Cross entropy of the captions' tokens, computed only at the targets."""
-    del context  # no noise in it
-    captioner: Any = model
-    hidden = captioner.model(
+def caption_loss(captioner: Any, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Cross entropy of the captions' tokens, computed only at the targets, and the image tokens (B, N, D)."""
+    output = captioner.model(
         input_ids=batch["tokens"],
         position_ids=batch["positions"],
         attention_mask=batch["attention"],
         pixel_values=batch["pixels"],
         use_cache=False,
-    ).last_hidden_state
+    )
+    hidden = output.last_hidden_state
     labels = batch["labels"][:, 1:]
     is_target = labels != IGNORED
     logits = captioner.lm_head(hidden[:, :-1][is_target])
-    return Losses(F.cross_entropy(logits.float(), labels[is_target]))
+    return F.cross_entropy(logits.float(), labels[is_target]), output.image_hidden_states
 
 
 def _untrained(tokenizer: Any, config: CaptionerFitConfig) -> Any:

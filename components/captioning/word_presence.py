@@ -10,30 +10,32 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from components.training.loss import Batch, Losses
-
 
 class CaptionerWithWords(nn.Module):
-    """A captioner beside a linear head over its vision tower's features, pooled by mean and by maximum."""
+    """A captioner beside a linear head over its image tokens, pooled by mean and by maximum."""
 
-    def __init__(self, captioner: Any, features: int, vocabulary: int) -> None:
+    def __init__(self, captioner: Any, width: int, vocabulary: int) -> None:
         super().__init__()
         self.captioner = captioner
-        self.words = nn.Linear(2 * features, vocabulary)
+        self.words = nn.Linear(2 * width, vocabulary)
 
-    def word_scores(self, pixels: Tensor) -> Tensor:
-        """Scores of every token, (B, V), of images (B, 3, S, S)."""
-        cells = self.captioner.model.vision_tower(pixels).last_hidden_state.flatten(2)  # (B, C, N)
-        return self.words(torch.cat([cells.mean(-1), cells.amax(-1)], -1))
+    def image_tokens(self, pixels: Tensor) -> Tensor:
+        """What the language model sees of images (B, 3, S, S), (B, N, D)."""
+        tokens: Tensor = self.captioner.model.get_image_features(pixels, return_dict=True).pooler_output
+        return tokens
+
+    def word_scores(self, image_tokens: Tensor) -> Tensor:
+        """Scores of every token of the vocabulary, (B, V)."""
+        scores: Tensor = self.words(torch.cat([image_tokens.mean(1), image_tokens.amax(1)], -1))
+        return scores
 
 
-def presence_loss(model: CaptionerWithWords, batch: Batch) -> Losses:
+def presence_loss(scores: Tensor, words: Tensor) -> Tensor:
     """Cross entropy of all tokens' softmax with the weights of those that the image's captions have.
 
-    batch: pixels (B, 3, S, S), words (B, V), rows that sum to one (word_weights).
+    scores: of the vocabulary, (B, V). words: rows that sum to one, (B, V), see word_weights.
     """
-    scores = model.word_scores(batch["pixels"]).float()
-    return Losses(-(batch["words"] * scores.log_softmax(-1)).sum(-1).mean())
+    return -(words * scores.float().log_softmax(-1)).sum(-1).mean()
 
 
 def word_weights(captions: list[set[int]], vocabulary: int) -> Tensor:

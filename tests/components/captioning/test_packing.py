@@ -38,7 +38,7 @@ def test_the_loss_is_that_of_the_answers_one_by_one(tokenizer, model):
     pixels = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     packed = [_pack(LabelledImage(b"", *pair), tokenizer, CONFIG, PROMPTS) for pair in CAPTIONS]
     with torch.no_grad():
-        together = caption_loss(model, batch_of(packed, tokenizer, pixels), torch.Generator()).loss
+        together = caption_loss(model, batch_of(packed, tokenizer, pixels))[0]
         losses = []
         for row, pair in enumerate(CAPTIONS):
             image = [tokenizer.convert_tokens_to_ids(IMAGE)] * packed[row].tokens.count(
@@ -91,9 +91,9 @@ def test_padding_a_short_row_beside_a_long_one_adds_nothing_to_the_loss(tokenize
     counts = [sum(label != IGNORED for label in row.labels) for row in packed]
     with torch.no_grad():
         alone = [
-            caption_loss(model, batch_of([row], tokenizer, pixels[i : i + 1]), torch.Generator()).loss.item()
+            caption_loss(model, batch_of([row], tokenizer, pixels[i : i + 1]))[0].item()
             for i, row in enumerate(packed)
         ]
-        both = caption_loss(model, batch_of(packed, tokenizer, pixels), torch.Generator()).loss.item()
+        both = caption_loss(model, batch_of(packed, tokenizer, pixels))[0].item()
     weighted = sum(loss * count for loss, count in zip(alone, counts, strict=True)) / sum(counts)
     assert both == pytest.approx(weighted, rel=1e-4)

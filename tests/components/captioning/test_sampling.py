@@ -88,12 +88,25 @@ def test_the_noise_is_standard_gumbel():
     assert torch.isfinite(noise).all()
 
 
-def test_the_noise_is_the_same_on_every_machine():
-    values = gumbel(torch.tensor([row_seed(0, "a", "long"), 2**63 - 1]), 5, torch.tensor([7, 0])).tolist()
-    assert values == pytest.approx(RECORDED, abs=1e-9)
+def splitmix64(state: int) -> int:
+    """The output of Steele 2014's generator after `state`, in Python's integers."""
+    z = (state + 0x9E3779B97F4A7C15) % 2**64
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EB % 2**64
+    return z ^ (z >> 31)
 
 
-RECORDED = [0.0, 0.0]
+@pytest.mark.parametrize(
+    ("seed", "position", "token"), [(0, 0, 0), (2**63 - 1, 95, 151_936), (12345, 7, 399)]
+)
+def test_the_noise_is_the_same_on_every_machine(seed, position, token):
+    """The published generator, step by step; its first output for the state 0 is known."""
+    assert splitmix64(0) == 0xE220A8397B1DCDAF
+    step = 0x9E3779B97F4A7C15
+    bits = splitmix64(splitmix64(seed + position * step) + token * step)
+    uniform = ((bits >> 12) + 0.5) / 2**52
+    (noise,) = gumbel(torch.tensor([seed]), position, torch.tensor([token])).tolist()
+    assert noise == pytest.approx(-math.log(-math.log(uniform)), rel=1e-12)
 
 
 @pytest.mark.parametrize("setting", [{"min_p": 0}, {"min_p": 1.5}, {"min_p": math.nan}, {"seed": -1}])
