@@ -46,7 +46,7 @@ SMALL = {"image_size": 32, "width": 32, "text_depth": 1, "vocabulary": 320, "tra
 CONFIG = AnnotatorsConfig(
     holdout_fraction=0.2,
     captioner_fit={**SMALL, "heads": 2, "channels": (8, 8, 16, 16)},
-    judge_fit={**SMALL, "embedding": 32, "context": 16, "patch": 16, "vision_depth": 1},
+    judge_fit={**SMALL, "embedding": 32, "context": 16, "vision_width": 8},
 )
 NO_LABELLED = Input("labelled", "", "none")
 
