@@ -1,7 +1,7 @@
 """A small captioner from scratch: its tokenizer, processor and model.
 
 Everything is of stock transformers classes (FastVLM, Vasu 2024, a LLaVA whose vision tower is a convolutional
-network of timm; a projector; a Llama), so that the saved folder loads through `AutoProcessor` and
+network of timm; a projector; an OPT), so that the saved folder loads through `AutoProcessor` and
 `AutoModelForImageTextToText` exactly as a pretrained one does.
 """
 
@@ -12,6 +12,7 @@ from components.conditioning.bpe import train_bpe
 
 PAD, END, IMAGE = "<pad>", "</s>", "<image>"
 STRIDE = 16  # pixels of the image to a side of one image token
+MOST_TOKENS = 512  # of image, instruction and caption together
 STEM_WIDTH = 16  # channels; the stem's last convolution has twice as many
 SPECIAL_TOKENS = (PAD, END, IMAGE)
 # A turn of the user: images first, then the instruction; the caption follows on its own line.
@@ -70,7 +71,10 @@ def make_model(
     text_depth: int,
     heads: int,
 ) -> Any:
-    """An untrained FastVlmForConditionalGeneration: a residual network, its cells as tokens, a Llama.
+    """An untrained FastVlmForConditionalGeneration: a residual network, its cells as tokens, an OPT.
+
+    OPT adds a learned embedding of its place to every image token: with relative places alone (Llama's rotary
+    ones) the captioner knew every thing, and not which of them stands where.
 
     channels: of the residual network's four stages, at strides 4, 8, 16 and 16, each of `blocks` blocks.
     """
@@ -78,7 +82,7 @@ def make_model(
         FastVlmConfig,
         FastVlmForConditionalGeneration,
         GenerationConfig,
-        LlamaConfig,
+        OPTConfig,
         TimmWrapperConfig,
     )
 
@@ -94,13 +98,15 @@ def make_model(
         "do_pooling": False,
         "hidden_size": channels[-1],
     }
-    text = LlamaConfig(
+    text = OPTConfig(
         vocab_size=len(tokenizer),
         hidden_size=width,
-        intermediate_size=3 * width,
+        ffn_dim=4 * width,
         num_hidden_layers=text_depth,
         num_attention_heads=heads,
-        max_position_embeddings=1024,
+        max_position_embeddings=MOST_TOKENS,
+        dropout=0.0,
+        tie_word_embeddings=False,
         pad_token_id=pad,
         bos_token_id=None,
         eos_token_id=end,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from PIL import Image
 
+from components.captioning.cleaning import without_cut_sentence
 from components.captioning.config import GREEDY, SamplingConfig
 from components.captioning.kinds import CaptionKind
 from components.errors import REASON_LENGTH, InputError, one_line
@@ -74,6 +75,8 @@ class Captioner:
     ) -> list[str]:
         """One caption of that kind per image, as the model writes it (cleaning.py makes it usable).
 
+        Of a caption that was cut at the kind's limit, whole sentences stay.
+
         images: RGB, of any size. keys: what the draws of each image's caption depend on, its record's key;
         needed unless the captioner is greedy. Raises ValueError where their number differs.
         """
@@ -105,7 +108,16 @@ class Captioner:
             )
         if not self.model.config.is_encoder_decoder:  # else the prompt is not part of the output
             tokens = tokens[:, inputs["input_ids"].shape[1] :]
-        return list(self.processor.batch_decode(tokens, skip_special_tokens=True))
+        texts = self.processor.batch_decode(tokens, skip_special_tokens=True)
+        ended = self._ended(tokens)
+        return [t if end else without_cut_sentence(t) for t, end in zip(texts, ended, strict=True)]
+
+    def _ended(self, tokens: torch.Tensor) -> list[bool]:
+        """Which rows of generated tokens the model itself ended; the others were cut at the limit."""
+        end = self.model.generation_config.eos_token_id  # one, several or none
+        ends = end if isinstance(end, list) else [end] * (end is not None)
+        ended: list[bool] = torch.isin(tokens, tokens.new_tensor(ends)).any(1).tolist()
+        return ended
 
     def _samplers(self, kind: CaptionKind, keys: Sequence[str]) -> "LogitsProcessorList":
         """What `generate` applies to the scores of one batch."""

@@ -44,8 +44,8 @@ class CaptionerFitConfig(BaseModel):
         description="of the training's images, the share that the vision tower learns alone from",
     )
     training: TrainingConfig = TrainingConfig(
-        images=32_000,
+        images=50_000,
         batch_size=32,
-        optimizer=OptimizerConfig(learning_rate=1e-3, muon_learning_rate=1e-2, warmup_images=1_500),
+        optimizer=OptimizerConfig(learning_rate=2e-3, muon_learning_rate=2e-2, warmup_images=1_500),
         ema_halflife_images=1_000,
     )

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from components.captioning.cleaning import check_caption, clean_caption, repetition
+from components.captioning.cleaning import check_caption, clean_caption, repetition, without_cut_sentence
 from components.captioning.kinds import LONG, SHORT
 from components.corpus.schemas import Reason
 from components.toyworld.captions import caption_long, caption_short
@@ -26,8 +26,8 @@ CASES = [
     ("“A cat.”", "A cat."),
     ('A sign that says "stop"', 'A sign that says "stop"'),
     ('"Stop" and "go" signs', '"Stop" and "go" signs'),
-    # a sentence that was cut off
-    ("A cat on a mat. The mat is made of", "A cat on a mat."),
+    # no full stop at the end
+    ("A cat on a mat. The mat is red", "A cat on a mat. The mat is red"),
     ("a red circle above a blue square", "a red circle above a blue square"),
     ("A portrait of Dr. No", "A portrait of Dr. No"),
     ("A price of 1.5 euros", "A price of 1.5 euros"),
@@ -50,6 +50,21 @@ def test_the_output_becomes_the_caption(output, caption):
 @pytest.mark.parametrize(("output", "caption"), CASES)
 def test_cleaning_what_is_clean_changes_nothing(output, caption):
     assert clean_caption(caption) == caption
+
+
+@pytest.mark.parametrize(
+    ("text", "whole"),
+    [
+        ("A cat on a mat. The mat is made of", "A cat on a mat."),
+        ("A cat. A mat. Its", "A cat. A mat."),
+        ("A cat on a mat.", "A cat on a mat."),
+        ("A portrait of Dr. No with a", "A portrait of Dr. No with a"),
+        ("a cat on a mat that", "a cat on a mat that"),
+        ("", ""),
+    ],
+)
+def test_of_a_text_that_was_cut_whole_sentences_stay(text, whole):
+    assert without_cut_sentence(text) == whole
 
 
 @pytest.mark.parametrize(

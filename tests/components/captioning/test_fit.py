@@ -26,7 +26,13 @@ RATES = OptimizerConfig(learning_rate=2e-3, muon_learning_rate=2e-2, warmup_imag
 def config(images: int) -> CaptionerFitConfig:
     training = TrainingConfig(images=images, batch_size=8, optimizer=RATES, ema_halflife_images=0)
     return CaptionerFitConfig(
-        image_size=32, channels=(8, 16, 32, 32), width=64, text_depth=2, vocabulary=320, training=training
+        image_size=32,
+        channels=(8, 16, 32, 32),
+        width=64,
+        text_depth=2,
+        vocabulary=320,
+        tower_fraction=0.2,
+        training=training,
     )
 
 
@@ -53,7 +59,7 @@ def labelled() -> list[LabelledImage]:
 def folder(tmp_path_factory) -> Path:
     torch.set_num_threads(1)
     path = tmp_path_factory.mktemp("captioner")
-    fit_captioner(labelled(), path, config(2048), prompts=PROMPTS, seed=0)
+    fit_captioner(labelled(), path, config(3072), prompts=PROMPTS, seed=0)
     return path
 
 

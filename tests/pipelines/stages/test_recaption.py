@@ -55,7 +55,8 @@ FITTED = AnnotatorsConfig(
         width=64,
         text_depth=2,
         vocabulary=320,
-        training=training(1280),
+        tower_fraction=0.2,
+        training=training(1600),
     ),
     judge_fit=JudgeFitConfig(width=32, text_depth=1, vocabulary=300, context=16, training=training(320)),
 )
