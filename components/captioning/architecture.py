@@ -12,7 +12,7 @@ from components.conditioning.bpe import train_bpe
 
 PAD, END, IMAGE = "<pad>", "</s>", "<image>"
 STRIDE = 16  # pixels of the image to a side of one image token
-MOST_TOKENS = 512  # of image, instruction and caption together
+MOST_TOKENS = 1024  # of image, instruction and caption together
 STEM_WIDTH = 16  # channels; the stem's last convolution has twice as many
 SPECIAL_TOKENS = (PAD, END, IMAGE)
 # A turn of the user: images first, then the instruction; the caption follows on its own line.

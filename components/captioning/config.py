@@ -28,7 +28,9 @@ class CaptionerFitConfig(BaseModel):
     """Sizes of the captioner and how it is trained."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    image_size: int = Field(64, gt=0, description="side that images are resized to, in pixels")
+    image_size: int = Field(
+        64, gt=0, multiple_of=16, description="side that images are resized to, in pixels"
+    )
     channels: tuple[int, int, int, int] = Field(
         (32, 64, 128, 128), description="of the vision tower's stages, at strides 4, 8, 16 and 16"
     )
