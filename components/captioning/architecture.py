@@ -73,8 +73,8 @@ def make_model(
 ) -> Any:
     """An untrained FastVlmForConditionalGeneration: a residual network, its cells as tokens, an OPT.
 
-    OPT adds a learned embedding of its place to every image token, which Llama's rotary ones do not. (Measured,
-    one seed, 200 CPU-seconds: 51% of sampled long captions true with OPT, 48% with Llama.)
+    OPT adds a learned embedding of its place to every image token; Llama's rotary ones do not. Measured with
+    one seed and 200 CPU-seconds: 51% of the sampled long captions were true with OPT, 48% with Llama.
 
     channels: of the residual network's four stages, at strides 4, 8, 16 and 16, each of `blocks` blocks.
     """
