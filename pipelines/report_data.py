@@ -37,6 +37,7 @@ from pipelines.pipeline import Planned
 from pipelines.registry.comparison import COLUMNS, LEGEND, MeasuredModel, compared, quality_of_line
 from pipelines.report_samples import judged_images, prompt_samples, read_rows
 from pipelines.sources import find_source, is_toy
+from pipelines.stages.annotators import CAPTION_TRUTH
 from pipelines.stages.evaluate import SAMPLES
 from pipelines.stages.filter import FILTERED_FOLDER, REJECTS_FOLDER
 from pipelines.stages.promote import history
@@ -47,7 +48,6 @@ KEPT_SHOWN = 12  # records
 REJECTED_SHOWN = 24  # records, over all reasons
 CAPTIONS_SHOWN = 8  # records
 MOVES_SHOWN = 20  # promotions and refusals, the newest
-CAPTION_TRUTH = "caption_truth"  # in the info of annotators or recaption: kind -> CaptionTruth's shares
 PARTS_READ = 32  # parts of a large corpus that examples are taken from
 COMMANDS = (
     (
@@ -171,12 +171,10 @@ def _corpus_uri(home: Path, config: RunConfig) -> str:
 
 
 def _caption_truth(receipts: Mapping[str, Receipt]) -> Iterator[CaptionTruth]:
-    """How many captions are true and complete, where a stage could tell: the captioner's last word counts."""
-    found = (
-        receipts[stage].info.get(CAPTION_TRUTH) for stage in ("recaption", "annotators") if stage in receipts
-    )
-    by_kind = next((kinds for kinds in found if isinstance(kinds, dict)), {})
-    for kind, shares in by_kind.items():
+    """How many of the captioner's captions are true and complete, where the annotators could tell."""
+    annotators = receipts.get("annotators")
+    by_kind = annotators.info.get(CAPTION_TRUTH) if annotators else None
+    for kind, shares in by_kind.items() if isinstance(by_kind, dict) else ():
         if isinstance(shares, dict):
             yield CaptionTruth(str(kind), shares.get("entirely_true"), shares.get("complete"))
 

@@ -75,7 +75,7 @@ def _write(work: Work) -> Iterator[PartReceipt]:
     yield work.adopt("toy")
 
 
-TOY_WEB = Stage(name="corpus", version=2, config_type=ToyWebConfig, inputs=(), run=_write)
+TOY_WEB = Stage(name="corpus", version=3, config_type=ToyWebConfig, inputs=(), run=_write)
 
 
 def _toy_config(config: RunConfig) -> ToyWebConfig:

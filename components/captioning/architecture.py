@@ -1,15 +1,19 @@
 """A small captioner from scratch: its tokenizer, processor and model.
 
-Everything is of stock transformers classes (Llava: a CLIP vision tower, a projector, a Llama), so that the
-saved folder loads through `AutoProcessor` and `AutoModelForImageTextToText` exactly as a pretrained one does.
+Everything is of stock transformers classes (FastVLM, Vasu 2024, a LLaVA whose vision tower is a convolutional
+network of timm; a projector; an OPT), so that the saved folder loads through `AutoProcessor` and
+`AutoModelForImageTextToText` exactly as a pretrained one does.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from components.conditioning.bpe import train_bpe
 
 PAD, END, IMAGE = "<pad>", "</s>", "<image>"
+STRIDE = 16  # pixels of the image to a side of one image token
+MOST_TOKENS = 1024  # of image, instruction and caption together
+STEM_WIDTH = 16  # channels; the stem's last convolution has twice as many
 SPECIAL_TOKENS = (PAD, END, IMAGE)
 # A turn of the user: images first, then the instruction; the caption follows on its own line.
 CHAT_TEMPLATE = (
@@ -35,7 +39,7 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> Any:
     )
 
 
-def make_processor(tokenizer: Any, image_size: int, patch: int) -> Any:
+def make_processor(tokenizer: Any, image_size: int) -> Any:
     """The processor: any image is squashed to `image_size` (bicubic, antialiased) and scaled to -1..1."""
     from transformers import CLIPImageProcessor, LlavaProcessor
 
@@ -50,54 +54,69 @@ def make_processor(tokenizer: Any, image_size: int, patch: int) -> Any:
     return LlavaProcessor(
         image_processor=images,
         tokenizer=tokenizer,
-        patch_size=patch,
-        vision_feature_select_strategy="default",
-        num_additional_image_tokens=1,  # the vision tower's class token, which "default" leaves out
+        patch_size=STRIDE,
+        vision_feature_select_strategy="full",
+        num_additional_image_tokens=0,
         chat_template=CHAT_TEMPLATE,
     )
 
 
 def make_model(
-    tokenizer: Any, *, image_size: int, patch: int, width: int, vision_depth: int, text_depth: int, heads: int
+    tokenizer: Any,
+    *,
+    image_size: int,
+    channels: Sequence[int],
+    blocks: int,
+    width: int,
+    text_depth: int,
+    heads: int,
 ) -> Any:
-    """An untrained LlavaForConditionalGeneration whose two towers have the same width."""
+    """An untrained FastVlmForConditionalGeneration: a residual network, its cells as tokens, an OPT.
+
+    OPT adds a learned embedding of its place to every image token: with relative places alone (Llama's rotary
+    ones) the captioner knew every thing, and not which of them stands where.
+
+    channels: of the residual network's four stages, at strides 4, 8, 16 and 16, each of `blocks` blocks.
+    """
     from transformers import (
-        CLIPVisionConfig,
+        FastVlmConfig,
+        FastVlmForConditionalGeneration,
         GenerationConfig,
-        LlamaConfig,
-        LlavaConfig,
-        LlavaForConditionalGeneration,
+        OPTConfig,
+        TimmWrapperConfig,
     )
 
     pad, end, image = (tokenizer.convert_tokens_to_ids(token) for token in SPECIAL_TOKENS)
-    vision = CLIPVisionConfig(
-        hidden_size=width,
-        intermediate_size=4 * width,
-        num_hidden_layers=vision_depth,
-        num_attention_heads=heads,
-        image_size=image_size,
-        patch_size=patch,
-        projection_dim=width,
-    )
-    text = LlamaConfig(
+    vision: dict[str, Any] = {
+        "architecture": "resnet10t",
+        "model_args": {
+            "layers": [blocks] * len(channels),
+            "channels": list(channels),
+            "stem_width": STEM_WIDTH,
+            "output_stride": STRIDE,
+        },
+        "do_pooling": False,
+        "hidden_size": channels[-1],
+    }
+    text = OPTConfig(
         vocab_size=len(tokenizer),
         hidden_size=width,
-        intermediate_size=3 * width,
+        ffn_dim=4 * width,
         num_hidden_layers=text_depth,
         num_attention_heads=heads,
-        max_position_embeddings=1024,
+        max_position_embeddings=MOST_TOKENS,
+        dropout=0.0,
+        tie_word_embeddings=False,
         pad_token_id=pad,
         bos_token_id=None,
         eos_token_id=end,
     )
-    config = LlavaConfig(
-        vision_config=vision,
+    config = FastVlmConfig(
+        vision_config=TimmWrapperConfig(**vision),
         text_config=text,
         image_token_index=image,
-        image_seq_length=(image_size // patch) ** 2,
-        vision_feature_layer=-1,
-        vision_feature_select_strategy="default",
+        image_seq_length=(image_size // STRIDE) ** 2,
     )
-    model = LlavaForConditionalGeneration(config)
+    model = FastVlmForConditionalGeneration(config)
     model.generation_config = GenerationConfig(eos_token_id=end, pad_token_id=pad, do_sample=False)
     return model

@@ -5,27 +5,35 @@ go through `AutoProcessor` and `AutoModelForImageTextToText`, and the chat templ
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
 
+from components.captioning.cleaning import without_cut_sentence
+from components.captioning.config import GREEDY, SamplingConfig
 from components.captioning.kinds import CaptionKind
 from components.errors import REASON_LENGTH, InputError, one_line
+
+if TYPE_CHECKING:
+    from transformers import LogitsProcessorList
 
 BATCH_SIZE = 64  # images generated together, by default
 
 
 class Captioner:
-    """A loaded model and its processor. Greedy: the same batch of images gives the same captions.
+    """A loaded model and its processor.
 
-    batch_size: images generated together; batches are cut in order, so the same call gives the same captions.
+    batch_size: images generated together, cut in order. It touches the last bits of the scores alone, so a
+    caption does not depend on it but where two tokens tie to rounding. sampling: how tokens are drawn.
     """
 
-    def __init__(self, model: Any, processor: Any, *, batch_size: int = BATCH_SIZE) -> None:
+    def __init__(
+        self, model: Any, processor: Any, *, batch_size: int = BATCH_SIZE, sampling: SamplingConfig = GREEDY
+    ) -> None:
         self.model = model.eval()
         self.processor = processor
-        self.batch_size = batch_size
+        self.batch_size, self.sampling = batch_size, sampling
         tokenizer = getattr(processor, "tokenizer", None)
         if tokenizer is not None:
             tokenizer.padding_side = "left"  # generation continues each row's last token
@@ -39,6 +47,7 @@ class Captioner:
         device: str = "cpu",
         dtype: str = "float32",
         batch_size: int = BATCH_SIZE,
+        sampling: SamplingConfig = GREEDY,
     ) -> "Captioner":
         """Load from a folder or a hub id. dtype: float32, bfloat16 or float16, of weights and arithmetic.
 
@@ -59,30 +68,67 @@ class Captioner:
                 f"captioner '{model}' cannot be loaded ({reason}); give a folder or a hub id of a "
                 "transformers image-text-to-text model"
             ) from error
-        return cls(network.to(device), processor, batch_size=batch_size)
+        return cls(network.to(device), processor, batch_size=batch_size, sampling=sampling)
 
-    def caption(self, images: Sequence[Image.Image], kind: CaptionKind) -> list[str]:
+    def caption(
+        self, images: Sequence[Image.Image], kind: CaptionKind, keys: Sequence[str] | None = None
+    ) -> list[str]:
         """One caption of that kind per image, as the model writes it (cleaning.py makes it usable).
 
-        images: RGB, of any size.
+        Of a caption that was cut at the kind's limit, whole sentences stay.
+
+        images: RGB, of any size. keys: what the draws of each image's caption depend on, its record's key;
+        needed unless the captioner is greedy. Raises ValueError where their number differs.
         """
+        if not self.sampling.greedy and (keys is None or len(keys) != len(images)):
+            raise ValueError(
+                f"{len(images)} images and {len(keys or ())} keys: sampled captions need a key for each image"
+            )
         captions: list[str] = []
         for start in range(0, len(images), self.batch_size):
-            captions += self._caption_batch(images[start : start + self.batch_size], kind)
+            batch = slice(start, start + self.batch_size)
+            captions += self._caption_batch(images[batch], kind, keys[batch] if keys is not None else ())
         return captions
 
-    def _caption_batch(self, images: Sequence[Image.Image], kind: CaptionKind) -> list[str]:
+    def _caption_batch(
+        self, images: Sequence[Image.Image], kind: CaptionKind, keys: Sequence[str]
+    ) -> list[str]:
         inputs = self._inputs(images, kind.prompt).to(self.model.device)
         for name, value in inputs.items():
             if torch.is_floating_point(value):
                 inputs[name] = value.to(self.model.dtype)
         with torch.inference_mode():
+            # The sampler's noise makes the argmax a draw: `generate` itself stays deterministic.
             tokens = self.model.generate(
-                **inputs, max_new_tokens=kind.max_tokens, do_sample=False, num_beams=1
+                **inputs,
+                max_new_tokens=kind.max_tokens,
+                do_sample=False,
+                num_beams=1,
+                logits_processor=self._samplers(kind, keys),
             )
         if not self.model.config.is_encoder_decoder:  # else the prompt is not part of the output
             tokens = tokens[:, inputs["input_ids"].shape[1] :]
-        return list(self.processor.batch_decode(tokens, skip_special_tokens=True))
+        texts = self.processor.batch_decode(tokens, skip_special_tokens=True)
+        ended = self._ended(tokens)
+        return [t if end else without_cut_sentence(t) for t, end in zip(texts, ended, strict=True)]
+
+    def _ended(self, tokens: torch.Tensor) -> list[bool]:
+        """Which rows of generated tokens the model itself ended; the others were cut at the limit."""
+        end = self.model.generation_config.eos_token_id  # one, several or none
+        ends = end if isinstance(end, list) else [end] * (end is not None)
+        ended: list[bool] = torch.isin(tokens, tokens.new_tensor(ends)).any(1).tolist()
+        return ended
+
+    def _samplers(self, kind: CaptionKind, keys: Sequence[str]) -> "LogitsProcessorList":
+        """What `generate` applies to the scores of one batch."""
+        from transformers import LogitsProcessorList
+
+        from components.captioning.sampling import MinPGumbel, row_seed
+
+        if self.sampling.greedy:
+            return LogitsProcessorList()
+        seeds = [row_seed(self.sampling.seed, key, kind.name) for key in keys]
+        return LogitsProcessorList([MinPGumbel(self.sampling.min_p, seeds)])
 
     def _inputs(self, images: Sequence[Image.Image], prompt: str) -> Any:
         """The processor's tensors for one prompt and every image."""

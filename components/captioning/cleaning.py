@@ -1,7 +1,8 @@
 """A captioner's output, made into a caption: cleaned, then checked.
 
-VLMs introduce their answer, quote it, run into the token limit mid-sentence, or fall into a loop. Cleaning
-undoes what can be undone without inventing a word; `check_caption` rejects the rest, with a reason.
+VLMs introduce their answer, quote it, run into the token limit mid-sentence (which the captioner alone knows:
+it calls `without_cut_sentence`), or fall into a loop. Cleaning undoes what can be undone without inventing a
+word; `check_caption` rejects the rest, with a reason.
 """
 
 import re
@@ -41,14 +42,25 @@ _ABBREVIATION = re.compile(r"\b(?:e\.g|i\.e|etc|vs|mr|mrs|ms|dr|st|no|\w)\.$", r
 def clean_caption(text: str) -> str:
     """The caption in `text`, or "" if there is none.
 
-    Removes preambles ("The image shows"), wrapping quotes and control characters; drops a last sentence that
-    was cut off after a complete one, repeated sentences, and phrases that repeat in a row.
+    Removes preambles ("The image shows"), wrapping quotes and control characters; drops repeated sentences,
+    and phrases that repeat in a row.
     """
     text = unicodedata.normalize("NFC", text)
     text = "".join(c if c in "\n\t" or unicodedata.category(c)[0] != "C" else " " for c in text)
     text = _without_preambles(_SPACES.sub(" ", text).strip())
-    text = " ".join(_distinct(_complete(_sentences(text))))
+    text = " ".join(_distinct(_sentences(text)))
     return _without_loops(text).rstrip(" ,;:")
+
+
+def without_cut_sentence(text: str) -> str:
+    """A text that ended at the token limit, without its last sentence where that has no end.
+
+    What comes before must be whole: a text that is one sentence stays as it is.
+    """
+    sentences = _sentences(text)
+    if len(sentences) > 1 and not _SENTENCE_END.search(sentences[-1][-3:]):
+        return " ".join(sentences[:-1])
+    return text
 
 
 def check_caption(text: str, kind: CaptionKind) -> Rejection | None:
@@ -97,13 +109,6 @@ def _sentences(text: str) -> list[str]:
         sentences.append(text[start : match.end()].strip())
         start = match.end()
     return [sentence for sentence in [*sentences, text[start:].strip()] if sentence]
-
-
-def _complete(sentences: list[str]) -> list[str]:
-    """Without a last sentence that was cut off; a caption of one sentence needs no full stop."""
-    if len(sentences) > 1 and not _SENTENCE_END.search(sentences[-1][-3:]):
-        return sentences[:-1]
-    return sentences
 
 
 def _distinct(sentences: list[str]) -> list[str]:

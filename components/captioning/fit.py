@@ -1,10 +1,12 @@
 """Fits a small captioner on a labelled set, where no pretrained one is at hand.
 
 It is trained to answer the short prompt with the short caption and the long prompt with the long one (DALL·E
-3, Betker 2023, Section 2.1), and is saved so that it loads as any pretrained image-text-to-text model does.
+3, Betker 2023, Section 2.1), after its vision tower has learned alone (word_presence.py). It is saved so that
+it loads as any pretrained image-text-to-text model does.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.utils import logging
 
-from components.captioning.architecture import IMAGE, make_model, make_processor, train_tokenizer
+from components.captioning.architecture import IMAGE, STRIDE, make_model, make_processor, train_tokenizer
 from components.captioning.config import CaptionerFitConfig
 from components.captioning.packing import IGNORED, Packed, collate, pack
+from components.captioning.word_presence import CaptionerWithWords, presence_loss, word_weights
 from components.corpus.labelled import LabelledImage, draw_batches
 from components.randomness import seeded_weights
 from components.training.checkpoints import Checkpoints
@@ -23,6 +26,7 @@ from components.training.loop import Trained, train
 from components.training.loss import Batch, LossContext, Losses
 
 PROMPT_WEIGHT = 100  # times the prompts are in the tokenizer's texts, so that each becomes few tokens
+PRESENCE_WEIGHT = 0.3  # of the tower's own loss beside the captions'
 CHUNK = 500  # images that are prepared at once
 
 
@@ -43,62 +47,80 @@ def fit_captioner(
     logging.disable_progress_bar()  # our own progress is displayed
     texts = [text for image in labelled for text in image.captions]
     tokenizer = train_tokenizer([*prompts * PROMPT_WEIGHT, *texts], config.vocabulary)
-    processor = make_processor(tokenizer, config.image_size, config.patch)
-    model = _untrained(tokenizer, config, seed)
+    processor = make_processor(tokenizer, config.image_size)
+    with seeded_weights(seed, "captioner weights"):
+        model = CaptionerWithWords(_untrained(tokenizer, config), config.width, len(tokenizer))
     rows = [_pack(image, tokenizer, config, prompts) for image in labelled]
+    words = word_weights(
+        [{*tokenizer(" ".join(image.captions)).input_ids} for image in labelled], len(tokenizer)
+    )
     pixels = _pixels(labelled, processor)
     trained = train(
         model,
-        caption_loss,
-        lambda seen: _batches(rows, pixels, tokenizer.pad_token_id, config.training.batch_size, seen, seed),
+        partial(tower_then_caption_loss, tower_fraction=config.tower_fraction),
+        lambda seen: _batches(
+            rows, pixels, words, tokenizer.pad_token_id, config.training.batch_size, seen, seed
+        ),
         config.training,
         seed=seed,
         purpose="captioner",
         checkpoints=checkpoints,
         on_batch=on_batch,
     )
-    averaged: Any = trained.ema  # a transformers model
-    averaged.save_pretrained(folder)
+    averaged: Any = trained.ema
+    averaged.captioner.save_pretrained(folder)
     processor.save_pretrained(folder)
     return trained
 
 
-def caption_loss(model: nn.Module, batch: Batch, context: LossContext) -> Losses:
-    """Cross entropy of the captions' tokens, computed only at the targets."""
-    del context  # no noise in it
-    unwrapped: Any = getattr(model, "module", model)
-    hidden = unwrapped.model(
+def tower_then_caption_loss(
+    model: nn.Module, batch: Batch, context: LossContext, *, tower_fraction: float
+) -> Losses:
+    """The vision tower's own loss for the first `tower_fraction` of the run, then the captions' beside it."""
+    both: Any = model
+    if context.images_seen < tower_fraction * context.total_images:
+        return Losses(presence_loss(both.word_scores(both.image_tokens(batch["pixels"])), batch["words"]))
+    captions, image_tokens = caption_loss(both.captioner, batch)
+    presence = presence_loss(both.word_scores(image_tokens), batch["words"])
+    return Losses(captions + PRESENCE_WEIGHT * presence)
+
+
+def caption_loss(captioner: Any, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Cross entropy of the captions' tokens, computed only at the targets, and the image tokens (B, N, D)."""
+    output = captioner.model(
         input_ids=batch["tokens"],
         position_ids=batch["positions"],
         attention_mask=batch["attention"],
         pixel_values=batch["pixels"],
         use_cache=False,
-    ).last_hidden_state
+    )
+    hidden = output.last_hidden_state
     labels = batch["labels"][:, 1:]
     is_target = labels != IGNORED
-    logits = unwrapped.lm_head(hidden[:, :-1][is_target])
-    return Losses(F.cross_entropy(logits.float(), labels[is_target]))
+    logits = captioner.lm_head(hidden[:, :-1][is_target])
+    return F.cross_entropy(logits.float(), labels[is_target]), output.image_hidden_states
 
 
-def _untrained(tokenizer: Any, config: CaptionerFitConfig, seed: int) -> Any:
-    with seeded_weights(seed, "captioner weights"):
-        model = make_model(
-            tokenizer,
-            image_size=config.image_size,
-            patch=config.patch,
-            width=config.width,
-            vision_depth=config.vision_depth,
-            text_depth=config.text_depth,
-            heads=config.heads,
-        )
-    model.set_attn_implementation("eager")  # the fused kernel's backward is slow on a CPU
+def _untrained(tokenizer: Any, config: CaptionerFitConfig) -> Any:
+    model = make_model(
+        tokenizer,
+        image_size=config.image_size,
+        channels=config.channels,
+        blocks=config.blocks,
+        width=config.width,
+        text_depth=config.text_depth,
+        heads=config.heads,
+    )
+    # The fused kernel's backward is slow on a CPU (a fifth of the whole step, measured).
+    model.model.language_model.set_attn_implementation("eager")
     return model
 
 
 def _pack(
     image: LabelledImage, tokenizer: Any, config: CaptionerFitConfig, prompts: tuple[str, str]
 ) -> Packed:
-    image_tokens = [tokenizer.convert_tokens_to_ids(IMAGE)] * (config.image_size // config.patch) ** 2
+    side = config.image_size // STRIDE
+    image_tokens = [tokenizer.convert_tokens_to_ids(IMAGE)] * side**2
     answers = [
         (tokenizer(f"{prompt}\n").input_ids, [*tokenizer(caption).input_ids, tokenizer.eos_token_id])
         for prompt, caption in zip(prompts, image.captions, strict=True)
@@ -116,7 +138,13 @@ def _pixels(labelled: Sequence[LabelledImage], processor: Any) -> Tensor:
 
 
 def _batches(
-    rows: Sequence[Packed], pixels: Tensor, pad: int, batch_size: int, images_seen: int, seed: int
+    rows: Sequence[Packed],
+    pixels: Tensor,
+    words: Tensor,
+    pad: int,
+    batch_size: int,
+    images_seen: int,
+    seed: int,
 ) -> Iterator[Batch]:
     lengths = [len(row.tokens) for row in rows]
     for chosen in draw_batches(len(rows), batch_size, images_seen, seed=seed, lengths=lengths):
@@ -127,4 +155,5 @@ def _batches(
             "positions": batch.positions,
             "attention": batch.attention,
             "pixels": pixels[chosen],
+            "words": words[chosen],
         }

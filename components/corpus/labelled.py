@@ -20,16 +20,21 @@ from components.randomness import derive_seed
 
 # A labelled set was curated: only what cannot be opened is rejected.
 RULES = ImageRules(min_side=1, max_aspect=1e6, min_deviation=0.0)
+TOY_SCENE = "toy_scene"  # a column that a toy web's labelled set has beside LABELLED's: the ground truth
 READ_ROWS = 256  # rows of the Parquet file that are in memory at a time
 
 
 @dataclass(frozen=True)
 class LabelledImage:
-    """One record: the encoded image and what is true of it, in brief and in detail."""
+    """One record: the encoded image and what is true of it, in brief and in detail.
+
+    scene: what the image shows as the toy world's JSON, where the set is the toy world's.
+    """
 
     image: bytes
     caption_short: str
     caption_long: str
+    scene: str | None = None
 
     def open(self) -> Image.Image:
         """The image, RGB, what is transparent on white."""
@@ -71,9 +76,10 @@ def read_labelled(path: Path, holdout_fraction: float) -> LabelledSet:
     check_schema(file.schema_arrow, LABELLED, f"labelled set {path}", extra=True)
     sides: tuple[list[LabelledImage], list[LabelledImage]] = ([], [])
     skipped: Counter[str] = Counter()
-    for batch in file.iter_batches(batch_size=READ_ROWS, columns=LABELLED.names):
+    columns = [name for name in (*LABELLED.names, TOY_SCENE) if name in file.schema_arrow.names]
+    for batch in file.iter_batches(batch_size=READ_ROWS, columns=columns):
         for row in batch.to_pylist():
-            usable = _usable(row["image"], row["caption_short"], row["caption_long"])
+            usable = _usable(row["image"], row["caption_short"], row["caption_long"], row.get(TOY_SCENE))
             if isinstance(usable, Reason):
                 skipped[usable.value] += 1
             else:
@@ -132,7 +138,9 @@ def _length_first(lengths: Sequence[int], row: int) -> tuple[int, int]:
     return lengths[row], row
 
 
-def _usable(image: bytes | None, short: str | None, long: str | None) -> LabelledImage | Reason:
+def _usable(
+    image: bytes | None, short: str | None, long: str | None, scene: str | None
+) -> LabelledImage | Reason:
     """The record, or why it cannot be used."""
     short, long = (" ".join((text or "").split()) for text in (short, long))
     if not short or not long:
@@ -141,7 +149,7 @@ def _usable(image: bytes | None, short: str | None, long: str | None) -> Labelle
         open_image(image, RULES)
     except ImageRejected as error:
         return error.rejection.reason
-    return LabelledImage(image or b"", short, long)
+    return LabelledImage(image or b"", short, long, scene)
 
 
 def _is_held_out(record: LabelledImage, fraction: float) -> bool:

@@ -9,11 +9,13 @@ class JudgeFitConfig(BaseModel):
     """Sizes of the judge and how it is trained."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    image_size: int = Field(32, gt=0, description="side that images are resized to, in pixels")
-    patch: int = Field(8, gt=0, description="side of a patch, in pixels")
-    width: int = Field(128, gt=0, description="features of a token, in both towers")
+    image_size: int = Field(
+        64, gt=0, multiple_of=32, description="side that images are resized to, in pixels"
+    )
+    vision_width: int = Field(16, gt=0, description="channels of the vision tower's stem")
+    vision_blocks: int = Field(1, gt=0, description="residual blocks of a stage of the vision tower")
+    width: int = Field(128, gt=0, description="features of a token of the text tower")
     embedding: int = Field(64, gt=0, description="features that images and texts share")
-    vision_depth: int = Field(3, gt=0, description="layers of the vision tower")
     text_depth: int = Field(2, gt=0, description="layers of the text tower")
     vocabulary: int = Field(512, ge=300, description="tokens")
     context: int = Field(48, gt=2, description="tokens of a text that are read")

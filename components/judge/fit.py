@@ -24,6 +24,7 @@ from components.training.loop import Trained, train
 from components.training.loss import Batch, LossContext, Losses
 
 PAD, START, END = "<pad>", "<start>", "<end>"
+HEAD_WIDTH = 32  # features of an attention head
 TEMPERATURE = 10.0  # the first scale of the cosines
 HIGHEST_SCALE = 100.0  # CLIP's bound
 PREPROCESS = {"mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic", "resize_mode": "squash"}
@@ -119,17 +120,16 @@ def _model_config(config: JudgeFitConfig, tokenizer: Any) -> dict[str, Any]:
         "embed_dim": config.embedding,
         "vision_cfg": {
             "image_size": config.image_size,
-            "patch_size": config.patch,
-            "width": config.width,
-            "head_width": 32,
-            "layers": config.vision_depth,
+            "width": config.vision_width,
+            "head_width": HEAD_WIDTH,
+            "layers": [config.vision_blocks] * 4,  # a list of four: open_clip's residual network
         },
         "text_cfg": {
             "hf_tokenizer_name": "local",  # for a local-dir: open_clip reads it from the folder itself
             "context_length": config.context,
             "vocab_size": len(tokenizer),
             "width": config.width,
-            "heads": config.width // 32,
+            "heads": config.width // HEAD_WIDTH,
             "layers": config.text_depth,
             "pool_type": "eos",
             "eos_id": tokenizer.eos_token_id,

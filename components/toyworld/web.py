@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from components.corpus.labelled import TOY_SCENE
 from components.corpus.schemas import CORPUS, LABELLED
 from components.durable import write_file
 from components.randomness import derive_seed
@@ -39,6 +40,8 @@ ORIGINAL_KINDS = ("good", "partial", "vague")  # what gets copied
 ORIGINALS_KEPT = 2000  # records; a copy is never further from its original
 LABELLED_SHARE = 4  # one scene in so many is the labelled set's: it never shows a scene of the web
 
+# The labelled set and, as JSON, the scene of each image: nothing is fitted on it, captions are judged by it.
+LABELLED_TRUTH = pa.schema([*LABELLED, (TOY_SCENE, pa.string())])
 TRUTH = pa.schema(
     [
         ("url", pa.string()),
@@ -107,7 +110,7 @@ def write_toy_web(folder: Path | str, records: int, seed: int, labelled: int) ->
     for stale in set(toy.web.glob("part-*.parquet")) - {toy.web / name for name in names}:
         stale.unlink()  # of a larger web that was written here before
     _write(toy.truth, truth, TRUTH)
-    _write(toy.labelled, draw_labelled(labelled, seed), LABELLED)
+    _write(toy.labelled, draw_labelled(labelled, seed), LABELLED_TRUTH)
     return toy
 
 
@@ -138,7 +141,7 @@ def new_scene(rng: np.random.Generator, *, labelled: bool) -> Scene:
 
 
 def draw_labelled(count: int, seed: int) -> Iterator[dict[str, object]]:
-    """Rows of LABELLED: other scenes than the web's, with their true short and long captions."""
+    """Rows of LABELLED_TRUTH: other scenes than the web's, with their true short and long captions."""
     for index in range(count):
         rng = np.random.default_rng(derive_seed(seed, "toy labelled", index))
         scene = new_scene(rng, labelled=True)
@@ -146,6 +149,7 @@ def draw_labelled(count: int, seed: int) -> Iterator[dict[str, object]]:
             "image": images.encode_scene(scene, rng),
             "caption_short": caption_short(scene, rng),
             "caption_long": caption_long(scene, rng),
+            TOY_SCENE: json.dumps(scene.to_dict()),
         }
 
 

@@ -8,14 +8,18 @@ revision, their files copied into the output and hashed by the receipt, so that 
 
 import json
 import shutil
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from components.captioning.config import FIT, CaptionerFitConfig
-from components.captioning.kinds import LONG_PROMPT, SHORT_PROMPT, CaptionKind
+from components.captioning.cleaning import clean_caption
+from components.captioning.config import FIT, GREEDY, CaptionerFitConfig, SamplingConfig
+from components.captioning.kinds import LONG, LONG_PROMPT, SHORT, SHORT_PROMPT
+from components.corpus.schemas import record_key
 from components.judge.config import JudgeFitConfig
 from pipelines.execution.parallel_jobs import Job, run_together
 from pipelines.execution.worker_events import Event, EventWriter
@@ -24,11 +28,12 @@ from pipelines.store.faults import checkpoints_at
 from pipelines.store.receipts import Counts, PartReceipt
 
 if TYPE_CHECKING:
-    from components.corpus.labelled import LabelledSet
+    from components.corpus.labelled import LabelledImage, LabelledSet
 
 JUDGE, CAPTIONER, SUMMARY = "judge", "captioner", "annotators.json"
 COMMIT = "pinned-commit.txt"  # in the folder of a model that was named by its id
 FITTED = "made"  # what a fit saves, under its scratch folder
+CAPTION_TRUTH = "caption_truth"  # in the info, of a toy web: kind -> shares of captions of held-out images
 FITTED_PROMPTS = "taught_prompts"  # in the receipt's info: the prompts that a fitted captioner was trained on
 
 
@@ -132,9 +137,7 @@ def _fit_together(work: Work) -> None:
 
 
 def _summary(work: Work, records: "LabelledSet") -> dict[str, Any]:
-    """The models, and which share of the captions of held-out images comes out word for word."""
-    from components.captioning.captioner import Captioner
-
+    """The models, and how good a fitted captioner's captions of held-out images are."""
     config: AnnotatorsConfig = work.config
     summary: dict[str, Any] = {
         "judge": config.judge,
@@ -149,17 +152,42 @@ def _summary(work: Work, records: "LabelledSet") -> dict[str, Any]:
             summary[f"{name}_revision"] = path.read_text().strip()
     if config.captioner == FIT:
         summary[FITTED_PROMPTS] = [config.short_prompt, config.long_prompt]
-    if records.held_out and config.captioner == FIT:
-        captioner = Captioner.load(str(work.out / CAPTIONER))
-        images = [record.open() for record in records.held_out]
-        for name, prompt, truth in (
-            ("short", config.short_prompt, [record.caption_short for record in records.held_out]),
-            ("long", config.long_prompt, [record.caption_long for record in records.held_out]),
-        ):
-            captions = captioner.caption(images, CaptionKind(name, prompt, config.judge_fit.context * 2))
-            exact = sum(caption.strip() == true for caption, true in zip(captions, truth, strict=True))
-            summary[f"{name}_word_for_word"] = round(exact / len(truth), 4)
+        summary |= held_out_quality(config, work.out / CAPTIONER, records.held_out)
     return summary
+
+
+def held_out_quality(
+    config: AnnotatorsConfig, captioner: Path, held_out: Sequence["LabelledImage"]
+) -> dict[str, Any]:
+    """Which share of the captions of held-out images, written as recaption does, is true and complete.
+
+    Where the truth is not known, in any labelled set but the toy web's: which share is the given caption word
+    for word, greedily; a true caption that is phrased otherwise does not count there.
+    """
+    from components.captioning.captioner import Captioner
+    from components.toyworld.caption_truth import measure_truth
+    from components.toyworld.scene import Scene
+
+    if not held_out:
+        return {}
+    scenes = [Scene.from_dict(json.loads(record.scene)) for record in held_out if record.scene]
+    known = len(scenes) == len(held_out)
+    model = Captioner.load(str(captioner), sampling=SamplingConfig() if known else GREEDY)
+    images = [record.open() for record in held_out]
+    keys = [record_key(record.image, "") for record in held_out]
+    truths, word_for_word = {}, {}
+    for number, (kind, prompt) in enumerate(((SHORT, config.short_prompt), (LONG, config.long_prompt))):
+        written = model.caption(images, replace(kind, prompt=prompt), keys)
+        captions = [clean_caption(text) for text in written]
+        if known:
+            truth = measure_truth(zip(captions, scenes, strict=True))
+            truths[kind.name] = {"entirely_true": round(truth.entirely_true, 4)}
+            if kind is LONG:  # a short caption leaves things open by design
+                truths[kind.name]["complete"] = round(truth.complete, 4)
+        else:
+            same = [text == held_out[row].captions[number] for row, text in enumerate(captions)]
+            word_for_word[f"{kind.name}_word_for_word"] = round(sum(same) / len(same), 4)
+    return {CAPTION_TRUTH: truths} if known else word_for_word
 
 
 class _FitProgress:
@@ -201,4 +229,4 @@ def _emptied(folder: Path) -> Path:
     return folder
 
 
-STAGE = Stage(name="annotators", version=2, config_type=AnnotatorsConfig, inputs=("labelled",), run=run)
+STAGE = Stage(name="annotators", version=3, config_type=AnnotatorsConfig, inputs=("labelled",), run=run)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from components.captioning.config import SamplingConfig
 from pipelines.errors import ConfigError
 from pipelines.execution.resources import Resources
 from pipelines.stage import Input
@@ -110,9 +111,17 @@ def load_judge(name: str, runtime: ModelRuntime, setting: str) -> "Judge":
     return Judge.load(name, device=resolved.device, dtype=resolved.dtype, batch_size=runtime.batch_size)
 
 
-def load_captioner(name: str, runtime: ModelRuntime, setting: str) -> "Captioner":
+def load_captioner(
+    name: str, runtime: ModelRuntime, setting: str, *, sampling: SamplingConfig
+) -> "Captioner":
     """The captioner in that folder, in this process. setting: such as "recaption.captioner", for errors."""
     from components.captioning.captioner import Captioner
 
     resolved = runtime.resolve(setting)
-    return Captioner.load(name, device=resolved.device, dtype=resolved.dtype, batch_size=runtime.batch_size)
+    return Captioner.load(
+        name,
+        device=resolved.device,
+        dtype=resolved.dtype,
+        batch_size=runtime.batch_size,
+        sampling=sampling,
+    )

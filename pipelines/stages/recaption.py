@@ -2,8 +2,9 @@
 
     HOME/recaption/<fingerprint>/captioned/part-00000.parquet, ..., rejects/part-00000.parquet, ...
 
-Part n is the filter's part n. Captions are greedy, cleaned, checked and scored by the judge; a record with a
-caption that cannot be used is rejected with a reason. The kinds are those of components/captioning/kinds.py.
+Part n is the filter's part n. Captions are sampled (components/captioning/sampling.py), each by its record's
+key, cleaned, checked and scored by the judge; a record with a caption that cannot be used is rejected with a
+reason. The kinds are those of components/captioning/kinds.py.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from components.captioning.cleaning import check_caption, clean_caption
+from components.captioning.config import SamplingConfig
 from components.captioning.kinds import CAPTION_KINDS, CaptionKind, prompt_hash
 from components.corpus.rejection import Rejection
 from components.corpus.schemas import FILTERED, Reason, captioned_schema, check_schema
@@ -67,6 +69,7 @@ class RecaptionConfig(StageConfig):
     kinds: dict[str, KindConfig] = Field(
         default_factory=dict, validate_default=True, description="by name; what is not set is the table's"
     )
+    sampling: SamplingConfig = SamplingConfig()
     captioner: ModelRuntime = CAPTIONER_RUNTIME
     judge: ModelRuntime = JUDGE_RUNTIME
     caption_threshold: float | None = Field(
@@ -167,7 +170,9 @@ class CaptionWorker:
         torch.set_num_threads(1)  # a score's last bits depend on it; workers share the cores anyway
         self.parts, self.config, self.kinds = parts, config, config.caption_kinds
         self.provenance = {"captioner": captioner_name, "prompt_hash": prompt_hash(self.kinds)}
-        self.captioner = load_captioner(captioner, config.captioner, "recaption.captioner")
+        self.captioner = load_captioner(
+            captioner, config.captioner, "recaption.captioner", sampling=config.sampling
+        )
         self.judge = load_judge(judge, config.judge, "recaption.judge")
 
     def __call__(self, task: Any) -> PartReceipt:
@@ -198,7 +203,7 @@ class CaptionWorker:
         captions: dict[str, list[str]] = {}
         scores: dict[str, list[float]] = {}
         for kind in self.kinds:
-            written = self.captioner.caption(images, kind)
+            written = self.captioner.caption(images, kind, [record["key"] for record in opened])
             captions[kind.column] = [clean_caption(text) for text in written]
             scores[kind.score_column] = self.judge.score(prepared, captions[kind.column]).tolist()
         for row, record in enumerate(opened):
@@ -243,4 +248,4 @@ def _completed(config: Any, kind: CaptionKind) -> Any:
     return {name: getattr(kind, name) for name in KindConfig.model_fields} | dict(config)
 
 
-STAGE = Stage(name=NAME, version=1, config_type=RecaptionConfig, inputs=("filter", "annotators"), run=run)
+STAGE = Stage(name=NAME, version=2, config_type=RecaptionConfig, inputs=("filter", "annotators"), run=run)

@@ -146,14 +146,11 @@ def plan(home, filtered) -> list[Planned]:
     decision = {"verdict": "promoted", "checks": [{"name": "x", "passed": True, "text": "good enough"}]}
     write_text(home / "promote" / "made" / "decision.json", json.dumps(decision))
     counts = {"in": len(rows), "kept": len(rows)}
+    truth = {"short": {"entirely_true": 0.95}, "long": {"entirely_true": 0.9, "complete": 0.8}}
     return [
+        fresh(home, "annotators", info={"caption_truth": truth}),
         filtered,
-        fresh(
-            home,
-            "recaption",
-            counts,
-            info={"caption_truth": {"long": {"entirely_true": 0.9, "complete": 0.8}}},
-        ),
+        fresh(home, "recaption", counts),
         fresh(home, "train"),
         fresh(home, "distill"),
         fresh(home, "evaluate"),
@@ -241,7 +238,8 @@ def test_the_whole_run_is_gathered(home, config, plan, filtered):
         ("train", "teacher", [32, 64], [1.0, 0.5]),
         ("distill", "student", [32, 64], [0.25, 0.125]),
     ]
-    assert [(t.kind, t.entirely_true, t.complete) for t in data.caption_truth] == [("long", 0.9, 0.8)]
+    truth = [(t.kind, t.entirely_true, t.complete) for t in data.caption_truth]
+    assert truth == [("short", 0.95, None), ("long", 0.9, 0.8)]
     assert [(s.prompt, s.caption, s.kind) for s in data.samples] == [
         ("prompt 0", "caption 0", "short"),
         ("prompt 2", "caption 2", "short"),

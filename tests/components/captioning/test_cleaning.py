@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from components.captioning.cleaning import check_caption, clean_caption, repetition
+from components.captioning.cleaning import check_caption, clean_caption, repetition, without_cut_sentence
 from components.captioning.kinds import LONG, SHORT
 from components.corpus.schemas import Reason
 from components.toyworld.captions import caption_long, caption_short
-from components.toyworld.scene import draw_scene
+from components.toyworld.layout import draw_scene
 
 CASES = [
     # preambles
@@ -26,8 +26,8 @@ CASES = [
     ("“A cat.”", "A cat."),
     ('A sign that says "stop"', 'A sign that says "stop"'),
     ('"Stop" and "go" signs', '"Stop" and "go" signs'),
-    # a sentence that was cut off
-    ("A cat on a mat. The mat is made of", "A cat on a mat."),
+    # no full stop at the end
+    ("A cat on a mat. The mat is red", "A cat on a mat. The mat is red"),
     ("a red circle above a blue square", "a red circle above a blue square"),
     ("A portrait of Dr. No", "A portrait of Dr. No"),
     ("A price of 1.5 euros", "A price of 1.5 euros"),
@@ -53,6 +53,21 @@ def test_cleaning_what_is_clean_changes_nothing(output, caption):
 
 
 @pytest.mark.parametrize(
+    ("text", "whole"),
+    [
+        ("A cat on a mat. The mat is made of", "A cat on a mat."),
+        ("A cat. A mat. Its", "A cat. A mat."),
+        ("A cat on a mat.", "A cat on a mat."),
+        ("A portrait of Dr. No with a", "A portrait of Dr. No with a"),
+        ("a cat on a mat that", "a cat on a mat that"),
+        ("", ""),
+    ],
+)
+def test_of_a_text_that_was_cut_whole_sentences_stay(text, whole):
+    assert without_cut_sentence(text) == whole
+
+
+@pytest.mark.parametrize(
     "text",
     ["A boy reading a caption: the text is small", "A scene of the image of a king", "Sure thing, a band"],
 )
@@ -63,7 +78,7 @@ def test_words_of_a_preamble_inside_a_caption_stay(text):
 def test_every_true_caption_of_the_toy_world_passes_as_it_is():
     rng = np.random.default_rng(0)
     for scene in (draw_scene(rng) for _ in range(300)):
-        for text in (caption_short(scene), caption_long(scene)):
+        for text in (caption_short(scene, rng), caption_long(scene, rng)):
             assert clean_caption(text) == text
             assert check_caption(text, replace(LONG, min_words=2)) is None
 

@@ -1,6 +1,7 @@
 """Fitting a captioner: it learns its captions, and loads as any pretrained VLM does."""
 
 import io
+import itertools
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor, GenerationMixin, ProcessorMixin
 
 from components.captioning.captioner import Captioner
-from components.captioning.config import CaptionerFitConfig
+from components.captioning.config import CaptionerFitConfig, SamplingConfig
 from components.captioning.fit import fit_captioner
 from components.captioning.kinds import LONG, LONG_PROMPT, SHORT, SHORT_PROMPT, CaptionKind
 from components.corpus.labelled import LabelledImage
@@ -24,7 +25,15 @@ RATES = OptimizerConfig(learning_rate=2e-3, muon_learning_rate=2e-2, warmup_imag
 
 def config(images: int) -> CaptionerFitConfig:
     training = TrainingConfig(images=images, batch_size=8, optimizer=RATES, ema_halflife_images=0)
-    return CaptionerFitConfig(image_size=32, width=64, text_depth=2, vocabulary=320, training=training)
+    return CaptionerFitConfig(
+        image_size=32,
+        channels=(8, 16, 32, 32),
+        width=64,
+        text_depth=2,
+        vocabulary=320,
+        tower_fraction=0.2,
+        training=training,
+    )
 
 
 def two_colours(left: str, right: str, side: int = 48) -> Image.Image:
@@ -50,7 +59,7 @@ def labelled() -> list[LabelledImage]:
 def folder(tmp_path_factory) -> Path:
     torch.set_num_threads(1)
     path = tmp_path_factory.mktemp("captioner")
-    fit_captioner(labelled(), path, config(2048), prompts=PROMPTS, seed=0)
+    fit_captioner(labelled(), path, config(3072), prompts=PROMPTS, seed=0)
     return path
 
 
@@ -90,6 +99,44 @@ def test_it_loads_as_a_pretrained_model_does(folder):
     assert captions == Captioner(model, processor).caption(
         [two_colours("red", "blue")], replace(SHORT, max_tokens=16)
     )
+
+
+def varied(folder: Path, batch_size: int, seed: int = 0) -> Captioner:
+    """The captioner at a high temperature, so that its captions vary."""
+    captioner = Captioner.load(
+        str(folder), batch_size=batch_size, sampling=SamplingConfig(min_p=0.001, seed=seed)
+    )
+    captioner.model.lm_head.weight.data *= 0.25
+    return captioner
+
+
+def test_a_sampled_caption_depends_on_its_key_not_on_its_batch(folder):
+    images = [two_colours(*pair) for pair in itertools.product(COLOURS, COLOURS)]
+    keys = [f"key {n}" for n in range(len(images))]
+    kind = replace(LONG, max_tokens=12)
+    captions = varied(folder, 16).caption(images, kind, keys)
+    assert len(set(captions)) > 8, "they must vary for the rest to mean anything"
+    for order, batch_size in (([*range(16)], 5), ([*reversed(range(16))], 16), ([3, 11], 1)):
+        again = varied(folder, batch_size).caption([images[n] for n in order], kind, [keys[n] for n in order])
+        assert again == [captions[n] for n in order]
+    assert varied(folder, 16).caption(images, kind, [f"other {key}" for key in keys]) != captions
+    assert varied(folder, 16).caption(images, replace(kind, name="other"), keys) != captions
+    assert varied(folder, 16, seed=1).caption(images, kind, keys) != captions
+
+
+def test_with_a_min_p_of_one_captions_are_greedy(folder, captioner):
+    images = [two_colours("red", "blue"), two_colours("green", "white")]
+    greedy = Captioner.load(str(folder), sampling=SamplingConfig(min_p=1.0, seed=7))
+    kind = replace(LONG, max_tokens=16)
+    assert greedy.caption(images, kind, ["a", "b"]) == captioner.caption(images, kind)
+    almost = Captioner.load(str(folder), sampling=SamplingConfig(min_p=1 - 1e-6))
+    assert almost.caption(images, kind, ["a", "b"]) == captioner.caption(images, kind)
+
+
+@pytest.mark.parametrize("keys", [None, ["a"]])
+def test_a_sampled_caption_needs_a_key_for_each_image(folder, keys):
+    with pytest.raises(ValueError, match=r"2 images and [01] keys"):
+        varied(folder, 2).caption([two_colours("red", "blue")] * 2, LONG, keys)
 
 
 def test_an_image_of_any_size_will_do(folder):

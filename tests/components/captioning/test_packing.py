@@ -10,7 +10,7 @@ from components.captioning.fit import _pack, _untrained, caption_loss
 from components.captioning.packing import IGNORED, collate, pack
 from components.corpus.labelled import LabelledImage
 
-CONFIG = CaptionerFitConfig(width=32, text_depth=2, heads=2)
+CONFIG = CaptionerFitConfig(image_size=32, channels=(8, 8, 16, 16), width=32, text_depth=2, heads=2)
 PROMPTS = ("Say little.", "Say more, please.")
 CAPTIONS = [
     ("a red circle", "a large red circle at left"),
@@ -25,7 +25,7 @@ def tokenizer():
 
 @pytest.fixture(scope="module")
 def model(tokenizer):
-    return _untrained(tokenizer, CONFIG, seed=0).eval()
+    return _untrained(tokenizer, CONFIG).eval()
 
 
 def batch_of(packed, tokenizer, pixels) -> dict[str, torch.Tensor]:
@@ -38,7 +38,7 @@ def test_the_loss_is_that_of_the_answers_one_by_one(tokenizer, model):
     pixels = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     packed = [_pack(LabelledImage(b"", *pair), tokenizer, CONFIG, PROMPTS) for pair in CAPTIONS]
     with torch.no_grad():
-        together = caption_loss(model, batch_of(packed, tokenizer, pixels), torch.Generator()).loss
+        together = caption_loss(model, batch_of(packed, tokenizer, pixels))[0]
         losses = []
         for row, pair in enumerate(CAPTIONS):
             image = [tokenizer.convert_tokens_to_ids(IMAGE)] * packed[row].tokens.count(
@@ -57,7 +57,7 @@ def test_the_loss_is_that_of_the_answers_one_by_one(tokenizer, model):
 
 def test_the_packed_prompt_is_the_one_that_the_processor_makes(tokenizer):
     """Token for token, so that the captioner gets the prompt it was trained on."""
-    processor = make_processor(tokenizer, 32, 8)
+    processor = make_processor(tokenizer, 32)
     content = [{"type": "image"}, {"type": "text", "text": PROMPTS[0]}]
     text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
     packed = _pack(LabelledImage(b"", *CAPTIONS[0]), tokenizer, CONFIG, PROMPTS)
@@ -91,9 +91,9 @@ def test_padding_a_short_row_beside_a_long_one_adds_nothing_to_the_loss(tokenize
     counts = [sum(label != IGNORED for label in row.labels) for row in packed]
     with torch.no_grad():
         alone = [
-            caption_loss(model, batch_of([row], tokenizer, pixels[i : i + 1]), torch.Generator()).loss.item()
+            caption_loss(model, batch_of([row], tokenizer, pixels[i : i + 1]))[0].item()
             for i, row in enumerate(packed)
         ]
-        both = caption_loss(model, batch_of(packed, tokenizer, pixels), torch.Generator()).loss.item()
+        both = caption_loss(model, batch_of(packed, tokenizer, pixels))[0].item()
     weighted = sum(loss * count for loss, count in zip(alone, counts, strict=True)) / sum(counts)
     assert both == pytest.approx(weighted, rel=1e-4)

@@ -1,6 +1,7 @@
 """The labelled set: what is read, skipped and kept apart, and the orders in which it is learned."""
 
 import io
+import json
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,6 +11,9 @@ from PIL import Image
 
 from components.corpus.labelled import draw_batches, read_labelled
 from components.corpus.schemas import LABELLED
+from components.toyworld.captions import is_true
+from components.toyworld.scene import Scene
+from components.toyworld.web import write_toy_web
 
 
 def png(colour: int, mode: str = "RGB") -> bytes:
@@ -33,6 +37,14 @@ def test_a_bad_record_is_skipped_and_counted(tmp_path):
     assert [record.image for record in labelled.train] == [png(9)]
     assert labelled.skipped == {"caption_empty": 2, "image_broken": 2, "image_missing": 1}
     assert labelled.records == 6
+
+
+def test_a_toy_webs_truth_is_read_with_its_records_and_missed_nowhere_else(tmp_path):
+    toy = write_toy_web(tmp_path, records=1, seed=0, labelled=3).labelled
+    for record in read_labelled(toy, 0.0).train:
+        assert is_true(record.caption_long, Scene.from_dict(json.loads(record.scene)))
+    (plain,) = read_labelled(write(tmp_path / "l.parquet", [row(png(9))]), 0.0).train
+    assert plain.scene is None
 
 
 def test_a_transparent_image_is_seen_on_white(tmp_path):

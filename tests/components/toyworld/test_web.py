@@ -10,12 +10,19 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from components.corpus.schemas import CORPUS, LABELLED
+from components.corpus.schemas import CORPUS
 from components.toyworld.captions import is_complete, is_true, statements
 from components.toyworld.render import render
 from components.toyworld.scene import Scene, is_held_out
 from components.toyworld.scorer import detect
-from components.toyworld.web import GOOD_KINDS, JUNK_KINDS, TRUTH, draw_labelled, write_toy_web
+from components.toyworld.web import (
+    GOOD_KINDS,
+    JUNK_KINDS,
+    LABELLED_TRUTH,
+    TRUTH,
+    draw_labelled,
+    write_toy_web,
+)
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +73,7 @@ def test_files_have_the_contracts_schemas_and_few_rows_each(toy):
     assert [part.name for part in parts] == ["part-00000.parquet", "part-00001.parquet", "part-00002.parquet"]
     assert all(pq.read_schema(part).equals(CORPUS) for part in parts)
     assert [pq.read_metadata(part).num_rows for part in parts] == [500, 500, 200]
-    assert pq.read_schema(toy.labelled).equals(LABELLED)
+    assert pq.read_schema(toy.labelled).equals(LABELLED_TRUTH)
     assert pq.read_schema(toy.truth).equals(TRUTH)
 
 

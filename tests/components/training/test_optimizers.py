@@ -113,3 +113,21 @@ def test_the_factor_scales_each_optimizer_s_own_peak():
 def test_a_bad_value_is_refused(wrong):
     with pytest.raises(ValidationError):
         OptimizerConfig(**wrong)
+
+
+def test_a_convolutions_kernels_are_one_matrix_to_muon():
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.Conv2d(8, 8, 3))
+    matrix = model[1].weight.detach().flatten(1).clone()
+    alone = torch.optim.Muon([torch.nn.Parameter(matrix)], lr=0.01, weight_decay=0.0, ns_steps=5)
+    muon, adamw = build_optimizers(model, OptimizerConfig(muon_learning_rate=0.01))
+    assert held(muon, model) == {"1.weight"} and "0.weight" in held(adamw, model)
+    for _ in range(3):
+        model(torch.randn(2, 3, 9, 9)).square().sum().backward()
+        (flat,) = alone.param_groups[0]["params"]
+        flat.grad = model[1].weight.grad.flatten(1).clone()
+        muon.step()
+        alone.step()
+        muon.zero_grad()
+    assert model[1].weight.shape == (8, 8, 3, 3)
+    torch.testing.assert_close(model[1].weight.detach().flatten(1), flat.detach())

@@ -15,28 +15,38 @@ import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from components.captioning.captioner import Captioner
 from components.captioning.fit import fit_captioner
 from components.captioning.kinds import LONG_PROMPT, SHORT_PROMPT
 from components.corpus.labelled import read_labelled
 from components.corpus.schemas import LABELLED
 from components.judge.fit import fit_judge
 from components.judge.judge import Judge
+from components.toyworld.web import write_toy_web
 from pipelines.config import RunConfig
 from pipelines.errors import ConfigError, StageFailed
 from pipelines.execution.engine import Engine
 from pipelines.execution.progress import Progress
 from pipelines.sources import find_source
 from pipelines.stage import Input, run_stage
-from pipelines.stages.annotators import CAPTIONER, JUDGE, STAGE, SUMMARY, AnnotatorsConfig
+from pipelines.stages.annotators import (
+    CAPTION_TRUTH,
+    CAPTIONER,
+    JUDGE,
+    STAGE,
+    SUMMARY,
+    AnnotatorsConfig,
+    held_out_quality,
+)
 from pipelines.store.receipts import Receipt, sha256_file
 
 RECORDS, BAD = 24, 2
 TRAINING = {"images": 64, "batch_size": 16, "ema_halflife_images": 0}
-SMALL = {"image_size": 32, "patch": 16, "width": 32, "vision_depth": 1, "text_depth": 1}
+SMALL = {"image_size": 32, "width": 32, "text_depth": 1, "vocabulary": 320, "training": TRAINING}
 CONFIG = AnnotatorsConfig(
     holdout_fraction=0.2,
-    captioner_fit={**SMALL, "heads": 2, "vocabulary": 320, "training": TRAINING},
-    judge_fit={**SMALL, "embedding": 32, "vocabulary": 320, "context": 16, "training": TRAINING},
+    captioner_fit={**SMALL, "heads": 2, "channels": (8, 8, 16, 16)},
+    judge_fit={**SMALL, "embedding": 32, "context": 16, "vision_width": 8},
 )
 NO_LABELLED = Input("labelled", "", "none")
 
@@ -122,6 +132,7 @@ def test_fitted_side_by_side_they_are_what_they_are_alone(tmp_path, labelled, al
         assert files(out / name) == files(alone / name)
     summary = json.loads((out / SUMMARY).read_text())
     assert summary["labelled"] + summary["held_out"] == RECORDS
+    assert 0 <= summary["long_word_for_word"] <= 1 and CAPTION_TRUTH not in summary
     assert summary["judge_revision"] is summary["captioner_revision"] is None
     assert receipt.counts.as_dict() == {"in": RECORDS + BAD, "kept": RECORDS, "rejected": BAD, "errored": 0}
     assert sum(receipt.reasons.values()) == BAD
@@ -130,6 +141,36 @@ def test_fitted_side_by_side_they_are_what_they_are_alone(tmp_path, labelled, al
     open_clip.create_model_and_transforms(f"local-dir:{out / JUDGE}")
     AutoProcessor.from_pretrained(out / CAPTIONER)
     AutoModelForImageTextToText.from_pretrained(out / CAPTIONER)
+
+
+def test_of_a_toy_web_the_captions_truth_is_measured(tmp_path, engine):
+    """A captioner that has learned nothing tells no truth; of another labelled set, words are compared."""
+    toy = write_toy_web(tmp_path / "toy", records=1, seed=0, labelled=RECORDS).labelled
+    receipt = run(tmp_path, engine, Input("labelled", str(toy), sha256_file(toy)))
+    assert receipt.info["held_out"] > 0
+    assert receipt.info[CAPTION_TRUTH] == {
+        "short": {"entirely_true": 0.0},
+        "long": {"entirely_true": 0.0, "complete": 0.0},
+    }
+    assert "long_word_for_word" not in receipt.info
+
+
+@pytest.mark.parametrize(("shift", "share"), [(0, 1.0), (1, 0.0)])
+def test_true_captions_count_and_those_of_other_images_do_not(monkeypatch, tmp_path, shift, share):
+    """The captions that the world wrote, handed to the images in order or one further."""
+    toy = write_toy_web(tmp_path, records=1, seed=0, labelled=60).labelled
+    held_out = read_labelled(toy, 0.9).held_out
+    texts = {kind: [record.captions[n] for record in held_out] for n, kind in enumerate(("short", "long"))}
+    written = {kind: [*rows[shift:], *rows[:shift]] for kind, rows in texts.items()}
+
+    class Scripted:
+        def caption(self, images, kind, keys):
+            return written[kind.name]
+
+    monkeypatch.setattr(Captioner, "load", lambda *args, **settings: Scripted())
+    truth = held_out_quality(CONFIG, tmp_path, held_out)[CAPTION_TRUTH]
+    assert truth["long"] == {"entirely_true": share, "complete": share}
+    assert abs(truth["short"]["entirely_true"] - share) < 0.1  # few words are now and then true of another
 
 
 def test_a_labelled_set_that_cannot_be_used_is_one_line(tmp_path, engine):

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 from components.captioning.captioner import Captioner
-from components.captioning.config import CaptionerFitConfig
+from components.captioning.config import CaptionerFitConfig, SamplingConfig
 from components.captioning.kinds import CAPTION_KINDS, prompt_hash
 from components.corpus.schemas import FILTERED, LABELLED, REJECTS, captioned_schema, record_key
 from components.judge.config import JudgeFitConfig
@@ -49,7 +49,15 @@ def training(images: int) -> TrainingConfig:
 
 
 FITTED = AnnotatorsConfig(
-    captioner_fit=CaptionerFitConfig(width=64, text_depth=2, vocabulary=320, training=training(1280)),
+    captioner_fit=CaptionerFitConfig(
+        image_size=32,
+        channels=(8, 16, 32, 32),
+        width=64,
+        text_depth=2,
+        vocabulary=320,
+        tower_fraction=0.2,
+        training=training(1600),
+    ),
     judge_fit=JudgeFitConfig(width=32, text_depth=1, vocabulary=300, context=16, training=training(320)),
 )
 
@@ -119,10 +127,10 @@ def record(n: int) -> dict[str, Any]:
     }
 
 
-def write_filtered(work: Work) -> Iterable[PartReceipt]:
+def write_filtered(work: Work, parts: int = PARTS) -> Iterable[PartReceipt]:
     """A filter that keeps what the test gives it."""
-    for part in range(PARTS):
-        table = pa.Table.from_pylist([record(n) for n in range(part, ROWS, PARTS)], schema=FILTERED)
+    for part in range(parts):
+        table = pa.Table.from_pylist([record(n) for n in range(part, ROWS, parts)], schema=FILTERED)
         counts = Counts.model_validate({"in": len(table), "kept": len(table)})
         name = f"part-{part:05d}"
         files = {f"filtered/{name}.parquet": partial(pq.write_table, table)}
@@ -196,6 +204,20 @@ def test_order_of_work_does_not_show_in_the_bytes(done, inputs, tmp_path):
     home, receipt = done
     again = run(tmp_path, inputs, engine=OneByOne(backwards=True))
     assert contents(tmp_path, again) == contents(home, receipt)
+
+
+def test_a_caption_does_not_depend_on_its_part(annotators, done, tmp_path):
+    """At a high temperature, so that there is something to draw."""
+    config = CONFIG.model_copy(update={"sampling": SamplingConfig(min_p=1e-4)})
+    captions = []
+    for parts in (PARTS, 4):
+        stage = Stage("filter", 1, StageConfig, (), partial(write_filtered, parts=parts))
+        filtered = run(tmp_path / str(parts), {}, StageConfig(), stage=stage)
+        inputs = annotators | as_input("filter", tmp_path / str(parts), filtered)
+        receipt = run(tmp_path / str(parts), inputs, config)
+        rows = table(tmp_path / str(parts), receipt, "captioned").to_pylist()
+        captions.append({row["key"]: (row["caption_short"], row["caption_long"]) for row in rows})
+    assert captions[0] == captions[1]
 
 
 def test_a_caption_below_the_judges_threshold_rejects_its_record(done, inputs, tmp_path):
