@@ -64,8 +64,9 @@ def partial_text(scene: Scene, rng: np.random.Generator) -> str:
     place = f" on a {scene.background} background" if rng.random() < 0.5 else ""
     if len(looks) > 1:
         # Whole looks: "a red circle" is false where there are two.
-        some = rng.permutation(len(looks))[: max(1, len(looks) - 2)]
-        text = listed([phrase(*looks[i][0], looks[i][1]) for i in sorted(some)])
+        some = rng.permutation(len(looks)).tolist()[: max(1, len(looks) - 2)]
+        kept = [looks[i] for i in sorted(some)]
+        text = listed([phrase(colour, shape, count) for (colour, shape), count in kept])
     elif len(things) > 1:
         text = f"{first.colour} {plural(first.shape)}"
     elif place:
