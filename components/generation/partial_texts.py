@@ -27,15 +27,15 @@ from components.generation.prompt_dress import dress
 SHARES = {"part": 0.5, "short": 0.32, "whole": 0.13, "alt": 0.05}
 KEEP_ALL, DROP_ALL = 0.2, 0.25  # shares of the texts in which all, or nothing, that may go stays
 DROP_SUBJECT_ADJECTIVES = 0.15  # share of the texts that lose adjectives which the short caption has
-UNLINK = 0.4  # share of the phrases with a subject in them that become items: "on a sofa" -> "and a sofa"
+UNLINK = 0.4  # share of the phrases with a subject in them that become items of their own: "on a sofa" -> "and a sofa"
 SHUFFLE = 0.4  # share of the texts whose items change places
 
 _NUMBER = rf"(?:\d+|{'|'.join(NUMBER_WORDS)})"
 _DETERMINER = rf"(?:an?|the|some|several|many|another|his|her|their|{_NUMBER})"
 _SIDE = r"(?:to the (?:left|right) of|(?:left|right) of|above|below)"
 _OPENER = re.compile(
-    rf"\b(?:{_SIDE} and {_SIDE}|{_SIDE}|in front of|on top of|next to|at|in|on|with|against|near|beside"
-    r"|behind|under|over|between|inside|towards?|around|by|from|while|which|that|wearing|holding)\b",
+    rf"\b(?:{_SIDE} and {_SIDE}|{_SIDE}|in front of|on top of|next to|at|in|on|with|against|near|beside|behind"
+    r"|under|over|between|inside|towards?|around|by|from|while|which|that|wearing|holding)\b",
     re.IGNORECASE,
 )
 _SENTENCE = re.compile(r"(?<=[.!?;])\s+")
@@ -105,12 +105,12 @@ def part_of(long: str, short: str | None, rng: np.random.Generator) -> str:
                 if rng.random() >= phrases:
                     kept[-1] = replace(kept[-1], phrases=(*kept[-1].phrases, phrase))
                 continue
-            thinned = _thinned(phrase, adjectives, drop_subject_adjectives, subject, rng)
-            opener = _OPENER.match(thinned)
+            phrase = _thinned(phrase, adjectives, drop_subject_adjectives, subject, rng)
+            opener = _OPENER.match(phrase)
             if opener and phrases > 0 and rng.random() < UNLINK:
-                kept.append(_Item(item.sentence, "", thinned[opener.end() :].strip(), ()))
+                kept.append(_Item(item.sentence, "", phrase[opener.end() :].strip(), ()))
             else:
-                kept[-1] = replace(kept[-1], phrases=(*kept[-1].phrases, thinned))
+                kept[-1] = replace(kept[-1], phrases=(*kept[-1].phrases, phrase))
     kept = [item for item in kept if item.head or item.phrases]
     if rng.random() < SHUFFLE:
         kept = _shuffled(kept, rng)
