@@ -15,7 +15,7 @@ from components.generation.prompt_upsampler_config import CheckName, UpsamplerCa
 if TYPE_CHECKING:
     from components.judge.judge import Judge
 
-# None: nothing against it, the next check is asked. False: refused. True: right, and no further one is asked.
+# None: nothing against it, the next check is asked. False: refused. True: right, no further check is asked.
 Verdict = bool | None
 
 
@@ -44,7 +44,7 @@ class PromptChecks:
         return results
 
     def is_complete(self, prompt: str) -> bool:
-        """Whether the prompt says all already: by the toy world's parser if it is asked, else by length."""
+        """Whether the prompt says all: by the toy world's parser where that is asked, else by its length."""
         if not self.card.keep_complete:
             return False
         if "toy_statements" in self.card.checks:
