@@ -44,8 +44,19 @@ def test_a_run_ends_with_the_table_the_metrics_and_where_to_look(micro_run, micr
     cells_of = table(micro_run.stdout)
     assert list(cells_of) == NAMES
     assert all(cells[0] == "ran" for cells in cells_of.values())
-    assert re.search(r"teacher +\d+ +[01]\.\d+", micro_run.stdout)
-    assert re.search(r"student +1 +[01]\.\d+", micro_run.stdout)
+    for title in (
+        "Exact prompt following, by the default command",
+        "Exact prompt following, prompts as they are",
+    ):
+        (lines,) = re.findall(rf"{title}:\n(.+?)\n\n", micro_run.stdout, re.DOTALL)
+        for model in (
+            "teacher, 4 steps",
+            "undistilled, 1 step",
+            "student, 1 step",
+            "scorer, on true renders",
+        ):
+            assert re.search(rf"^{model} +[01]\.\d{{3}} ", lines, re.MULTILINE)
+    assert re.search(r"^floor +0\.\d{3} ", micro_run.stdout, re.MULTILINE)
     for name in ("report.html", "samples.png"):
         (path,) = re.findall(rf"\S+{name}", micro_run.stdout)
         assert Path(path).is_file()
@@ -92,7 +103,8 @@ def test_metrics_json_has_the_form_of_the_design(straightshot, micro_home):
     assert {model: set(document[model]) for model in steps_of} == steps_of
     assert document["scorer"].keys() == FORMS
     distances = {"coverage", "frechet", "kernel", "nearest"}
-    assert document["floors"].keys() == distances
+    # The others are of renders of the held-out captions, and few of micro's captions can be rendered.
+    assert {"coverage", "nearest"} <= document["floors"].keys() <= distances
     shares = {"prompt_following": FORMS, "geneval": CATEGORIES}
     for entry in (entry for model in steps_of for entry in document[model].values()):
         named = {*shares, *(f"{name}_as_is" for name in shares), "intervals"}
