@@ -9,7 +9,7 @@ from components.captioning.cleaning import check_caption, clean_caption, repetit
 from components.captioning.kinds import LONG, SHORT
 from components.corpus.schemas import Reason
 from components.toyworld.captions import caption_long, caption_short
-from components.toyworld.scene import draw_scene
+from components.toyworld.layout import draw_scene
 
 CASES = [
     # preambles
