@@ -21,10 +21,14 @@ FUNCTION_WORDS = frozenset(
     "a an the this that these those which who whose it its there here some any one single i you we me my your"
     " is are was were be being been has have had do does can could would will should may might"
     " of at in on with and or to for from by as into onto against towards toward while where"
-    " very just only also so please".split()
+    " very just only also so simply please thanks thank".split()
 )
-OPENING_NOUNS = "picture photo photograph image drawing painting illustration sketch rendering render".split()
-OPENING_VERBS = "show showing draw drawn paint make create generate give want like see display depict".split()
+OPENING_NOUNS = (
+    "picture photo photograph image drawing painting illustration sketch rendering render artwork scene view"
+).split()
+OPENING_VERBS = (
+    "show shows showing draw drawn paint make create generate give want need like see display depict depicts imagine"
+).split()
 CARRY_NOTHING = FUNCTION_WORDS | {*OPENING_NOUNS, *OPENING_VERBS}
 
 _SPELLINGS = {

@@ -4,6 +4,7 @@ What a user types says some of what a long caption says, in another order and in
 training pairs (prompt_upsampler_fit.py) are made here, without knowing a grammar: a caption is cut into items
 ("a red circle", "a small dog on a sofa"), these into a head and phrases that a preposition opens. What the
 short caption introduces is the subject and stays, so that nothing is learned about adding a subject.
+The words of a prompt stand in the caption in the prompt's order, as edits (prompt_edits.py) have it.
 """
 
 import re
@@ -21,14 +22,15 @@ from components.generation.content_words import (
     subject_words,
     words_of,
 )
-from components.generation.prompt_dress import dress
+from components.generation.prompt_dress import dress, with_unknown_word
+from components.generation.prompt_edits import Edits, edits_of
 
 # Shares of the prompts by what they are made of; a record that lacks one gives its share to `part`.
 SHARES = {"part": 0.5, "short": 0.32, "whole": 0.13, "alt": 0.05}
 KEEP_ALL, DROP_ALL = 0.2, 0.25  # shares of the texts in which all, or nothing, that may go stays
 DROP_SUBJECT_ADJECTIVES = 0.15  # share of the texts that lose adjectives which the short caption has
 UNLINK = 0.4  # share of the phrases with a subject in them that become items of their own: "on a sofa" -> "and a sofa"
-SHUFFLE = 0.4  # share of the texts whose items change places
+UNKNOWN = 0.05  # share of the prompts with a word in them that no caption has
 
 _NUMBER = rf"(?:\d+|{'|'.join(NUMBER_WORDS)})"
 _DETERMINER = rf"(?:an?|the|some|several|many|another|his|her|their|{_NUMBER})"
@@ -72,21 +74,32 @@ class _Item:
         return " ".join(filter(None, (self.lead, self.head, *self.phrases)))
 
 
-def draw_prompt(record: RecordCaptions, rng: np.random.Generator) -> str:
-    """What a user might have typed for the long caption of this record."""
+def draw_edits(record: RecordCaptions, rng: np.random.Generator) -> Edits:
+    """What a user might have typed, and the edits that make the long caption of this record of it."""
+    edits = edits_of(dress(_draw_text(record, rng), rng), record.long)
+    if edits is None:  # the short caption has its things in another order
+        short = record.short if record.short and _agrees(record.short, record.long) else None
+        edits = edits_of(dress(part_of(record.long, short, rng), rng), record.long)
+    if edits is None:
+        edits = edits_of(record.long, record.long)
+        assert edits is not None  # every word is its own
+    return with_unknown_word(edits, rng) if rng.random() < UNKNOWN else edits
+
+
+def _draw_text(record: RecordCaptions, rng: np.random.Generator) -> str:
     kind = str(rng.choice(list(SHARES), p=list(SHARES.values())))
     short = record.short if record.short and _agrees(record.short, record.long) else None
     if kind == "whole":
-        return dress(record.long, rng)
+        return record.long
     if kind == "short" and short is not None:
-        return dress(_without_adjectives(short, rng), rng)
+        return _without_adjectives(short, rng)
     if kind == "alt" and record.alt and _agrees(record.alt, record.long) and _agrees(short or "", record.alt):
-        return dress(record.alt, rng)
-    return dress(part_of(record.long, short, rng), rng)
+        return record.alt
+    return part_of(record.long, short, rng)
 
 
 def part_of(long: str, short: str | None, rng: np.random.Generator) -> str:
-    """Some of what `long` says, in some order. short: what may not be left out; None: the first sentence."""
+    """Some of what `long` says, in its order. short: what may not be left out; None: the first sentence."""
     items = _items(long)
     subject = _introduced(
         short if short is not None else " ".join(item.head for item in items if not item.sentence)
@@ -112,8 +125,6 @@ def part_of(long: str, short: str | None, rng: np.random.Generator) -> str:
             else:
                 kept[-1] = replace(kept[-1], phrases=(*kept[-1].phrases, phrase))
     kept = [item for item in kept if item.head or item.phrases]
-    if rng.random() < SHUFFLE:
-        kept = _shuffled(kept, rng)
     return _written(kept) or long
 
 
@@ -185,21 +196,6 @@ def _is_function(word: str) -> bool:
 def _without_adjectives(short: str, rng: np.random.Generator) -> str:
     """The short caption, seldom without its adjectives."""
     return part_of(short, short, rng) if rng.random() < 0.5 else short
-
-
-def _shuffled(items: list[_Item], rng: np.random.Generator) -> list[_Item]:
-    """The items of each sentence in another order; a phrase that opens a sentence stays there."""
-    result: list[_Item] = []
-    for number in dict.fromkeys(item.sentence for item in items):
-        members = [item for item in items if item.sentence == number]
-        fronted = [item for item in members if not item.head]
-        rest = [item for item in members if item.head]
-        lead = next((item.lead for item in rest if item.lead), "")
-        rest = [replace(rest[i], lead="") for i in rng.permutation(len(rest)).tolist()]
-        if rest:
-            rest[0] = replace(rest[0], lead=lead)
-        result += [*fronted, *rest]
-    return result
 
 
 def _written(items: list[_Item]) -> str:

@@ -1,13 +1,15 @@
 """The dress of a prompt: its opening, its capitals, its full stop, what else people type around it.
 
-None of it says anything about the image, and the upsampler learns to pass over it, also where it has never
-seen the words: some openings here are made up. An opening that an evaluation keeps apart (the toy world's
+None of it says anything about the image, and the upsampler learns to pass over it. An opening that an evaluation keeps apart (the toy world's
 HELD_OUT_OPENINGS) is not among them.
 """
 
 import re
+from dataclasses import replace
 
 import numpy as np
+
+from components.generation.prompt_edits import Edits, may_drop
 
 OPENINGS = (
     "a picture of", "an image of", "a drawing of", "an illustration of", "a painting of", "a sketch of",
@@ -18,11 +20,7 @@ OPENINGS = (
     "a scene with", "a view of", "just", "simply", "depict", "imagine",
 )  # fmt: skip
 ENDINGS = ("please", "thanks", "thank you", "if you can")
-PLAIN, MADE_UP, ENDING = (
-    0.4,
-    0.08,
-    0.04,
-)  # shares of the texts without any opening; with a made-up one; with an ending
+PLAIN, ENDING = 0.45, 0.04  # shares of the texts without any opening; with an ending
 LOWER, CAPITAL, UPPER, TITLE = 0.4, 0.3, 0.03, 0.03  # the others keep their capitals
 PERIOD = 0.35
 CONSONANTS, VOWELS = "bcdfghklmnprstvwz", "aeiou"
@@ -37,14 +35,24 @@ def dress(text: str, rng: np.random.Generator) -> str:
     """The text with another opening or none, other capitals, with or without a full stop."""
     text = " ".join(text.split()).strip(" .!")
     text = _OPENING.sub("", text)
-    point = rng.random()
-    if point < MADE_UP:
-        text = f"{' '.join(_made_up_word(rng) for _ in range(int(rng.integers(1, 4))))} {text}"
-    elif point > MADE_UP + PLAIN and _NAMES_A_THING.match(text):
+    if rng.random() > PLAIN and _NAMES_A_THING.match(text):
         text = f"{OPENINGS[int(rng.integers(len(OPENINGS)))]} {text}"
     if rng.random() < ENDING:
         text = f"{text}{',' * int(rng.integers(2))} {ENDINGS[int(rng.integers(len(ENDINGS)))]}"
     return _capitals(text, rng) + "." * (rng.random() < PERIOD)
+
+
+def with_unknown_word(edits: Edits, rng: np.random.Generator) -> Edits:
+    """One kept word of content in place of which a made-up one is kept: learned is to keep what is not known."""
+    kept = [
+        at
+        for at, (unit, edit) in enumerate(zip(edits.units, edits.edits, strict=True))
+        if edit.keep and not may_drop(unit)
+    ]
+    if not kept:
+        return edits
+    at = kept[int(rng.integers(len(kept)))]
+    return replace(edits, units=(*edits.units[:at], _made_up_word(rng), *edits.units[at + 1 :]))
 
 
 def _capitals(text: str, rng: np.random.Generator) -> str:

@@ -77,7 +77,7 @@ class PromptUpsampler:
         for attempt in range(card.tries):
             asked = [prompts[row] for row in rows]
             seeds = [derive_seed(seed, "upsample", first + row, attempt) for row in rows]
-            captions = self.writer(asked, seeds, temperature=card.temperature)
+            captions = self.writer(asked, seeds, temperature=card.temperature, min_p=card.min_p)
             refusals = self.checks.refused_by(asked, captions)
             for row, caption, refusal in zip(rows, captions, refusals, strict=True):
                 results[row] = _result(prompts[row], caption, attempt + 1, refusal)

@@ -9,6 +9,7 @@ from components.training.config import OptimizerConfig, TrainingConfig
 
 CheckName = Literal["toy_statements", "words", "similarity"]  # the keys of prompt_checks.CHECKS
 TRIES = 4
+MIN_P = 0.05
 
 
 class UpsamplerCard(BaseModel):
@@ -16,6 +17,9 @@ class UpsamplerCard(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     temperature: float = Field(1.0, gt=0)
+    min_p: float = Field(
+        MIN_P, ge=0, lt=1, description="tokens below this part of the likeliest one's probability are left out"
+    )
     tries: int = Field(TRIES, ge=1, description="captions that are sampled before the prompt stays as it is")
     checks: tuple[CheckName, ...] = Field((), description="asked in this order")
     min_similarity: float | None = Field(
@@ -36,6 +40,9 @@ class PromptUpsamplerConfig(BaseModel):
     temperature: float = Field(
         1.0, gt=0, description="of its samples; 1: what a prompt leaves open varies as in the captions"
     )
+    min_p: float = Field(
+        MIN_P, ge=0, lt=1, description="tokens below this part of the likeliest one's probability are left out"
+    )
     tries: int = Field(TRIES, ge=1, description="captions that are sampled before the prompt stays as it is")
     checks: tuple[CheckName, ...] = Field(
         ("words", "similarity"), description="of each caption against its prompt, in this order"
@@ -47,7 +54,7 @@ class PromptUpsamplerConfig(BaseModel):
     width: int = Field(128, gt=0, description="features of a token")
     depth: int = Field(2, gt=0, description="layers")
     heads: int = Field(4, gt=0)
-    vocabulary: int = Field(400, ge=300, description="tokens")
+    vocabulary: int = Field(1000, ge=300, description="tokens")
     training: TrainingConfig = TrainingConfig(
         images=20_000,  # captions, here
         batch_size=32,
