@@ -23,11 +23,11 @@ FUNCTION_WORDS = frozenset(
     " of at in on with and or to for from by as into onto against towards toward while where"
     " very just only also so simply please thanks thank".split()
 )
-OPENING_NOUNS = (
-    "picture photo photograph image drawing painting illustration sketch rendering render artwork scene view"
-).split()
+# Of openings such as "a picture of". What tells of a style ("a sketch of", "a painting of") is no such word.
+OPENING_NOUNS = "picture photo photograph image".split()
 OPENING_VERBS = (
-    "show shows showing draw drawn paint make create generate give want need like see display depict depicts imagine"
+    "show shows showing draw drawn paint make create generate give want need like see display displays depict"
+    " depicts imagine"
 ).split()
 CARRY_NOTHING = FUNCTION_WORDS | {*OPENING_NOUNS, *OPENING_VERBS}
 

@@ -3,7 +3,8 @@
     prompt, newline | word, what is inserted before it, keep or drop | word, … | newline, the tail, end
 
 The whole prompt stands first, so that what comes later in it is known; then each of its words is read once
-more, and answered. Only the answers are learned and sampled. Words are encoded in lower case.
+more, and answered. Only the answers are learned and sampled. Words are encoded in lower case; small words
+("towards") that are no token, as no caption has them, are all read as one token.
 """
 
 from collections.abc import Iterable, Sequence
@@ -12,23 +13,21 @@ from typing import Any
 from components.captioning.architecture import END, PAD
 from components.captioning.packing import IGNORED
 from components.conditioning.bpe import train_bpe
+from components.generation.content_words import CARRY_NOTHING
 from components.generation.prompt_edits import Edits, units_of
 
-KEEP, DROP, SPLIT = "<keep>", "<drop>", "<split>"
+KEEP, DROP, SPLIT, OTHER = "<keep>", "<drop>", "<split>", "<other>"
+SPECIAL = (PAD, END, KEEP, DROP, SPLIT, OTHER)
 
 
 class EditTokens:
     """A tokenizer of transformers as edits use it: a unit at a time, with a space before it."""
 
     def __init__(self, tokenizer: Any) -> None:
-        """Raises ValueError where the tokenizer is not of `train_edit_tokenizer`."""
+        """tokenizer: of `train_edit_tokenizer`."""
         self.tokenizer = tokenizer
         names = tokenizer.get_vocab()
-        if not {KEEP, DROP, SPLIT, END, PAD} <= set(names):
-            raise ValueError("the tokenizer has no tokens for edits")
-        self.keep, self.drop, self.split, self.end, self.pad = (
-            names[name] for name in (KEEP, DROP, SPLIT, END, PAD)
-        )
+        self.pad, self.end, self.keep, self.drop, self.split, self.other = (names[name] for name in SPECIAL)
         self._known: dict[str, list[int]] = {}
 
     def __len__(self) -> int:
@@ -44,9 +43,14 @@ class EditTokens:
         """The ids of several."""
         return [token for unit in units for token in self.unit(unit)]
 
+    def read(self, unit: str) -> list[int]:
+        """The ids of a word or mark of a prompt."""
+        ids = self.unit(unit.lower()) if unit != OTHER else [self.other]
+        return [self.other] if len(ids) > 1 and unit.lower() in CARRY_NOTHING else ids
+
     def prompt(self, units: Sequence[str]) -> list[int]:
         """What stands before the first answer's word: the prompt and the split."""
-        return [*self.units(unit.lower() for unit in units), self.split]
+        return [*(token for unit in units for token in self.read(unit)), self.split]
 
     def decode(self, ids: Sequence[int]) -> tuple[str, ...]:
         """The units of inserted tokens."""
@@ -57,7 +61,7 @@ class EditTokens:
         tokens = self.prompt(edits.units)
         labels = [IGNORED] * len(tokens)
         for unit, edit in zip(edits.units, edits.edits, strict=True):
-            shown = self.unit(unit.lower())
+            shown = self.read(unit)
             answer = [*self.units(edit.insert), self.keep if edit.keep else self.drop]
             tokens += [*shown, *answer]
             labels += [*[IGNORED] * len(shown), *answer]
@@ -65,17 +69,21 @@ class EditTokens:
         return [*tokens, self.split, *tail], [*labels, IGNORED, *tail]
 
 
+def is_edit_tokenizer(tokenizer: Any) -> bool:
+    """Whether it has the tokens that edits are written with."""
+    return set(SPECIAL) <= tokenizer.get_vocab().keys()
+
+
 def train_edit_tokenizer(texts: Iterable[str], vocabulary: int) -> Any:
     """A byte-level BPE of at most `vocabulary` tokens, of words with a space before them."""
     from transformers import PreTrainedTokenizerFast
 
     spaced = (" ".join(["", *units_of(text)]) for text in texts)
-    special = (PAD, END, KEEP, DROP, SPLIT)
     return PreTrainedTokenizerFast(
-        tokenizer_object=train_bpe(spaced, vocabulary, special_tokens=special, prefix_space=False),
+        tokenizer_object=train_bpe(spaced, vocabulary, special_tokens=SPECIAL, prefix_space=False),
         pad_token=PAD,
         eos_token=END,
-        additional_special_tokens=[KEEP, DROP, SPLIT],
+        additional_special_tokens=[KEEP, DROP, SPLIT, OTHER],
         padding_side="left",
         clean_up_tokenization_spaces=False,
     )

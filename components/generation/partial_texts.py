@@ -22,15 +22,19 @@ from components.generation.content_words import (
     subject_words,
     words_of,
 )
-from components.generation.prompt_dress import dress, with_unknown_word
+from components.generation.prompt_dress import dress, with_other_words, with_unknown_word
 from components.generation.prompt_edits import Edits, edits_of
 
 # Shares of the prompts by what they are made of; a record that lacks one gives its share to `part`.
-SHARES = {"part": 0.5, "short": 0.32, "whole": 0.13, "alt": 0.05}
+SHARES = {"part": 0.53, "short": 0.35, "whole": 0.07, "alt": 0.05}
 KEEP_ALL, DROP_ALL = 0.2, 0.25  # shares of the texts in which all, or nothing, that may go stays
 DROP_SUBJECT_ADJECTIVES = 0.15  # share of the texts that lose adjectives which the short caption has
 UNLINK = 0.4  # share of the phrases with a subject in them that become items of their own: "on a sofa" -> "and a sofa"
-UNKNOWN = 0.05  # share of the prompts with a word in them that no caption has
+UNKNOWN, OTHER_WORDS = (
+    0.05,
+    0.3,
+)  # shares of the prompts with a word of content, a small word that no caption has
+KEEP_OPENING = 0.5  # share of the texts that keep what the long caption opens with
 
 _NUMBER = rf"(?:\d+|{'|'.join(NUMBER_WORDS)})"
 _DETERMINER = rf"(?:an?|the|some|several|many|another|his|her|their|{_NUMBER})"
@@ -42,9 +46,10 @@ _OPENER = re.compile(
 )
 _SENTENCE = re.compile(r"(?<=[.!?;])\s+")
 _ITEM = re.compile(rf",? and (?={_DETERMINER}\b)|, (?={_DETERMINER}\b|there\b)", re.IGNORECASE)
+_OPENED = (*OPENING_NOUNS, "drawing", "illustration", "painting", "sketch", "rendering", "render", "view")
 _OPENING = re.compile(
-    rf"^(?:(?:there (?:is|are)|(?:the|this) (?:{'|'.join(OPENING_NOUNS)}) (?:shows|depicts|is of)|it shows"
-    rf"|this is)\b\s*|an? (?:{'|'.join(OPENING_NOUNS)}) (?:of|showing|with)\b\s*)+",
+    rf"^(?:(?:there (?:is|are)|(?:the|this) (?:{'|'.join(_OPENED)}) (?:shows|depicts|is of)|it shows"
+    rf"|this is)\b\s*|an? (?:{'|'.join(_OPENED)}) (?:of|showing|with)\b\s*)+",
     re.IGNORECASE,
 )
 _INTRODUCING = {"a", "an", "some", "several", "many", *NUMBER_WORDS}
@@ -83,6 +88,8 @@ def draw_edits(record: RecordCaptions, rng: np.random.Generator) -> Edits:
     if edits is None:
         edits = edits_of(record.long, record.long)
         assert edits is not None  # every word is its own
+    if rng.random() < OTHER_WORDS:
+        edits = with_other_words(edits, rng)
     return with_unknown_word(edits, rng) if rng.random() < UNKNOWN else edits
 
 
@@ -125,6 +132,9 @@ def part_of(long: str, short: str | None, rng: np.random.Generator) -> str:
             else:
                 kept[-1] = replace(kept[-1], phrases=(*kept[-1].phrases, phrase))
     kept = [item for item in kept if item.head or item.phrases]
+    opening = _OPENING.match(long)
+    if opening and "there" not in opening[0].lower() and rng.random() < KEEP_OPENING:
+        return f"{opening[0]}{_written(kept)}" if kept else long
     return _written(kept) or long
 
 

@@ -3,40 +3,29 @@
 It can not lose a word that says what is there or how it looks: dropping is not among the answers for those.
 """
 
-import shutil
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from components.generation.edit_tokens import EditTokens
-from components.generation.prompt_edits import Edit, Edits, are_one_word, may_drop, units_of
+from components.generation.language_model import LanguageModel
+from components.generation.prompt_edits import Edit, Edits, are_one_word, may_drop, prompt_units
 from components.generation.sampling_noise import GumbelNoise
 
 MOST_INSERTED = 96  # tokens, in all
 MOST_PROMPT_TOKENS = 256  # a longer prompt gets no answer
 BATCH = 64  # prompts that are answered together
-# Nothing is inserted before these: what they open says more of the word that they follow.
+# These are kept, and nothing is inserted before them: what they open says more of the word that they follow.
 RELATIVE_PRONOUNS = frozenset({"that", "which", "who", "whose"})
 
 
 class PromptEditor:
-    """A language model and its tokenizer. The same (prompt, seed) gives the same text."""
+    """Edits prompts. The same (prompt, seed) gives the same text."""
 
-    def __init__(self, model: Any, tokenizer: Any, folder: Path | None = None) -> None:
-        """folder: whose files `save` copies; None to write them from what is in memory."""
-        self.model, self.tokens = model.eval().requires_grad_(False), EditTokens(tokenizer)
-        self.folder = folder
-
-    def save(self, folder: Path) -> None:
-        """Write the model's and the tokenizer's files into a new folder."""
-        if self.folder is not None:
-            shutil.copytree(self.folder, folder, copy_function=shutil.copyfile)
-            return
-        self.model.save_pretrained(folder)
-        self.tokens.tokenizer.save_pretrained(folder)
+    def __init__(self, language_model: LanguageModel) -> None:
+        """language_model: with the tokens of edit_tokens.py."""
+        self.language_model, self.tokens = language_model, EditTokens(language_model.tokenizer)
 
     def __call__(
         self, prompts: Sequence[str], seeds: Sequence[int], *, temperature: float = 1.0, min_p: float = 0.0
@@ -46,51 +35,21 @@ class PromptEditor:
             _Row(prompt, self.tokens, GumbelNoise(seed, temperature, min_p))
             for prompt, seed in zip(prompts, seeds, strict=True)
         ]
-        open_rows = [row for row in rows if 1 < len(row.prefix) <= MOST_PROMPT_TOKENS]
+        open_rows = [row for row in rows if row.units and len(row.prefix) <= MOST_PROMPT_TOKENS]
         for at in range(0, len(open_rows), BATCH):
-            self._answer(open_rows[at : at + BATCH])
-        return [row.caption for row in rows]
-
-    def _answer(self, rows: Sequence["_Row"]) -> None:
-        """Sample until every row is done; padded on the left, as each row's last token is continued."""
-        length = max(len(row.prefix) for row in rows)
-        ids = torch.full((len(rows), length), self.tokens.pad)
-        mask = torch.zeros_like(ids)
-        for number, row in enumerate(rows):
-            ids[number, length - len(row.prefix) :] = torch.tensor(row.prefix)
-            mask[number, length - len(row.prefix) :] = 1
-        device = self.model.device
-        with torch.inference_mode():
-            self.model.generate(
-                input_ids=ids.to(device),
-                attention_mask=mask.to(device),
-                max_new_tokens=max(row.most_tokens for row in rows),
-                do_sample=False,
-                logits_processor=[_Rows(rows, length)],
-                pad_token_id=self.tokens.pad,
-                eos_token_id=self.tokens.end,
+            batch = open_rows[at : at + BATCH]
+            most = max(row.most_tokens for row in batch)
+            self.language_model.continued(
+                [row.prefix for row in batch], [row.next_token for row in batch], most
             )
-
-
-class _Rows:
-    """transformers' LogitsProcessor: each row's next token is what its `_Row` says, given the scores."""
-
-    def __init__(self, rows: Sequence["_Row"], length: int) -> None:
-        self.rows, self.length = rows, length
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        del input_ids
-        chosen = [row.next_token(score) for row, score in zip(self.rows, scores.float().cpu(), strict=True)]
-        only = torch.full_like(scores, -torch.inf)
-        only[range(len(chosen)), chosen] = 0
-        return only
+        return [row.caption for row in rows]
 
 
 class _Row:
     """One prompt on its way: which of its words is being answered, and what was answered."""
 
     def __init__(self, prompt: str, tokens: EditTokens, noise: GumbelNoise) -> None:
-        self.units, self.tokens, self.noise = units_of(prompt), tokens, noise
+        self.units, self.tokens, self.noise = prompt_units(prompt), tokens, noise
         self.prefix = tokens.prompt(self.units)
         self.edits: list[Edit] = []
         self.inserted: list[int] = []
@@ -125,20 +84,21 @@ class _Row:
     def _read(self) -> list[int]:
         """The tokens of the word that is answered next."""
         at = len(self.edits)
-        return list(self.tokens.unit(self.units[at].lower())) if at < len(self.units) else [self.tokens.split]
+        return list(self.tokens.read(self.units[at])) if at < len(self.units) else [self.tokens.split]
 
     def _forbidden(self, size: int) -> Tensor:
         """-inf for what is no answer here (V,), else 0."""
         tokens, at = self.tokens, len(self.edits)
         is_tail = at == len(self.units)
-        closed = self.left == 0 or (not is_tail and self.units[at].lower() in RELATIVE_PRONOUNS)
+        is_bound = not is_tail and self.units[at].lower() in RELATIVE_PRONOUNS
+        closed = self.left == 0 or is_bound
         forbidden = torch.full((size,), -torch.inf if closed else 0.0)
-        forbidden[[tokens.pad, tokens.split, tokens.keep, tokens.drop, tokens.end]] = -torch.inf
+        forbidden[[tokens.pad, tokens.split, tokens.other, tokens.keep, tokens.drop, tokens.end]] = -torch.inf
         if is_tail:
             forbidden[tokens.end] = 0
             return forbidden
         forbidden[tokens.keep] = 0
-        if may_drop(self.units[at]) or self._is_said_again(self.units[at]):
+        if not is_bound and (may_drop(self.units[at]) or self._is_said_again(self.units[at])):
             forbidden[tokens.drop] = 0
         return forbidden
 

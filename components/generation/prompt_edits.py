@@ -9,16 +9,21 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import accumulate
 
 from components.generation.content_words import (
     CARRY_NOTHING,
     NUMBER_WORDS,
+    OPENING_NOUNS,
+    OPENING_VERBS,
     SPATIAL,
     forms_of,
     words_of,
 )
 
 _UNIT = re.compile(r"\w+(?:['’\-]\w+)*|[^\w\s]")
+_OPENERS = frozenset({*OPENING_NOUNS, *OPENING_VERBS})
+_AFTER_OPENERS = frozenset({"of", "me", "us", "to"})
 _SENTENCE_END = frozenset(".!?")
 _STICKS_TO_THE_LAST = frozenset(".,;:!?)]}%'’\"")
 _STICKS_TO_THE_NEXT = frozenset("([{#$")
@@ -54,6 +59,21 @@ class Edits:
         return joined([*written, *self.tail], capitals=capitals)
 
 
+def prompt_units(prompt: str) -> list[str]:
+    """The units of a prompt without its opening: "please draw me a picture of" says nothing about the image."""
+    units = units_of(prompt)
+    run = 0  # units before the first that carries something
+    while run < len(units) and all(word in CARRY_NOTHING for word in words_of(units[run])):
+        run += 1
+    opening = max((at + 1 for at in range(run) if units[at].lower() in _OPENERS), default=0)
+    while 0 < opening < run and (units[opening].lower() in _AFTER_OPENERS or not words_of(units[opening])):
+        opening += 1
+    rest = units[opening:]
+    if opening and rest and units[0][0].isupper():
+        rest[0] = rest[0][:1].upper() + rest[0][1:]
+    return rest
+
+
 def units_of(text: str) -> list[str]:
     """Its words and marks."""
     return _UNIT.findall(text)
@@ -85,7 +105,7 @@ def edits_of(prompt: str, caption: str) -> Edits | None:
 
     None where there are none: a word of the prompt that may not be dropped has no place in the caption.
     """
-    units, target = units_of(prompt), _uncapitalised(units_of(caption))
+    units, target = prompt_units(prompt), _uncapitalised(units_of(caption))
     places = _aligned(units, target)
     if any(place is None and not may_drop(unit) for unit, place in zip(units, places, strict=True)):
         return None
@@ -112,19 +132,20 @@ def _aligned(units: Sequence[str], target: Sequence[str]) -> list[int | None]:
 
     The best by the sum of the scores above: dynamic programming over (unit, place).
     """
-    rows, columns = len(units), len(target)
-    best = [[0.0] * (columns + 1) for _ in range(rows + 1)]  # of what is before (unit, place)
-    ending = [[0.0] * (columns + 1) for _ in range(rows + 1)]  # where these two are a pair; 0: they are none
-    for i, unit in enumerate(units):
+    places: dict[str, set[int]] = {}  # of each word and each form of a word of content in the target
+    for j, other in enumerate(target):
+        for form in (other.lower(), *_key(other)):
+            places.setdefault(form, set()).add(j)
+    best = [[0.0] * (len(target) + 1)]  # best[i][j]: of what is before (unit i, place j)
+    ending = [[0.0] * (len(target) + 1)]  # where the two before are a pair; 0: they are none
+    for unit in units:
         value = _SMALL if may_drop(unit) else _CONTENT
-        above, row, pairs = best[i], best[i + 1], ending[i + 1]
-        for j, other in enumerate(target):
-            score = max(above[j + 1], row[j])
-            if are_one_word(unit, other):
-                before = ending[i][j]
-                pairs[j + 1] = value + max(above[j], before + _NEIGHBOURS if before else 0.0)
-                score = max(score, pairs[j + 1])
-            row[j + 1] = score
+        above, pairs = best[-1], [0.0] * (len(target) + 1)
+        for j in set().union(*(places.get(form, ()) for form in (unit.lower(), *_key(unit)))):
+            before = ending[-1][j]
+            pairs[j + 1] = value + max(above[j], before + _NEIGHBOURS if before else 0.0)
+        best.append(list(accumulate(map(max, above, pairs), max)))
+        ending.append(pairs)
     return _traced(best, ending)
 
 

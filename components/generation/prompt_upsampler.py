@@ -13,11 +13,16 @@ from typing import Literal
 
 from components.generation.prompt_checks import PromptChecks
 from components.generation.prompt_upsampler_config import UpsamplerCard
+from components.generation.edit_tokens import is_edit_tokenizer
+from components.generation.language_model import LanguageModel
+from components.generation.prompt_editor import PromptEditor
 from components.generation.prompt_writer import PromptWriter
 from components.randomness import derive_seed
 
 CARD, WRITER, JUDGE = "card.json", "language_model", "judge"  # in an upsampler's folder
 NO_ANSWER = "no answer"  # in place of a check's name: the language model wrote nothing
+
+Writer = PromptEditor | PromptWriter
 
 
 @dataclass(frozen=True)
@@ -45,10 +50,16 @@ def unchanged(prompts: Sequence[str]) -> list[UpsampledPrompt]:
     return [UpsampledPrompt(prompt, prompt, "kept") for prompt in prompts]
 
 
+def writer_of(language_model: LanguageModel) -> Writer:
+    """An editor of prompts where it was fitted as one, else what goes on with them."""
+    is_editor = is_edit_tokenizer(language_model.tokenizer)
+    return PromptEditor(language_model) if is_editor else PromptWriter(language_model)
+
+
 class PromptUpsampler:
     """A writer and the checks of what it writes. The same (prompt, seed, index) gives the same caption."""
 
-    def __init__(self, writer: PromptWriter, checks: PromptChecks | None = None) -> None:
+    def __init__(self, writer: Writer, checks: PromptChecks | None = None) -> None:
         self.writer, self.checks = writer, checks or PromptChecks()
 
     @classmethod
@@ -58,14 +69,14 @@ class PromptUpsampler:
         if (folder / CARD).exists():
             card = UpsamplerCard.model_validate_json((folder / CARD).read_bytes())
         judge = folder / JUDGE if (folder / JUDGE).is_dir() else None
-        writer = PromptWriter.load(folder / WRITER, device=device, ours=True)
-        return cls(writer, PromptChecks(card, judge))
+        language_model = LanguageModel.load(folder / WRITER, device=device, ours=True)
+        return cls(writer_of(language_model), PromptChecks(card, judge))
 
     def save(self, folder: Path) -> None:
         """Write the card, the language model's files and the judge's into a new folder."""
         folder.mkdir()
         (folder / CARD).write_text(self.checks.card.model_dump_json(indent=1) + "\n")
-        self.writer.save(folder / WRITER)
+        self.writer.language_model.save(folder / WRITER)
         if self.checks.judge_folder is not None:
             shutil.copytree(self.checks.judge_folder, folder / JUDGE, copy_function=shutil.copyfile)
 

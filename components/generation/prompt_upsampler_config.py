@@ -18,7 +18,10 @@ class UpsamplerCard(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     temperature: float = Field(1.0, gt=0)
     min_p: float = Field(
-        MIN_P, ge=0, lt=1, description="tokens below this part of the likeliest one's probability are left out"
+        MIN_P,
+        ge=0,
+        lt=1,
+        description="tokens below this part of the likeliest one's probability are left out",
     )
     tries: int = Field(TRIES, ge=1, description="captions that are sampled before the prompt stays as it is")
     checks: tuple[CheckName, ...] = Field((), description="asked in this order")
@@ -41,7 +44,10 @@ class PromptUpsamplerConfig(BaseModel):
         1.0, gt=0, description="of its samples; 1: what a prompt leaves open varies as in the captions"
     )
     min_p: float = Field(
-        MIN_P, ge=0, lt=1, description="tokens below this part of the likeliest one's probability are left out"
+        MIN_P,
+        ge=0,
+        lt=1,
+        description="tokens below this part of the likeliest one's probability are left out",
     )
     tries: int = Field(TRIES, ge=1, description="captions that are sampled before the prompt stays as it is")
     checks: tuple[CheckName, ...] = Field(

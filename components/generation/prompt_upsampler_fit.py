@@ -5,6 +5,7 @@ parts are drawn anew each time a record is seen (partial_texts.py). So it learns
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import count, islice
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from components.captioning.packing import IGNORED
 from components.corpus.labelled import draw_batches
 from components.errors import InputError
 from components.generation.edit_tokens import EditTokens, train_edit_tokenizer
+from components.generation.language_model import LanguageModel
 from components.generation.partial_texts import RecordCaptions, draw_edits
 from components.generation.prompt_edits import Edits
 from components.generation.prompt_editor import PromptEditor
@@ -25,6 +27,7 @@ from components.training.checkpoints import Checkpoints
 from components.training.loop import train
 from components.training.loss import Batch, LossContext, Losses
 
+WINDOW = 16  # batches
 Row = tuple[list[int], list[int]]  # tokens and labels
 
 
@@ -57,7 +60,7 @@ def fit_prompt_editor(
         checkpoints=checkpoints,
         on_batch=on_batch,
     )
-    return PromptEditor(trained.ema.cpu(), tokens.tokenizer)
+    return PromptEditor(LanguageModel(trained.ema.cpu(), tokens.tokenizer))
 
 
 def edits_at(record: RecordCaptions, seed: int, epoch: int) -> Edits:
@@ -70,20 +73,35 @@ def answer_loss(model: nn.Module, batch: Batch, context: LossContext) -> Losses:
     del context  # no noise in it
     labels = batch["labels"][:, 1:]
     is_target = labels != IGNORED
-    logits = model(input_ids=batch["tokens"][:, :-1], use_cache=False).logits
-    return Losses(F.cross_entropy(logits[is_target].float(), labels[is_target]))
+    network: Any = model
+    features = network.model(input_ids=batch["tokens"][:, :-1], use_cache=False).last_hidden_state
+    logits = network.lm_head(features[is_target])  # of two tokens in three nothing is asked
+    return Losses(F.cross_entropy(logits.float(), labels[is_target]))
 
 
 def _batches(
     records: Sequence[RecordCaptions], tokens: EditTokens, config: PromptUpsamplerConfig, seen: int, seed: int
 ) -> Iterator[Batch]:
-    """Batches from the one at `seen` captions on. The epoch of a batch is that of its first caption."""
+    """Batches from the one at `seen` captions on.
+
+    Sequences of like length share a batch, among WINDOW batches at a time, so that little is padded.
+    """
     size = config.training.batch_size
-    lengths = [len(record.long) for record in records]
-    order = draw_batches(len(records), size, seen, seed=seed, lengths=lengths)
-    for batch, chosen in enumerate(order, start=seen // size):
-        epoch = batch * size // len(records)
-        yield _collate([tokens.sequence(edits_at(records[row], seed, epoch)) for row in chosen])
+    skipped = seen // size % WINDOW
+    first = seen // size - skipped
+    order = draw_batches(len(records), size, first * size, seed=seed)
+    for window in count(first, WINDOW):
+        epoch = window * size // len(records)
+        chosen = [row for batch in islice(order, WINDOW) for row in batch]
+        rows = sorted((tokens.sequence(edits_at(records[row], seed, epoch)) for row in chosen), key=_length)
+        places = np.random.default_rng(derive_seed(seed, "window", window)).permutation(WINDOW).tolist()
+        for place in places[skipped:]:
+            yield _collate(rows[place * size : (place + 1) * size])
+        skipped = 0
+
+
+def _length(row: Row) -> int:
+    return len(row[0])
 
 
 def _collate(rows: Sequence[Row]) -> dict[str, Tensor]:
