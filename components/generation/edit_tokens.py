@@ -14,7 +14,8 @@ from components.captioning.architecture import END, PAD
 from components.captioning.packing import IGNORED
 from components.conditioning.bpe import train_bpe
 from components.generation.content_words import CARRY_NOTHING
-from components.generation.prompt_edits import Edits, units_of
+from components.generation.prompt_cleaning import units_of
+from components.generation.prompt_edits import Edits
 
 KEEP, DROP, SPLIT, OTHER = "<keep>", "<drop>", "<split>", "<other>"
 SPECIAL = (PAD, END, KEEP, DROP, SPLIT, OTHER)

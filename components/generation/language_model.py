@@ -66,7 +66,7 @@ class LanguageModel:
     def continued(
         self, inputs: Sequence[Sequence[int]], choose: Sequence[Choose], most: int
     ) -> list[list[int]]:
-        """The tokens that follow each input, as `choose` of its row finds: `most` of them, or to the end token.
+        """The tokens that follow each input, as `choose` of its row finds: to the end token, at most `most`.
 
         What follows an input does not depend on the others.
         """

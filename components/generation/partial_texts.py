@@ -29,19 +29,18 @@ from components.generation.prompt_edits import Edits, edits_of
 SHARES = {"part": 0.53, "short": 0.35, "whole": 0.07, "alt": 0.05}
 KEEP_ALL, DROP_ALL = 0.2, 0.25  # shares of the texts in which all, or nothing, that may go stays
 DROP_SUBJECT_ADJECTIVES = 0.15  # share of the texts that lose adjectives which the short caption has
-UNLINK = 0.4  # share of the phrases with a subject in them that become items of their own: "on a sofa" -> "and a sofa"
-UNKNOWN, OTHER_WORDS = (
-    0.05,
-    0.3,
-)  # shares of the prompts with a word of content, a small word that no caption has
+# Share of the phrases with a subject in them that become items of their own: "on a sofa" -> "and a sofa".
+UNLINK = 0.4
+# Shares of the prompts with a word of content, or a small word, that no caption has.
+UNKNOWN, OTHER_WORDS = 0.05, 0.3
 KEEP_OPENING = 0.5  # share of the texts that keep what the long caption opens with
 
 _NUMBER = rf"(?:\d+|{'|'.join(NUMBER_WORDS)})"
 _DETERMINER = rf"(?:an?|the|some|several|many|another|his|her|their|{_NUMBER})"
 _SIDE = r"(?:to the (?:left|right) of|(?:left|right) of|above|below)"
 _OPENER = re.compile(
-    rf"\b(?:{_SIDE} and {_SIDE}|{_SIDE}|in front of|on top of|next to|at|in|on|with|against|near|beside|behind"
-    r"|under|over|between|inside|towards?|around|by|from|while|which|that|wearing|holding)\b",
+    rf"\b(?:{_SIDE} and {_SIDE}|{_SIDE}|in front of|on top of|next to|at|in|on|with|against|near|beside"
+    r"|behind|under|over|between|inside|towards?|around|by|from|while|which|that|wearing|holding)\b",
     re.IGNORECASE,
 )
 _SENTENCE = re.compile(r"(?<=[.!?;])\s+")
@@ -120,12 +119,12 @@ def part_of(long: str, short: str | None, rng: np.random.Generator) -> str:
             continue
         head = _thinned(item.head, adjectives, drop_subject_adjectives, subject, rng)
         kept.append(replace(item, head=head, phrases=()))
-        for phrase in item.phrases:
-            if not _names(phrase, subject):
+        for whole in item.phrases:
+            if not _names(whole, subject):
                 if rng.random() >= phrases:
-                    kept[-1] = replace(kept[-1], phrases=(*kept[-1].phrases, phrase))
+                    kept[-1] = replace(kept[-1], phrases=(*kept[-1].phrases, whole))
                 continue
-            phrase = _thinned(phrase, adjectives, drop_subject_adjectives, subject, rng)
+            phrase = _thinned(whole, adjectives, drop_subject_adjectives, subject, rng)
             opener = _OPENER.match(phrase)
             if opener and phrases > 0 and rng.random() < UNLINK:
                 kept.append(_Item(item.sentence, "", phrase[opener.end() :].strip(), ()))

@@ -1,7 +1,7 @@
 """The dress of a prompt: its opening, its capitals, its full stop, what else people type around it.
 
-None of it says anything about the image, and the upsampler learns to pass over it; openings that carry nothing
-at all ("show me a picture of") it never sees (prompt_edits.prompt_units).
+None of it says anything about the image, and the upsampler learns to pass over it. Openings such as "show me
+a picture of" it never sees (prompt_edits.prompt_units).
 """
 
 import re
@@ -34,7 +34,7 @@ def dress(text: str, rng: np.random.Generator) -> str:
 
 
 def with_unknown_word(edits: Edits, rng: np.random.Generator) -> Edits:
-    """One kept word of content in place of which a made-up one is kept: learned is to keep what is not known."""
+    """A made-up word is kept in place of one of content: what is learned is to keep the unknown."""
     kept = [
         at
         for at, (unit, edit) in enumerate(zip(edits.units, edits.edits, strict=True))

@@ -1,4 +1,4 @@
-"""The language model that writes what a prompt leaves open, as edits of it; prompt_upsampler_fit.py makes one.
+"""The language model that writes what a prompt leaves open, as edits of it (prompt_upsampler_fit.py).
 
 It can not lose a word that says what is there or how it looks: dropping is not among the answers for those.
 """
@@ -10,14 +10,13 @@ from torch import Tensor
 
 from components.generation.edit_tokens import EditTokens
 from components.generation.language_model import LanguageModel
-from components.generation.prompt_edits import Edit, Edits, are_one_word, may_drop, prompt_units
+from components.generation.prompt_cleaning import RELATIVE_PRONOUNS, are_statements, prompt_units
+from components.generation.prompt_edits import Edit, Edits, are_one_word, droppable
 from components.generation.sampling_noise import GumbelNoise
 
 MOST_INSERTED = 96  # tokens, in all
 MOST_PROMPT_TOKENS = 256  # a longer prompt gets no answer
 BATCH = 64  # prompts that are answered together
-# These are kept, and nothing is inserted before them: what they open says more of the word that they follow.
-RELATIVE_PRONOUNS = frozenset({"that", "which", "who", "whose"})
 
 
 class PromptEditor:
@@ -51,6 +50,11 @@ class _Row:
     def __init__(self, prompt: str, tokens: EditTokens, noise: GumbelNoise) -> None:
         self.units, self.tokens, self.noise = prompt_units(prompt), tokens, noise
         self.prefix = tokens.prompt(self.units)
+        # A relative pronoun belongs to the word before it; a statement is whole. Both stay as they are.
+        self.bound = [
+            is_whole or unit.lower() in RELATIVE_PRONOUNS
+            for unit, is_whole in zip(self.units, are_statements(self.units), strict=True)
+        ]
         self.edits: list[Edit] = []
         self.inserted: list[int] = []
         self.left = MOST_INSERTED
@@ -90,7 +94,7 @@ class _Row:
         """-inf for what is no answer here (V,), else 0."""
         tokens, at = self.tokens, len(self.edits)
         is_tail = at == len(self.units)
-        is_bound = not is_tail and self.units[at].lower() in RELATIVE_PRONOUNS
+        is_bound = not is_tail and self.bound[at]
         closed = self.left == 0 or is_bound
         forbidden = torch.full((size,), -torch.inf if closed else 0.0)
         forbidden[[tokens.pad, tokens.split, tokens.other, tokens.keep, tokens.drop, tokens.end]] = -torch.inf
@@ -98,7 +102,7 @@ class _Row:
             forbidden[tokens.end] = 0
             return forbidden
         forbidden[tokens.keep] = 0
-        if not is_bound and (may_drop(self.units[at]) or self._is_said_again(self.units[at])):
+        if not is_bound and (droppable(self.units, at) or self._is_said_again(self.units[at])):
             forbidden[tokens.drop] = 0
         return forbidden
 

@@ -5,7 +5,6 @@ are kept are copied, whether it has ever seen them or not. What names a thing or
 dropped at all (`may_drop`). prompt_upsampler_fit.py learns these edits, prompt_editor.py samples them.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,18 +13,13 @@ from itertools import accumulate
 from components.generation.content_words import (
     CARRY_NOTHING,
     NUMBER_WORDS,
-    OPENING_NOUNS,
-    OPENING_VERBS,
     SPATIAL,
     forms_of,
     words_of,
 )
+from components.generation.prompt_cleaning import SENTENCE_END, prompt_units, units_of
 
-_UNIT = re.compile(r"\w+(?:['’\-]\w+)*|[^\w\s]")
-_OPENERS = frozenset({*OPENING_NOUNS, *OPENING_VERBS})
-_AFTER_OPENERS = frozenset({"of", "me", "us", "to"})
-_SENTENCE_END = frozenset(".!?")
-_STICKS_TO_THE_LAST = frozenset(".,;:!?)]}%'’\"")
+_STICKS_TO_THE_LAST = frozenset(".,;:!?)]}%")
 _STICKS_TO_THE_NEXT = frozenset("([{#$")
 
 # Scores of an alignment: that a word of content finds its own outweighs any number of small words, and
@@ -59,35 +53,20 @@ class Edits:
         return joined([*written, *self.tail], capitals=capitals)
 
 
-def prompt_units(prompt: str) -> list[str]:
-    """The units of a prompt without its opening: "please draw me a picture of" says nothing about the image."""
-    units = units_of(prompt)
-    run = 0  # units before the first that carries something
-    while run < len(units) and all(word in CARRY_NOTHING for word in words_of(units[run])):
-        run += 1
-    opening = max((at + 1 for at in range(run) if units[at].lower() in _OPENERS), default=0)
-    while 0 < opening < run and (units[opening].lower() in _AFTER_OPENERS or not words_of(units[opening])):
-        opening += 1
-    rest = units[opening:]
-    if opening and rest and units[0][0].isupper():
-        rest[0] = rest[0][:1].upper() + rest[0][1:]
-    return rest
-
-
-def units_of(text: str) -> list[str]:
-    """Its words and marks."""
-    return _UNIT.findall(text)
-
-
 def joined(units: Sequence[str], *, capitals: bool = False) -> str:
     """Units as a text. capitals: one at each sentence's start."""
     text, last = "", "."
     for unit in units:
         sticks = unit in _STICKS_TO_THE_LAST or last in _STICKS_TO_THE_NEXT
-        written = unit[:1].upper() + unit[1:] if capitals and last in _SENTENCE_END else unit
+        written = unit[:1].upper() + unit[1:] if capitals and last in SENTENCE_END else unit
         text += written if sticks or not text else f" {written}"
         last = unit
     return text
+
+
+def droppable(units: Sequence[str], at: int) -> bool:
+    """Whether a caption may do without this unit of a prompt: `may_drop`, but the sentences stay apart."""
+    return may_drop(units[at]) and not (units[at] in SENTENCE_END and at < len(units) - 1)
 
 
 @lru_cache(maxsize=65_536)
@@ -107,7 +86,7 @@ def edits_of(prompt: str, caption: str) -> Edits | None:
     """
     units, target = prompt_units(prompt), _uncapitalised(units_of(caption))
     places = _aligned(units, target)
-    if any(place is None and not may_drop(unit) for unit, place in zip(units, places, strict=True)):
+    if any(place is None and not droppable(units, at) for at, place in enumerate(places)):
         return None
     edits: list[Edit] = []
     written = 0  # units of the target
@@ -123,7 +102,7 @@ def edits_of(prompt: str, caption: str) -> Edits | None:
 
 def _uncapitalised(units: Sequence[str]) -> list[str]:
     """Without the capitals of sentences' starts, as `joined` gives them."""
-    starts = [True, *(unit in _SENTENCE_END for unit in units)]
+    starts = [True, *(unit in SENTENCE_END for unit in units)]
     return [u[:1].lower() + u[1:] if start else u for u, start in zip(units, starts, strict=False)]
 
 

@@ -1,8 +1,8 @@
 """Prompt upsampling: a user's few words rewritten as a long caption that still says all of them.
 
 A model that was trained on long captions generates best from them, so prompts are upsampled before images
-are generated (DALL·E 3, Betker 2023). What is written is checked (prompt_checks.py); a caption that is refused
-is sampled again, and after some tries the prompt stays as it is. So does one that says all already.
+are generated (DALL·E 3, Betker 2023). What is written is checked (prompt_checks.py); a caption that is
+refused is sampled again, and after some tries the prompt stays as it is. So does one that says all already.
 """
 
 import shutil
@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from components.generation.prompt_checks import PromptChecks
-from components.generation.prompt_upsampler_config import UpsamplerCard
 from components.generation.edit_tokens import is_edit_tokenizer
 from components.generation.language_model import LanguageModel
+from components.generation.prompt_checks import PromptChecks
 from components.generation.prompt_editor import PromptEditor
+from components.generation.prompt_upsampler_config import UpsamplerCard
 from components.generation.prompt_writer import PromptWriter
 from components.randomness import derive_seed
 

@@ -19,8 +19,8 @@ from components.errors import InputError
 from components.generation.edit_tokens import EditTokens, train_edit_tokenizer
 from components.generation.language_model import LanguageModel
 from components.generation.partial_texts import RecordCaptions, draw_edits
-from components.generation.prompt_edits import Edits
 from components.generation.prompt_editor import PromptEditor
+from components.generation.prompt_edits import Edits
 from components.generation.prompt_upsampler_config import PromptUpsamplerConfig
 from components.randomness import derive_seed, seeded_weights
 from components.training.checkpoints import Checkpoints

@@ -7,10 +7,14 @@ told what to add. prompt_editor.py is the other kind of writer, which we fit our
 from collections.abc import Sequence
 
 from components.generation.language_model import LanguageModel
-from components.generation.prompt_edits import joined, prompt_units
+from components.generation.prompt_cleaning import prompt_units
+from components.generation.prompt_edits import joined
 from components.generation.sampling_noise import GumbelNoise
 
-INSTRUCTION = "Describe a picture in one sentence, with colours, places and background. Begin with these words: {prompt}"
+INSTRUCTION = (
+    "Describe a picture in one sentence, with its colours, places and background."
+    " Begin with these words: {prompt}"
+)
 MOST_TOKENS = 96  # of an answer
 MOST_PROMPT_TOKENS = 256  # a longer prompt gets no answer
 BATCH = 64  # prompts that are answered together
@@ -25,7 +29,7 @@ class PromptWriter:
     def __call__(
         self, prompts: Sequence[str], seeds: Sequence[int], *, temperature: float = 1.0, min_p: float = 0.0
     ) -> list[str]:
-        """One caption per prompt, sampled with the noise of its seed: one line, or "" where nothing is added."""
+        """One caption per prompt, a line, sampled with the noise of its seed; "" where nothing is added."""
         captions = [""] * len(prompts)
         starts = [joined(prompt_units(prompt)).rstrip(" .!") for prompt in prompts]
         inputs = [self._input(start) for start in starts]
