@@ -4,7 +4,8 @@
 
 The whole prompt stands first, so that what comes later in it is known; then each of its words is read once
 more, and answered. Only the answers are learned and sampled. Words are encoded in lower case; small words
-("towards") that are no token, as no caption has them, are all read as one token.
+("towards") that are no token, as no caption has them, are all read as one token. A place of two words is one
+token: that it is taken then can be seen at a glance.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,7 +15,7 @@ from components.captioning.architecture import END, PAD
 from components.captioning.packing import IGNORED
 from components.conditioning.bpe import train_bpe
 from components.generation.content_words import CARRY_NOTHING
-from components.generation.prompt_cleaning import units_of
+from components.generation.prompt_cleaning import PLACES, units_of
 from components.generation.prompt_edits import Edits
 
 KEEP, DROP, SPLIT, OTHER = "<keep>", "<drop>", "<split>", "<other>"
@@ -55,7 +56,7 @@ class EditTokens:
 
     def decode(self, ids: Sequence[int]) -> tuple[str, ...]:
         """The units of inserted tokens."""
-        return tuple(units_of(self.tokenizer.decode(ids, skip_special_tokens=True)))
+        return tuple(units_of(self.tokenizer.decode(ids)))
 
     def sequence(self, edits: Edits) -> tuple[list[int], list[int]]:
         """Tokens and labels (IGNORED where nothing is learned) of a prompt and its edits."""
@@ -80,8 +81,9 @@ def train_edit_tokenizer(texts: Iterable[str], vocabulary: int) -> Any:
     from transformers import PreTrainedTokenizerFast
 
     spaced = (" ".join(["", *units_of(text)]) for text in texts)
+    special = (*SPECIAL, *(f" {place}" for place in PLACES))
     return PreTrainedTokenizerFast(
-        tokenizer_object=train_bpe(spaced, vocabulary, special_tokens=SPECIAL, prefix_space=False),
+        tokenizer_object=train_bpe(spaced, vocabulary, special_tokens=special, prefix_space=False),
         pad_token=PAD,
         eos_token=END,
         additional_special_tokens=[KEEP, DROP, SPLIT, OTHER],

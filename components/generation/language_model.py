@@ -1,5 +1,6 @@
 """A causal language model of transformers with its tokenizer: loaded, saved, and continued in batches."""
 
+import logging
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ class LanguageModel:
     folder: Path | None = None
 
     def __post_init__(self) -> None:
+        without_kernel_advice()
         self.model.eval().requires_grad_(False)
         if self.tokenizer.pad_token is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
@@ -38,9 +40,9 @@ class LanguageModel:
         """
         from safetensors import SafetensorError
         from transformers import AutoModelForCausalLM, AutoTokenizer
-        from transformers.utils import logging
+        from transformers.utils.logging import disable_progress_bar
 
-        logging.disable_progress_bar()  # our own progress is displayed
+        disable_progress_bar()  # our own progress is displayed
         try:
             tokenizer = AutoTokenizer.from_pretrained(model, revision=revision)
             network: Any = AutoModelForCausalLM.from_pretrained(model, revision=revision)
@@ -54,12 +56,12 @@ class LanguageModel:
 
     def save(self, folder: Path) -> None:
         """Write the model's and the tokenizer's files into a new folder."""
-        from transformers.utils import logging
+        from transformers.utils.logging import disable_progress_bar
 
         if self.folder is not None:
             shutil.copytree(self.folder, folder, copy_function=shutil.copyfile)
             return
-        logging.disable_progress_bar()
+        disable_progress_bar()
         self.model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
 
@@ -88,6 +90,11 @@ class LanguageModel:
                 pad_token_id=self.tokenizer.pad_token_id,
             )
         return [row[length:].tolist() for row in found]
+
+
+def without_kernel_advice() -> None:
+    """Silence the advice to install kernels for short convolutions, which there are for GPUs only."""
+    logging.getLogger("transformers.integrations.hub_kernels").setLevel(logging.ERROR)
 
 
 class _Chosen:

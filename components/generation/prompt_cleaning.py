@@ -17,7 +17,9 @@ from components.generation.content_words import (
     words_of,
 )
 
-UNIT = re.compile(r"\w+(?:['’\-]\w+)*|[^\w\s]")
+# A place of two words is one unit, as neither of them alone is where it is.
+PLACES = tuple(f"{row} {side}" for row in ("top", "bottom", "upper", "lower") for side in ("left", "right"))
+_UNIT = re.compile(rf"\b(?:{'|'.join(PLACES)})\b|\w+(?:['’\-]\w+)*|[^\w\s]", re.IGNORECASE)
 SENTENCE_END = frozenset(".!?;")
 VERBS = frozenset({"is", "are"})
 RELATIVE_PRONOUNS = frozenset({"that", "which", "who"})
@@ -36,8 +38,8 @@ def prompt_units(prompt: str) -> list[str]:
 
 
 def units_of(text: str) -> list[str]:
-    """Its words and marks."""
-    return UNIT.findall(text)
+    """Its words and marks; "top left" is one."""
+    return _UNIT.findall(" ".join(text.split()))
 
 
 def are_statements(units: Sequence[str]) -> list[bool]:

@@ -57,13 +57,14 @@ class PromptUpsamplerConfig(BaseModel):
         None, ge=-1, le=1, description="cosine by the judge; null: what 98% of the short captions reach"
     )
     keep_complete: bool = Field(True, description="leave a prompt that says all already as it is")
-    width: int = Field(128, gt=0, description="features of a token")
-    depth: int = Field(2, gt=0, description="layers")
+    width: int = Field(96, gt=0, description="features of a token")
+    depth: int = Field(2, gt=0, description="layers: short convolutions and attention in turn")
     heads: int = Field(4, gt=0)
-    vocabulary: int = Field(1000, ge=300, description="tokens")
+    vocabulary: int = Field(1000, ge=300, description="tokens at most")
     training: TrainingConfig = TrainingConfig(
-        images=20_000,  # captions, here
-        batch_size=32,
-        optimizer=OptimizerConfig(learning_rate=2e-3, muon_learning_rate=1e-2, warmup_images=1_500),
+        images=22_000,  # captions, here
+        batch_size=16,
+        optimizer=OptimizerConfig(learning_rate=6e-3, muon_learning_rate=3e-2, warmup_images=800),
         ema_halflife_images=1_000,
+        precision="no",  # on a CPU a network of this size gains nothing by bf16
     )

@@ -17,7 +17,7 @@ from components.captioning.packing import IGNORED
 from components.corpus.labelled import draw_batches
 from components.errors import InputError
 from components.generation.edit_tokens import EditTokens, train_edit_tokenizer
-from components.generation.language_model import LanguageModel
+from components.generation.language_model import LanguageModel, without_kernel_advice
 from components.generation.partial_texts import RecordCaptions, draw_edits
 from components.generation.prompt_editor import PromptEditor
 from components.generation.prompt_edits import Edits
@@ -134,6 +134,7 @@ def _untrained(tokens: EditTokens, config: PromptUpsamplerConfig, seed: int) -> 
         eos_token_id=tokens.end,
         tie_word_embeddings=True,
     )
+    without_kernel_advice()
     with seeded_weights(seed, "upsampler weights"):
         model = Lfm2ForCausalLM(settings)
     model.generation_config = GenerationConfig(
