@@ -107,24 +107,23 @@ def _draw_text(record: RecordCaptions, rng: np.random.Generator) -> str:
 def part_of(long: str, short: str | None, rng: np.random.Generator) -> str:
     """Some of what `long` says, in its order. short: what may not be left out; None: the first sentence."""
     items = _items(long)
-    subject = _introduced(
-        short if short is not None else " ".join(item.head for item in items if not item.sentence)
-    )
+    said = short if short is not None else " ".join(item.head for item in items if not item.sentence)
+    subject, nouns = _introduced(said), _nouns(said)
     adjectives, phrases, others = (_strength(rng) for _ in range(3))
-    drop_subject_adjectives = rng.random() < DROP_SUBJECT_ADJECTIVES
+    adjectives_of_subject = subject - nouns if rng.random() < DROP_SUBJECT_ADJECTIVES else frozenset()
     kept: list[_Item] = []
     for item in items:
         names_subject = _names(str(item), subject)
         if item.head and not _names(item.head, subject) and not names_subject and rng.random() < others:
             continue
-        head = _thinned(item.head, adjectives, drop_subject_adjectives, subject, rng)
+        head = _thinned(item.head, adjectives, subject, adjectives_of_subject, rng)
         kept.append(replace(item, head=head, phrases=()))
         for whole in item.phrases:
             if not _names(whole, subject):
                 if rng.random() >= phrases:
                     kept[-1] = replace(kept[-1], phrases=(*kept[-1].phrases, whole))
                 continue
-            phrase = _thinned(whole, adjectives, drop_subject_adjectives, subject, rng)
+            phrase = _thinned(whole, adjectives, subject, adjectives_of_subject, rng)
             opener = _OPENER.match(phrase)
             if opener and phrases > 0 and rng.random() < UNLINK:
                 kept.append(_Item(item.sentence, "", phrase[opener.end() :].strip(), ()))
@@ -172,15 +171,25 @@ def _introduced(text: str) -> frozenset[str]:
     return forms_of(found)
 
 
+def _nouns(text: str) -> frozenset[str]:
+    """Forms of its words of content that no other such word follows."""
+    words = words_of(text)
+    pairs = zip(words, [*words[1:], ""], strict=True)
+    return forms_of([word for word, after in pairs if not _is_function(word) and _is_function(after)])
+
+
 def _names(text: str, subject: frozenset[str]) -> bool:
     """Whether the last word of a noun phrase in it is one of the subject's."""
     return any(stands_in(word, subject) for word in words_of(text))
 
 
 def _thinned(
-    text: str, strength: float, also_subject: bool, subject: frozenset[str], rng: np.random.Generator
+    text: str, strength: float, subject: frozenset[str], droppable: frozenset[str], rng: np.random.Generator
 ) -> str:
-    """Without some of its adjectives: words of content with another right behind them. Numbers stay."""
+    """Without some of its adjectives: words of content with another right behind them. Numbers stay.
+
+    droppable: words of the subject that may go; its others stay.
+    """
     words = text.split()
     opener = _OPENER.match(text)
     first = len(opener[0].split()) if opener else 0
@@ -190,16 +199,17 @@ def _thinned(
             at + 1 < len(words)
             and word[-1].isalpha()
             and not any(_is_function(neighbour) for neighbour in words[at : at + 2])
+            and (_names(word, droppable) or not _names(word, subject))
         )
-        droppable = is_adjective and (also_subject or not _names(word, subject))
-        if not (droppable and rng.random() < (max(strength, 0.5) if also_subject else strength)):
+        if not (is_adjective and rng.random() < (max(strength, 0.5) if droppable else strength)):
             kept.append(word)
     return " ".join(kept)
 
 
 def _is_function(word: str) -> bool:
     (folded,) = words_of(word)[:1] or ("",)
-    return not folded or folded in CARRY_NOTHING or folded in NUMBER_WORDS or folded.isdecimal()
+    small = CARRY_NOTHING | SPATIAL | {*NUMBER_WORDS}
+    return not folded or folded in small or folded.isdecimal()
 
 
 def _without_adjectives(short: str, rng: np.random.Generator) -> str:
@@ -225,9 +235,9 @@ def _agreeing_article(match: re.Match[str]) -> str:
 
 
 def _agrees(text: str, whole: str) -> bool:
-    """Whether what `text` speaks of stands in `whole`."""
+    """Whether what `text` speaks of, apart from its opening, stands in `whole`."""
     forms = forms_of(words_of(whole))
-    return all(stands_in(word, forms) for word in subject_words(text))
+    return all(stands_in(word, forms) for word in subject_words(_OPENING.sub("", text.strip())))
 
 
 def _strength(rng: np.random.Generator) -> float:

@@ -84,5 +84,9 @@ def _sentence_case(text: str) -> str:
 
 
 def _made_up_word(rng: np.random.Generator) -> str:
-    letters = [(CONSONANTS, VOWELS)[at % 2] for at in range(int(rng.integers(2, 8)))]
-    return "".join(choices[int(rng.integers(len(choices)))] for choices in letters)
+    """Of consonants and vowels in turn; none that is a small word."""
+    while True:
+        letters = [(CONSONANTS, VOWELS)[at % 2] for at in range(int(rng.integers(3, 8)))]
+        word = "".join(choices[int(rng.integers(len(choices)))] for choices in letters)
+        if not may_drop(word):
+            return word

@@ -35,7 +35,7 @@ def toy_records(count: int) -> list[RecordCaptions]:
 @pytest.fixture(scope="module")
 def drawn() -> list[tuple[RecordCaptions, Edits]]:
     return [
-        (record, draw_edits(record, np.random.default_rng(epoch)))
+        (record, draw_edits(record, np.random.default_rng([epoch, int(record.key)])))
         for record in toy_records(300)
         for epoch in range(2)
     ]
