@@ -9,6 +9,7 @@ The words of a prompt stand in the caption in the prompt's order, as edits (prom
 
 import re
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -174,7 +175,7 @@ def _introduced(text: str) -> frozenset[str]:
 def _nouns(text: str) -> frozenset[str]:
     """Forms of its words of content that no other such word follows."""
     words = words_of(text)
-    pairs = zip(words, [*words[1:], ""], strict=True)
+    pairs = pairwise([*words, ""])
     return forms_of([word for word, after in pairs if not _is_function(word) and _is_function(after)])
 
 
