@@ -116,3 +116,12 @@ def test_the_draw_is_a_function_of_record_and_generator():
     record = toy_records(1)[0]
     assert draw_edits(record, np.random.default_rng(5)) == draw_edits(record, np.random.default_rng(5))
     assert len({prompt_of(draw_edits(record, np.random.default_rng(seed))) for seed in range(40)}) > 10
+
+
+@pytest.mark.parametrize(
+    "long", ["", ".", "on a sofa.", "!!! ???", "日本語のテキスト", "At the left, running."]
+)
+def test_any_caption_can_be_learned_from(long):
+    for seed in range(20):
+        edits = draw_edits(RecordCaptions("k", long, None, "an alt text"), np.random.default_rng(seed))
+        assert len(units_of(edits.applied())) == len(units_of(long))
