@@ -33,7 +33,7 @@ DROP_SUBJECT_ADJECTIVES = 0.15  # share of the texts that lose adjectives which 
 # Share of the phrases with a subject in them that become items of their own: "on a sofa" -> "and a sofa".
 UNLINK = 0.4
 # Shares of the prompts with a word of content, or a small word, that no caption has.
-UNKNOWN, OTHER_WORDS = 0.05, 0.3
+UNKNOWN, OTHER_WORDS = 0.03, 0.15
 KEEP_OPENING = 0.5  # share of the texts that keep what the long caption opens with
 
 _NUMBER = rf"(?:\d+|{'|'.join(NUMBER_WORDS)})"

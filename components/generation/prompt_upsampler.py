@@ -20,6 +20,7 @@ from components.generation.prompt_writer import PromptWriter
 from components.randomness import derive_seed
 
 CARD, WRITER, JUDGE = "card.json", "language_model", "judge"  # in an upsampler's folder
+SAMPLES_GROW_BY = 2  # captions of each try for one of the try before: 1, 2, 4, 8
 NO_ANSWER = "no answer"  # in place of a check's name: the language model wrote nothing
 
 Writer = PromptEditor | PromptWriter
@@ -81,19 +82,31 @@ class PromptUpsampler:
             shutil.copytree(self.checks.judge_folder, folder / JUDGE, copy_function=shutil.copyfile)
 
     def __call__(self, prompts: Sequence[str], *, seed: int = 0, first: int = 0) -> list[UpsampledPrompt]:
-        """What to generate from for each prompt; caption i is sampled with the noise of (seed, first + i)."""
+        """What to generate from for each prompt; caption i is sampled with the noise of (seed, first + i).
+
+        The tries after the first sample ever more captions at once, and take the first that passes.
+        """
         results = unchanged(prompts)
-        card = self.checks.card
         rows = [row for row, text in enumerate(prompts) if text.strip() and not self.checks.is_complete(text)]
-        for attempt in range(card.tries):
-            asked = [prompts[row] for row in rows]
-            seeds = [derive_seed(seed, "upsample", first + row, attempt) for row in rows]
-            captions = self.writer(asked, seeds, temperature=card.temperature, min_p=card.min_p)
-            refusals = self.checks.refused_by(asked, captions)
-            for row, caption, refusal in zip(rows, captions, refusals, strict=True):
-                results[row] = _result(prompts[row], caption, attempt + 1, refusal)
+        for attempt in range(self.checks.card.tries):
+            samples = [(row, sample) for row in rows for sample in range(SAMPLES_GROW_BY**attempt)]
+            seeds = [derive_seed(seed, "upsample", first + row, attempt, sample) for row, sample in samples]
+            tried = self._tried([prompts[row] for row, _ in samples], seeds, attempt + 1)
+            for (row, _), result in zip(samples, tried, strict=True):
+                if results[row].outcome != "rewritten":
+                    results[row] = result
             rows = [row for row in rows if results[row].outcome == "refused"]
         return results
+
+    def _tried(self, prompts: Sequence[str], seeds: Sequence[int], attempt: int) -> list[UpsampledPrompt]:
+        """One sample of each, checked."""
+        card = self.checks.card
+        captions = self.writer(prompts, seeds, temperature=card.temperature, min_p=card.min_p)
+        refusals = self.checks.refused_by(prompts, captions)
+        return [
+            _result(prompt, caption, attempt, refusal)
+            for prompt, caption, refusal in zip(prompts, captions, refusals, strict=True)
+        ]
 
 
 def _result(prompt: str, caption: str, tries: int, refusal: str | None) -> UpsampledPrompt:

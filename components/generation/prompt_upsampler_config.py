@@ -23,7 +23,9 @@ class UpsamplerCard(BaseModel):
         lt=1,
         description="tokens below this part of the likeliest one's probability are left out",
     )
-    tries: int = Field(TRIES, ge=1, description="captions that are sampled before the prompt stays as it is")
+    tries: int = Field(
+        TRIES, ge=1, description="1, 2, 4, … captions are sampled before a prompt stays as it is"
+    )
     checks: tuple[CheckName, ...] = Field((), description="asked in this order")
     min_similarity: float | None = Field(
         None, description="cosine of the judge's features of prompt and caption; null: not asked"
@@ -49,7 +51,9 @@ class PromptUpsamplerConfig(BaseModel):
         lt=1,
         description="tokens below this part of the likeliest one's probability are left out",
     )
-    tries: int = Field(TRIES, ge=1, description="captions that are sampled before the prompt stays as it is")
+    tries: int = Field(
+        TRIES, ge=1, description="1, 2, 4, … captions are sampled before a prompt stays as it is"
+    )
     checks: tuple[CheckName, ...] = Field(
         ("words", "similarity"), description="of each caption against its prompt, in this order"
     )
@@ -62,9 +66,11 @@ class PromptUpsamplerConfig(BaseModel):
     heads: int = Field(4, gt=0)
     vocabulary: int = Field(1000, ge=300, description="tokens at most")
     training: TrainingConfig = TrainingConfig(
-        images=22_000,  # captions, here
+        images=26_000,  # captions, here
         batch_size=16,
-        optimizer=OptimizerConfig(learning_rate=6e-3, muon_learning_rate=3e-2, warmup_images=800),
+        optimizer=OptimizerConfig(
+            learning_rate=4e-3, muon_learning_rate=1.5e-2, warmup_images=800, decay_fraction=0.7
+        ),
         ema_halflife_images=1_000,
         precision="no",  # on a CPU a network of this size gains nothing by bf16
     )
