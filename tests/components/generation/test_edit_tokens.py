@@ -66,6 +66,13 @@ def test_a_usual_word_is_one_token_and_small_words_that_no_caption_has_are_one(t
     assert len(tokens.read("zebra")) > 1 and tokens.other not in tokens.read("zebra")
 
 
+def test_a_place_of_two_words_is_one_token(tokens):
+    for place in ("top left", "lower right"):
+        assert len(tokens.unit(place)) == 1 and tokens.decode(tokens.unit(place)) == (place,)
+    assert tokens.read("Top Left") == tokens.unit("top left") != tokens.unit("bottom left")
+    assert len(tokens.units(units_of("topmost left"))) > 2
+
+
 def test_any_text_survives(tokens):
     for text in ("жёлтый круг", "🟥 square", "<keep> </s>"):
         assert tokens.decode(tokens.units(units_of(text))) == tuple(units_of(text))

@@ -67,3 +67,9 @@ def test_the_statements_of_a_prompt_are_those_of_its_words():
 )
 def test_a_sentence_that_states_something_is_a_statement(prompt, words):
     assert sum(are_statements(units_of(prompt))) == words
+
+
+def test_a_place_of_two_words_is_one_unit():
+    assert units_of("at Top  Left and left, top leftmost") == [
+        *["at", "Top Left", "and", "left", ",", "top", "leftmost"],
+    ]
