@@ -55,8 +55,8 @@ class EditTokens:
         return [*(token for unit in units for token in self.read(unit)), self.split]
 
     def decode(self, ids: Sequence[int]) -> tuple[str, ...]:
-        """The units of inserted tokens."""
-        return tuple(units_of(self.tokenizer.decode(ids)))
+        """The units of inserted tokens; bytes that are no text are left out."""
+        return tuple(units_of(self.tokenizer.decode(ids).replace("\ufffd", " ")))
 
     def sequence(self, edits: Edits) -> tuple[list[int], list[int]]:
         """Tokens and labels (IGNORED where nothing is learned) of a prompt and its edits."""

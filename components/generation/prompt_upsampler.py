@@ -15,8 +15,8 @@ from components.generation.edit_tokens import is_edit_tokenizer
 from components.generation.language_model import LanguageModel
 from components.generation.prompt_checks import PromptChecks
 from components.generation.prompt_editor import PromptEditor
-from components.generation.prompt_upsampler_config import UpsamplerCard
 from components.generation.prompt_writer import PromptWriter
+from components.generation.upsampler_card import UpsamplerCard
 from components.randomness import derive_seed
 
 CARD, WRITER, JUDGE = "card.json", "language_model", "judge"  # in an upsampler's folder

@@ -16,8 +16,9 @@ from components.generation.language_model import LanguageModel
 from components.generation.partial_texts import RecordCaptions
 from components.generation.prompt_checks import PromptChecks, similarities
 from components.generation.prompt_upsampler import PromptUpsampler, Writer, writer_of
-from components.generation.prompt_upsampler_config import PromptUpsamplerConfig, UpsamplerCard
+from components.generation.prompt_upsampler_config import PromptUpsamplerConfig
 from components.generation.prompt_upsampler_fit import fit_prompt_editor
+from components.generation.upsampler_card import UpsamplerCard
 from components.judge.judge import Judge
 from components.shards.index import TRAIN
 from components.shards.reader import read_split

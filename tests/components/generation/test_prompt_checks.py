@@ -3,7 +3,7 @@
 import pytest
 
 from components.generation.prompt_checks import CHECKS, PromptChecks
-from components.generation.prompt_upsampler_config import UpsamplerCard
+from components.generation.upsampler_card import UpsamplerCard
 
 TOY = PromptChecks(UpsamplerCard(checks=("toy_statements", "words"), keep_complete=True))
 WORDS = PromptChecks(UpsamplerCard(checks=("words",), keep_complete=True, complete_words=6))

