@@ -22,6 +22,7 @@ PLACES = tuple(f"{row} {side}" for row in ("top", "bottom", "upper", "lower") fo
 _UNIT = re.compile(rf"\b(?:{'|'.join(PLACES)})\b|\w+(?:['’\-]\w+)*|[^\w\s]", re.IGNORECASE)
 SENTENCE_END = frozenset(".!?;")
 VERBS = frozenset({"is", "are"})
+PLACE_PREPOSITIONS = frozenset({"at", "in", "on", "near", "by", "towards", "toward"})
 RELATIVE_PRONOUNS = frozenset({"that", "which", "who"})
 
 _OPENERS = frozenset({*OPENING_NOUNS, *OPENING_VERBS})
@@ -51,6 +52,18 @@ def are_statements(units: Sequence[str]) -> list[bool]:
             for subject, verb in pairwise(sentence)
         )
         result += [states] * len(sentence)
+    return result
+
+
+def open_places(units: Sequence[str]) -> list[bool]:
+    """For each unit whether it opens the words for a place, which belong to what is before: "on the left"."""
+    result: list[bool] = []
+    for at, unit in enumerate(units):
+        rest = [word.lower() for word in units[at + 1 : at + 4]]
+        place = rest[1:] if rest[:1] == ["the"] else rest
+        is_place = bool(place) and all(word in SPATIAL for word in place[0].split())
+        is_relation = place[1:2] == ["of"]  # "in front of a wall", "on the left of a dog"
+        result.append(unit.lower() in PLACE_PREPOSITIONS and is_place and not is_relation)
     return result
 
 

@@ -10,7 +10,12 @@ from torch import Tensor
 
 from components.generation.edit_tokens import EditTokens
 from components.generation.language_model import LanguageModel
-from components.generation.prompt_cleaning import RELATIVE_PRONOUNS, are_statements, prompt_units
+from components.generation.prompt_cleaning import (
+    RELATIVE_PRONOUNS,
+    are_statements,
+    open_places,
+    prompt_units,
+)
 from components.generation.prompt_edits import Edit, Edits, are_one_word, droppable
 from components.generation.sampling_noise import GumbelNoise
 
@@ -50,11 +55,13 @@ class _Row:
     def __init__(self, prompt: str, tokens: EditTokens, noise: GumbelNoise) -> None:
         self.units, self.tokens, self.noise = prompt_units(prompt), tokens, noise
         self.prefix = tokens.prompt(self.units)
-        # A relative pronoun belongs to the word before it; a statement is whole. Both stay as they are.
+        # A relative pronoun belongs to the word before it, a statement is whole: both stay as they are. The
+        # words for a place belong to what is before them, too, but may be put in another way.
         self.bound = [
             is_whole or unit.lower() in RELATIVE_PRONOUNS
             for unit, is_whole in zip(self.units, are_statements(self.units), strict=True)
         ]
+        self.joins = [b or p for b, p in zip(self.bound, open_places(self.units), strict=True)]
         self.edits: list[Edit] = []
         self.inserted: list[int] = []
         self.left = MOST_INSERTED
@@ -95,7 +102,7 @@ class _Row:
         tokens, at = self.tokens, len(self.edits)
         is_tail = at == len(self.units)
         is_bound = not is_tail and self.bound[at]
-        closed = self.left == 0 or is_bound
+        closed = self.left == 0 or (not is_tail and self.joins[at])
         forbidden = torch.full((size,), -torch.inf if closed else 0.0)
         forbidden[[tokens.pad, tokens.split, tokens.other, tokens.keep, tokens.drop, tokens.end]] = -torch.inf
         if is_tail:

@@ -3,7 +3,7 @@
 import pytest
 
 from components.generation.content_words import content_words
-from components.generation.prompt_cleaning import are_statements, prompt_units, units_of
+from components.generation.prompt_cleaning import are_statements, open_places, prompt_units, units_of
 from components.generation.prompt_edits import joined
 from components.toyworld.parsing import parse
 from components.toyworld.prompts import make_prompts
@@ -73,3 +73,19 @@ def test_a_place_of_two_words_is_one_unit():
     assert units_of("at Top  Left and left, top leftmost") == [
         *["at", "Top Left", "and", "left", ",", "top", "leftmost"],
     ]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "opening"),
+    [
+        ("a cat on the left", ["on"]),
+        ("At top left, a cat and a dog in the middle", ["At", "in"]),
+        ("a cat towards the bottom right corner", ["towards"]),
+        ("a cat on the left of a dog in front of a wall", []),
+        ("a cat on a mat to the left", []),
+        ("a cat at", []),
+    ],
+)
+def test_the_words_for_a_place_are_known(prompt, opening):
+    units = units_of(prompt)
+    assert [u for u, opens in zip(units, open_places(units), strict=True) if opens] == opening

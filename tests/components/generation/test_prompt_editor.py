@@ -103,6 +103,14 @@ def test_nothing_is_put_between_a_noun_and_what_is_said_of_it(untrained):
         assert units[units.index("that") - 1] == "star" and units[units.index("who") - 1] == "man"
 
 
+def test_a_statement_is_kept_whole_and_a_place_stays_with_its_thing(untrained):
+    prompts = ["The background is black. A star on the left."] * 32
+    captions = untrained(prompts, range(32))
+    assert all("he background is black." in caption for caption in captions)
+    # Where "on" was not dropped: among these random words nothing else would put it there.
+    assert sum("tar on" in caption for caption in captions) > 4
+
+
 def test_a_prompt_too_long_has_no_caption_and_a_caption_has_an_end(untrained):
     endless = "a red star and " * MOST_PROMPT_TOKENS
     captions = untrained([endless, "a red star"], [0, 1])
