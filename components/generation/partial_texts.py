@@ -28,7 +28,7 @@ from components.generation.prompt_edits import Edits, edits_of
 
 # Shares of the prompts by what they are made of; a record that lacks one gives its share to `part`.
 SHARES = {"part": 0.53, "short": 0.35, "whole": 0.07, "alt": 0.05}
-KEEP_ALL, DROP_ALL = 0.2, 0.25  # shares of the texts in which all, or nothing, that may go stays
+KEEP_ALL, DROP_ALL = 0.1, 0.5  # shares of the texts in which all, or nothing, that may go stays
 DROP_SUBJECT_ADJECTIVES = 0.15  # share of the texts that lose adjectives which the short caption has
 # Share of the phrases with a subject in them that become items of their own: "on a sofa" -> "and a sofa".
 UNLINK = 0.4
