@@ -1,7 +1,7 @@
 """The dress of a prompt: its opening, its capitals, its full stop, what else people type around it.
 
 None of it says anything about the image, and the upsampler learns to pass over it. Openings such as "show me
-a picture of" it never sees (prompt_edits.prompt_units).
+a picture of" it never sees (prompt_cleaning.py).
 """
 
 import re
