@@ -18,12 +18,15 @@ SPATIAL = frozenset({
     "centre", "middle", "side", "corner", "behind", "front", "between", "inside", "outside", "near",
     "beside", "next",
 })  # fmt: skip
-FUNCTION_WORDS = frozenset({
+PREPOSITIONS = frozenset({
+    "of", "at", "in", "on", "with", "for", "from", "by", "into", "onto", "against", "towards", "toward",
+})  # fmt: skip
+FUNCTION_WORDS = PREPOSITIONS | frozenset({
     "a", "an", "the", "this", "that", "these", "those", "which", "who", "whose", "it", "its", "there",
     "here", "some", "any", "one", "single", "i", "you", "we", "me", "my", "your", "is", "are", "was",
     "were", "be", "being", "been", "has", "have", "had", "do", "does", "can", "could", "would", "will",
-    "should", "may", "might", "of", "at", "in", "on", "with", "and", "or", "to", "for", "from", "by",
-    "as", "into", "onto", "against", "towards", "toward", "while", "where", "very", "just", "only",
+    "should", "may", "might", "and", "or", "to",
+    "as", "while", "where", "very", "just", "only",
     "also", "so", "simply", "please", "thanks", "thank",
 })  # fmt: skip
 # Of openings such as "a picture of". What tells of a style ("a sketch of", "a painting of") is no such word.

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from components.generation.content_words import PREPOSITIONS
 from components.generation.edit_tokens import EditTokens
 from components.generation.language_model import LanguageModel
 from components.generation.prompt_cleaning import (
@@ -109,11 +110,16 @@ class _Row:
             forbidden[tokens.end] = 0
             return forbidden
         forbidden[tokens.keep] = 0
-        if not is_bound and (droppable(self.units, at) or self._is_said_again(self.units[at])):
+        if not is_bound and self._may_drop(at):
             forbidden[tokens.drop] = 0
         return forbidden
 
-    def _is_said_again(self, unit: str) -> bool:
-        """Whether the same word, singular or plural, was just inserted: "circle" for "circles"."""
-        inserted = self.tokens.decode(self.inserted)
-        return bool(inserted) and are_one_word(unit, inserted[-1])
+    def _may_drop(self, at: int) -> bool:
+        """Whether the caption can do without: where the same word, singular or plural, or another preposition
+        was just inserted in its place, or it is a small word, but no preposition.
+        """
+        unit = self.units[at]
+        instead = (self.tokens.decode(self.inserted) or ("",))[-1]
+        if unit.lower() in PREPOSITIONS:
+            return instead in PREPOSITIONS
+        return droppable(self.units, at) or are_one_word(unit, instead)
