@@ -12,10 +12,11 @@ WORD = re.compile(r"\w+(?:['’]\w+)*")
 NUMBER_WORDS = (
     "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
 )  # fmt: skip
+PLACE_NOUNS = frozenset({"side", "corner", "part", "half", "area", "edge"})  # "in the top left part"
 # Where something is: said in one text by a relation, in another by places.
-SPATIAL = frozenset({
+SPATIAL = PLACE_NOUNS | frozenset({
     "above", "below", "under", "beneath", "over", "left", "right", "top", "bottom", "upper", "lower",
-    "centre", "middle", "side", "corner", "behind", "front", "between", "inside", "outside", "near",
+    "centre", "middle", "behind", "front", "between", "inside", "outside", "near",
     "beside", "next",
 })  # fmt: skip
 PREPOSITIONS = frozenset({

@@ -14,12 +14,14 @@ from typing import Any
 from components.captioning.architecture import END, PAD
 from components.captioning.packing import IGNORED
 from components.conditioning.bpe import train_bpe
-from components.generation.content_words import CARRY_NOTHING
+from components.generation.content_words import CARRY_NOTHING, PLACE_NOUNS
 from components.generation.prompt_cleaning import PLACES, units_of
 from components.generation.prompt_edits import Edits
 
 KEEP, DROP, SPLIT, OTHER = "<keep>", "<drop>", "<split>", "<other>"
 SPECIAL = (PAD, END, KEEP, DROP, SPLIT, OTHER)
+
+_SMALL = CARRY_NOTHING | PLACE_NOUNS
 
 
 class EditTokens:
@@ -48,7 +50,7 @@ class EditTokens:
     def read(self, unit: str) -> list[int]:
         """The ids of a word or mark of a prompt."""
         ids = self.unit(unit.lower()) if unit != OTHER else [self.other]
-        return [self.other] if len(ids) > 1 and unit.lower() in CARRY_NOTHING else ids
+        return [self.other] if len(ids) > 1 and unit.lower() in _SMALL else ids
 
     def prompt(self, units: Sequence[str]) -> list[int]:
         """What stands before the first answer's word: the prompt and the split."""

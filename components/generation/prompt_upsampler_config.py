@@ -37,7 +37,7 @@ class PromptUpsamplerConfig(BaseModel):
     heads: int = Field(4, gt=0)
     vocabulary: int = Field(1000, ge=300, description="tokens at most")
     training: TrainingConfig = TrainingConfig(
-        images=20_000,  # captions, here
+        images=28_000,  # captions, here
         batch_size=16,
         optimizer=OptimizerConfig(
             learning_rate=5e-3, muon_learning_rate=2e-2, warmup_images=800, decay_fraction=0.7
