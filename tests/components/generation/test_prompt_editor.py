@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from components.captioning.packing import IGNORED
-from components.generation.content_words import content_words, subject_words
+from components.generation.content_words import PREPOSITIONS, content_words, subject_words
 from components.generation.language_model import LanguageModel
 from components.generation.partial_texts import RecordCaptions
 from components.generation.prompt_cleaning import prompt_units, units_of
@@ -109,6 +109,12 @@ def test_a_statement_is_kept_whole_and_a_place_stays_with_its_thing(untrained):
     assert all("he background is black." in caption for caption in captions)
     # Where "on" was not dropped: among these random words nothing else would put it there.
     assert sum("tar on" in caption for caption in captions) > 4
+
+
+def test_a_preposition_goes_only_for_another(untrained):
+    for caption in untrained(["a star with a cross"] * 64, range(64)):
+        between = units_of(caption)[units_of(caption).index("star") + 1 :]
+        assert PREPOSITIONS & set(between), caption
 
 
 def test_a_prompt_too_long_has_no_caption_and_a_caption_has_an_end(untrained):
