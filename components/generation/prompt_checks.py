@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.generation.content_words import content_words, forms_of, stands_in, words_of
-from components.generation.prompt_upsampler_config import CheckName, UpsamplerCard
+from components.generation.upsampler_card import CheckName, UpsamplerCard
 
 if TYPE_CHECKING:
     from components.judge.judge import Judge
