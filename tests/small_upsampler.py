@@ -9,7 +9,7 @@ from components.generation.prompt_upsampler_fit import fit_prompt_editor
 
 
 def small_upsampler(pairs: Sequence[tuple[str, str]], captions: int = 64) -> PromptUpsampler:
-    """Fitted on so many captions of (short, long) `pairs`; nothing is checked, so what it adds is anything."""
+    """Fitted on so many captions of (short, long) `pairs`; nothing is checked: what it adds is anything."""
     config = PromptUpsamplerConfig(width=16, depth=2, heads=1, vocabulary=300)
     training = config.training.model_copy(update={"images": captions, "batch_size": 32})
     records = [RecordCaptions(f"{number:08x}", long, short) for number, (short, long) in enumerate(pairs)]

@@ -21,7 +21,11 @@ CONFIG = AutoencoderFitConfig(
     widths=(8, 16, 32),
     decoder_blocks=1,
     training=TrainingConfig(
-        images=2_400, batch_size=16, optimizer=OptimizerConfig(warmup_images=160), checkpoint_images=1_200, ema_halflife_images=200
+        images=2_400,
+        batch_size=16,
+        optimizer=OptimizerConfig(warmup_images=160),
+        checkpoint_images=1_200,
+        ema_halflife_images=200,
     ),
 )
 
