@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from components.generation.partial_texts import RecordCaptions
 from components.generation.prompt_upsampler import PromptUpsampler
 from components.generation.prompt_upsampler_config import PromptUpsamplerConfig
-from components.generation.prompt_upsampler_fit import fit_prompt_writer
+from components.generation.prompt_upsampler_fit import fit_prompt_editor
 
 
 def small_upsampler(pairs: Sequence[tuple[str, str]], captions: int = 64) -> PromptUpsampler:
-    """Fitted on so many captions of (short, long) `pairs`, unchecked: its words are seldom the right ones."""
-    config = PromptUpsamplerConfig(width=16, depth=1, heads=1, vocabulary=300)
-    training = config.training.model_copy(update={"images": captions})
+    """Fitted on so many captions of (short, long) `pairs`; nothing is checked: what it adds is anything."""
+    config = PromptUpsamplerConfig(width=16, depth=2, heads=1, vocabulary=300)
+    training = config.training.model_copy(update={"images": captions, "batch_size": 32})
     records = [RecordCaptions(f"{number:08x}", long, short) for number, (short, long) in enumerate(pairs)]
-    writer = fit_prompt_writer(records, config.model_copy(update={"training": training}), seed=0)
-    return PromptUpsampler(writer)
+    editor = fit_prompt_editor(records, config.model_copy(update={"training": training}), seed=0)
+    return PromptUpsampler(editor)

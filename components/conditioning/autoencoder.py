@@ -4,6 +4,7 @@ An autoencoder is named by AutoencoderConfig, in train's config and in a model's
 of `load_autoencoder`.
 """
 
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -11,7 +12,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from components.conditioning.config import AutoencoderConfig
+from components.conditioning.config import PIXELS, AutoencoderConfig
+from components.conditioning.convolutional_autoencoder import ConvolutionalAutoencoder
 
 
 class Autoencoder(Protocol):
@@ -41,6 +43,10 @@ class Autoencoder(Protocol):
         """With its weights on `device`."""
         ...
 
+    def save(self, folder: Path) -> None:
+        """Write what `load_autoencoder` reads into a model folder."""
+        ...
+
 
 class PixelAutoencoder:
     """The identity: the DiT works on pixels."""
@@ -57,10 +63,18 @@ class PixelAutoencoder:
     def to(self, device: torch.device) -> "PixelAutoencoder":
         return self
 
+    def save(self, folder: Path) -> None:
+        """There is nothing to write."""
 
-def load_autoencoder(config: AutoencoderConfig) -> Autoencoder:
-    """The autoencoder that a config names."""
-    return {"pixels": PixelAutoencoder}[config.model]()
+
+def load_autoencoder(config: AutoencoderConfig, folder: Path) -> Autoencoder:
+    """The autoencoder that a model's card names; a fitted one's weights lie in the model's folder.
+
+    Raises FileNotFoundError where they are missing, SafetensorError or RuntimeError where they do not fit.
+    """
+    if config.model == PIXELS:
+        return PixelAutoencoder()
+    return ConvolutionalAutoencoder.load(config, folder)
 
 
 def from_pixels(images: npt.NDArray[np.uint8]) -> Tensor:

@@ -1,4 +1,4 @@
-"""Features of texts, kept in memory: the least recently used go first when there are too many bytes."""
+"""Features of texts or images, kept in memory: the least recently used go first when there are too many."""
 
 from collections import OrderedDict
 
@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 class FeatureCache:
-    """text -> its features (L, D), unpadded, on the CPU. hits, misses: of all `get`s so far."""
+    """A text or an image's key -> its features, on the CPU. hits, misses: of all `get`s so far."""
 
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes, self.bytes = max_bytes, 0

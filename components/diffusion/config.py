@@ -9,7 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from components.errors import InputError
 
 ProcessName = Literal["rectified_flow", "ddpm"]
-Quantity = Literal["x_0", "velocity", "eps"]  # what a network may predict and a loss may compare
+Quantity = Literal["x_0", "velocity", "eps"]  # what a loss may compare and a sampler asks for
+Prediction = Literal["x_0", "velocity", "eps", "preconditioned"]  # what a network's output may be
 
 
 class DiffusionConfig(BaseModel):
@@ -17,7 +18,10 @@ class DiffusionConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     process: ProcessName = Field("rectified_flow", description="the path from data to noise")
-    prediction: Quantity = Field("x_0", description="what the network's output is; x_0 suits large patches")
+    prediction: Prediction = Field(
+        "x_0",
+        description="what the network's output is; x_0 suits large patches, preconditioned (EDM) latents",
+    )
 
 
 class DiTConfig(BaseModel):

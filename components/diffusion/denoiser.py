@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from components.conditioning.text import TextTokens
-from components.diffusion.config import DiffusionConfig, Quantity
+from components.diffusion.config import DiffusionConfig, Prediction, Quantity
 from components.diffusion.process import Process, make_process
 
 Network = Callable[[Tensor, Tensor, TextTokens], Tensor]  # (x_t, t, text) -> what it predicts, like x_t
@@ -25,7 +25,7 @@ class Denoiser:
 
     network: Network
     process: Process
-    prediction: Quantity
+    prediction: Prediction
 
     def estimate(self, quantity: Quantity, x_t: Tensor, t: Tensor, text: TextTokens) -> Tensor:
         """The network's estimate of one quantity, from one evaluation."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from components.diffusion.config import ProcessName, Quantity
+from components.diffusion.config import Prediction, ProcessName, Quantity
 
 RECTIFIED_FLOW_T_MIN = 0.05  # JiT's clamp of x-prediction's divisor (Li 2025, Section 4.2)
 DDPM_T_MIN = 1e-3  # one of DDPM's 1000 steps: where sampling stops (Song 2021, Appendix C)
@@ -51,8 +51,12 @@ class Process:
         a, s, da, ds = self._coefficients(t, x_0)
         return PathSample(x_0=x_0, eps=eps, t=t, x_t=a * x_0 + s * eps, velocity=da * x_0 + ds * eps)
 
-    def convert(self, value: Tensor, x_t: Tensor, t: Tensor, *, source: Quantity, target: Quantity) -> Tensor:
+    def convert(
+        self, value: Tensor, x_t: Tensor, t: Tensor, *, source: Prediction, target: Quantity
+    ) -> Tensor:
         """`value`, the `source` at (x_t, t), as the `target` at the same place: (B, C, H, W)."""
+        if source == "preconditioned":
+            value, source = self.x_0_from_preconditioned(x_t, value, t), "x_0"
         if source == target:
             return value
         conversions = {
@@ -64,6 +68,16 @@ class Process:
             ("eps", "velocity"): self.velocity_from_eps,
         }
         return conversions[source, target](x_t, value, t)
+
+    def x_0_from_preconditioned(self, x_t: Tensor, output: Tensor, t: Tensor) -> Tensor:
+        """EDM's skip and scale around a network (Karras 2022, Eq. 7), for data of variance 1.
+
+        x_0 = (alpha x_t + sigma output) / (alpha² + sigma²) at a scale that gives the output variance 1: at
+        the data x_0 is x_t, at the noise it is the output, and the network never has to copy its input.
+        """
+        a, s, _, _ = self._coefficients(t, x_t)
+        variance = a.square() + s.square()
+        return a / variance * x_t + s / variance.sqrt() * output
 
     def x_0_from_velocity(self, x_t: Tensor, velocity: Tensor, t: Tensor) -> Tensor:
         """Solve (x_t, v) for x_0; exactly x_t at t = 0.

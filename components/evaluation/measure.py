@@ -163,9 +163,7 @@ def _generate(
         batch = texts[first : first + data.batch_size]
         started = time.perf_counter()
         images.append(
-            run.generator.generate(
-                batch, steps=run.steps, seed=seed, guidance=run.guidance, first=first
-            )
+            run.generator.generate(batch, steps=run.steps, seed=seed, guidance=run.guidance, first=first)
         )
         seconds += time.perf_counter() - started
         on_images(len(batch))

@@ -12,19 +12,32 @@ WORD = re.compile(r"\w+(?:['’]\w+)*")
 NUMBER_WORDS = (
     "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
 )  # fmt: skip
+PLACE_NOUNS = frozenset({"side", "corner", "part", "half", "area", "edge"})  # "in the top left part"
 # Where something is: said in one text by a relation, in another by places.
-SPATIAL = frozenset(
-    "above below under beneath over left right top bottom upper lower centre middle side corner behind"
-    " front between inside outside near beside next".split()
-)
-FUNCTION_WORDS = frozenset(
-    "a an the this that these those which who whose it its there here some any one single i you we me my your"
-    " is are was were be being been has have had do does can could would will should may might"
-    " of at in on with and or to for from by as into onto against towards toward while where"
-    " very just only also so please".split()
-)
-OPENING_NOUNS = "picture photo photograph image drawing painting illustration sketch rendering render".split()
-OPENING_VERBS = "show showing draw drawn paint make create generate give want like see display depict".split()
+SPATIAL = PLACE_NOUNS | frozenset({
+    "above", "below", "under", "beneath", "over", "left", "right", "top", "bottom", "upper", "lower",
+    "centre", "middle", "behind", "front", "between", "inside", "outside", "near",
+    "beside", "next",
+})  # fmt: skip
+PREPOSITIONS = frozenset({
+    "of", "at", "in", "on", "with", "for", "from", "by", "into", "onto", "against", "towards", "toward",
+})  # fmt: skip
+FUNCTION_WORDS = PREPOSITIONS | frozenset({
+    "a", "an", "the", "this", "that", "these", "those", "which", "who", "whose", "it", "its", "there",
+    "here", "some", "any", "one", "single", "i", "you", "we", "me", "my", "your", "is", "are", "was",
+    "were", "be", "being", "been", "has", "have", "had", "do", "does", "can", "could", "would", "will",
+    "should", "may", "might", "and", "or", "to",
+    "as", "while", "where", "very", "just", "only",
+    "also", "so", "simply", "please", "thanks", "thank",
+})  # fmt: skip
+# Of openings such as "a picture of". What tells of a style ("a sketch of", "a painting of") is no such word.
+OPENING_NOUNS = (
+    "picture", "photo", "photograph", "image",
+)  # fmt: skip
+OPENING_VERBS = (
+    "show", "shows", "showing", "draw", "drawn", "paint", "make", "create", "generate", "give", "want",
+    "need", "like", "see", "display", "displays", "depict", "depicts", "imagine",
+)  # fmt: skip
 CARRY_NOTHING = FUNCTION_WORDS | {*OPENING_NOUNS, *OPENING_VERBS}
 
 _SPELLINGS = {

@@ -65,9 +65,9 @@ class Generator:
     ) -> npt.NDArray[np.uint8]:
         """One image per prompt, (N, H, W, 3). Image i starts from the noise of (seed, first + i).
 
-        steps, guidance: the model's own by default. The prompts are taken as they are; `upsample` gives longer
-        ones. Raises InputError for steps or guidance out of range, and for guidance other than the absorbed
-        one of a consistency model.
+        steps, guidance: the model's own by default. The prompts are taken as they are; `upsample` gives
+        longer ones. Raises InputError for steps or guidance out of range, and for guidance other than the
+        absorbed one of a consistency model.
         """
         steps = self.model.card.steps if steps is None else steps
         if not 1 <= steps <= MAX_STEPS:
@@ -81,7 +81,7 @@ class Generator:
         return to_pixels(torch.cat(batches)) if batches else empty
 
     def upsample(self, prompts: Sequence[str], *, seed: int = 0, first: int = 0) -> list[UpsampledPrompt]:
-        """What to generate from for each prompt, as the model's upsampler finds; the prompt where it has none."""
+        """What to generate from for each prompt, as the model's upsampler finds; the prompt without one."""
         if self.model.upsampler is None:
             return unchanged(prompts)
         return self.model.upsampler(prompts, seed=seed, first=first)

@@ -1,5 +1,5 @@
-"""A trained model as a folder: `config.json` (its card), `model.safetensors`, its text encoder's files, its
-upsampler's. The card holds what sampling needs: process, prediction, autoencoder, steps, guidance.
+"""A trained model as a folder: `config.json` (its card), `model.safetensors`, the files of its text encoder,
+autoencoder and upsampler. The card holds what sampling needs: process, prediction, steps, guidance.
 """
 
 import json
@@ -71,6 +71,7 @@ def save_model(folder: Path, model: Model) -> None:
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.network.state_dict().items()}
     save_file(state, folder / WEIGHTS)
     model.encoder.save(folder)
+    model.autoencoder.save(folder)
     if model.upsampler is not None:
         model.upsampler.save(folder / UPSAMPLER)
     (folder / CARD).write_text(json.dumps(model.card.model_dump(mode="json"), indent=1) + "\n")
@@ -92,6 +93,7 @@ def load_model(folder: Path, device: str = "cpu", *, upsampler: bool = True) -> 
         network = DiT(card.dit)
         network.load_state_dict(load_file(folder / WEIGHTS))
         encoder = load_text_encoder(card.text, folder)
+        autoencoder = load_autoencoder(card.autoencoder, folder)
         prompts = _load_upsampler(folder / UPSAMPLER, device) if upsampler else None
     except FileNotFoundError as error:
         raise InputError(f"{folder} is not a model folder: {Path(error.filename).name} is missing") from error
@@ -105,7 +107,7 @@ def load_model(folder: Path, device: str = "cpu", *, upsampler: bool = True) -> 
         raise InputError(f"{folder} does not load as a model ({WEIGHTS}: {line}); make it again") from error
     network = network.to(device).eval().requires_grad_(False)
     target = torch.device(device)
-    return Model(network, encoder.to(target), card, prompts, load_autoencoder(card.autoencoder).to(target))
+    return Model(network, encoder.to(target), card, prompts, autoencoder.to(target))
 
 
 def _load_upsampler(folder: Path, device: str) -> PromptUpsampler | None:

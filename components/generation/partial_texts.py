@@ -4,10 +4,12 @@ What a user types says some of what a long caption says, in another order and in
 training pairs (prompt_upsampler_fit.py) are made here, without knowing a grammar: a caption is cut into items
 ("a red circle", "a small dog on a sofa"), these into a head and phrases that a preposition opens. What the
 short caption introduces is the subject and stays, so that nothing is learned about adding a subject.
+The words of a prompt stand in the caption in the prompt's order, as edits (prompt_edits.py) have it.
 """
 
 import re
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -21,28 +23,33 @@ from components.generation.content_words import (
     subject_words,
     words_of,
 )
-from components.generation.prompt_dress import dress
+from components.generation.prompt_dress import dress, with_other_words, with_unknown_word
+from components.generation.prompt_edits import Edits, edits_of
 
 # Shares of the prompts by what they are made of; a record that lacks one gives its share to `part`.
-SHARES = {"part": 0.5, "short": 0.32, "whole": 0.13, "alt": 0.05}
-KEEP_ALL, DROP_ALL = 0.2, 0.25  # shares of the texts in which all, or nothing, that may go stays
+SHARES = {"part": 0.53, "short": 0.35, "whole": 0.07, "alt": 0.05}
+KEEP_ALL, DROP_ALL = 0.1, 0.5  # shares of the texts in which all, or nothing, that may go stays
 DROP_SUBJECT_ADJECTIVES = 0.15  # share of the texts that lose adjectives which the short caption has
-UNLINK = 0.4  # share of the phrases with a subject in them that become items of their own: "on a sofa" -> "and a sofa"
-SHUFFLE = 0.4  # share of the texts whose items change places
+# Share of the phrases with a subject in them that become items of their own: "on a sofa" -> "and a sofa".
+UNLINK = 0.4
+# Shares of the prompts with a word of content, or a small word, that no caption has.
+UNKNOWN, OTHER_WORDS = 0.03, 0.15
+KEEP_OPENING = 0.5  # share of the texts that keep what the long caption opens with
 
 _NUMBER = rf"(?:\d+|{'|'.join(NUMBER_WORDS)})"
 _DETERMINER = rf"(?:an?|the|some|several|many|another|his|her|their|{_NUMBER})"
 _SIDE = r"(?:to the (?:left|right) of|(?:left|right) of|above|below)"
 _OPENER = re.compile(
-    rf"\b(?:{_SIDE} and {_SIDE}|{_SIDE}|in front of|on top of|next to|at|in|on|with|against|near|beside|behind"
-    r"|under|over|between|inside|towards?|around|by|from|while|which|that|wearing|holding)\b",
+    rf"\b(?:{_SIDE} and {_SIDE}|{_SIDE}|in front of|on top of|next to|at|in|on|with|against|near|beside"
+    r"|behind|under|over|between|inside|towards?|around|by|from|while|which|that|wearing|holding)\b",
     re.IGNORECASE,
 )
 _SENTENCE = re.compile(r"(?<=[.!?;])\s+")
 _ITEM = re.compile(rf",? and (?={_DETERMINER}\b)|, (?={_DETERMINER}\b|there\b)", re.IGNORECASE)
+_OPENED = (*OPENING_NOUNS, "drawing", "illustration", "painting", "sketch", "rendering", "render", "view")
 _OPENING = re.compile(
-    rf"^(?:(?:there (?:is|are)|(?:the|this) (?:{'|'.join(OPENING_NOUNS)}) (?:shows|depicts|is of)|it shows"
-    rf"|this is)\b\s*|an? (?:{'|'.join(OPENING_NOUNS)}) (?:of|showing|with)\b\s*)+",
+    rf"^(?:(?:there (?:is|are)|(?:the|this) (?:{'|'.join(_OPENED)}) (?:shows|depicts|is of)|it shows"
+    rf"|this is)\b\s*|an? (?:{'|'.join(_OPENED)}) (?:of|showing|with)\b\s*)+",
     re.IGNORECASE,
 )
 _INTRODUCING = {"a", "an", "some", "several", "many", *NUMBER_WORDS}
@@ -72,48 +79,61 @@ class _Item:
         return " ".join(filter(None, (self.lead, self.head, *self.phrases)))
 
 
-def draw_prompt(record: RecordCaptions, rng: np.random.Generator) -> str:
-    """What a user might have typed for the long caption of this record."""
+def draw_edits(record: RecordCaptions, rng: np.random.Generator) -> Edits:
+    """What a user might have typed, and the edits that make the long caption of this record of it."""
+    edits = edits_of(dress(_draw_text(record, rng), rng), record.long)
+    if edits is None:  # the short caption has its things in another order
+        short = record.short if record.short and _agrees(record.short, record.long) else None
+        edits = edits_of(dress(part_of(record.long, short, rng), rng), record.long)
+    if edits is None:
+        edits = edits_of(record.long, record.long)
+        assert edits is not None  # every word is its own
+    if rng.random() < OTHER_WORDS:
+        edits = with_other_words(edits, rng)
+    return with_unknown_word(edits, rng) if rng.random() < UNKNOWN else edits
+
+
+def _draw_text(record: RecordCaptions, rng: np.random.Generator) -> str:
     kind = str(rng.choice(list(SHARES), p=list(SHARES.values())))
     short = record.short if record.short and _agrees(record.short, record.long) else None
     if kind == "whole":
-        return dress(record.long, rng)
+        return record.long
     if kind == "short" and short is not None:
-        return dress(_without_adjectives(short, rng), rng)
+        return _without_adjectives(short, rng)
     if kind == "alt" and record.alt and _agrees(record.alt, record.long) and _agrees(short or "", record.alt):
-        return dress(record.alt, rng)
-    return dress(part_of(record.long, short, rng), rng)
+        return record.alt
+    return part_of(record.long, short, rng)
 
 
 def part_of(long: str, short: str | None, rng: np.random.Generator) -> str:
-    """Some of what `long` says, in some order. short: what may not be left out; None: the first sentence."""
+    """Some of what `long` says, in its order. short: what may not be left out; None: the first sentence."""
     items = _items(long)
-    subject = _introduced(
-        short if short is not None else " ".join(item.head for item in items if not item.sentence)
-    )
+    said = short if short is not None else " ".join(item.head for item in items if not item.sentence)
+    subject, nouns = _introduced(said), _nouns(said)
     adjectives, phrases, others = (_strength(rng) for _ in range(3))
-    drop_subject_adjectives = rng.random() < DROP_SUBJECT_ADJECTIVES
+    adjectives_of_subject = subject - nouns if rng.random() < DROP_SUBJECT_ADJECTIVES else frozenset()
     kept: list[_Item] = []
     for item in items:
         names_subject = _names(str(item), subject)
         if item.head and not _names(item.head, subject) and not names_subject and rng.random() < others:
             continue
-        head = _thinned(item.head, adjectives, drop_subject_adjectives, subject, rng)
+        head = _thinned(item.head, adjectives, subject, adjectives_of_subject, rng)
         kept.append(replace(item, head=head, phrases=()))
-        for phrase in item.phrases:
-            if not _names(phrase, subject):
+        for whole in item.phrases:
+            if not _names(whole, subject):
                 if rng.random() >= phrases:
-                    kept[-1] = replace(kept[-1], phrases=(*kept[-1].phrases, phrase))
+                    kept[-1] = replace(kept[-1], phrases=(*kept[-1].phrases, whole))
                 continue
-            phrase = _thinned(phrase, adjectives, drop_subject_adjectives, subject, rng)
+            phrase = _thinned(whole, adjectives, subject, adjectives_of_subject, rng)
             opener = _OPENER.match(phrase)
             if opener and phrases > 0 and rng.random() < UNLINK:
                 kept.append(_Item(item.sentence, "", phrase[opener.end() :].strip(), ()))
             else:
                 kept[-1] = replace(kept[-1], phrases=(*kept[-1].phrases, phrase))
     kept = [item for item in kept if item.head or item.phrases]
-    if rng.random() < SHUFFLE:
-        kept = _shuffled(kept, rng)
+    opening = _OPENING.match(long)
+    if opening and "there" not in opening[0].lower() and rng.random() < KEEP_OPENING:
+        return f"{opening[0]}{_written(kept)}" if kept else long
     return _written(kept) or long
 
 
@@ -152,15 +172,25 @@ def _introduced(text: str) -> frozenset[str]:
     return forms_of(found)
 
 
+def _nouns(text: str) -> frozenset[str]:
+    """Forms of its words of content that no other such word follows."""
+    words = words_of(text)
+    pairs = pairwise([*words, ""])
+    return forms_of([word for word, after in pairs if not _is_function(word) and _is_function(after)])
+
+
 def _names(text: str, subject: frozenset[str]) -> bool:
     """Whether the last word of a noun phrase in it is one of the subject's."""
     return any(stands_in(word, subject) for word in words_of(text))
 
 
 def _thinned(
-    text: str, strength: float, also_subject: bool, subject: frozenset[str], rng: np.random.Generator
+    text: str, strength: float, subject: frozenset[str], droppable: frozenset[str], rng: np.random.Generator
 ) -> str:
-    """Without some of its adjectives: words of content with another right behind them. Numbers stay."""
+    """Without some of its adjectives: words of content with another right behind them. Numbers stay.
+
+    droppable: words of the subject that may go; its others stay.
+    """
     words = text.split()
     opener = _OPENER.match(text)
     first = len(opener[0].split()) if opener else 0
@@ -170,36 +200,22 @@ def _thinned(
             at + 1 < len(words)
             and word[-1].isalpha()
             and not any(_is_function(neighbour) for neighbour in words[at : at + 2])
+            and (_names(word, droppable) or not _names(word, subject))
         )
-        droppable = is_adjective and (also_subject or not _names(word, subject))
-        if not (droppable and rng.random() < (max(strength, 0.5) if also_subject else strength)):
+        if not (is_adjective and rng.random() < (max(strength, 0.5) if droppable else strength)):
             kept.append(word)
     return " ".join(kept)
 
 
 def _is_function(word: str) -> bool:
     (folded,) = words_of(word)[:1] or ("",)
-    return not folded or folded in CARRY_NOTHING or folded in NUMBER_WORDS or folded.isdecimal()
+    small = CARRY_NOTHING | SPATIAL | {*NUMBER_WORDS}
+    return not folded or folded in small or folded.isdecimal()
 
 
 def _without_adjectives(short: str, rng: np.random.Generator) -> str:
     """The short caption, seldom without its adjectives."""
     return part_of(short, short, rng) if rng.random() < 0.5 else short
-
-
-def _shuffled(items: list[_Item], rng: np.random.Generator) -> list[_Item]:
-    """The items of each sentence in another order; a phrase that opens a sentence stays there."""
-    result: list[_Item] = []
-    for number in dict.fromkeys(item.sentence for item in items):
-        members = [item for item in items if item.sentence == number]
-        fronted = [item for item in members if not item.head]
-        rest = [item for item in members if item.head]
-        lead = next((item.lead for item in rest if item.lead), "")
-        rest = [replace(rest[i], lead="") for i in rng.permutation(len(rest)).tolist()]
-        if rest:
-            rest[0] = replace(rest[0], lead=lead)
-        result += [*fronted, *rest]
-    return result
 
 
 def _written(items: list[_Item]) -> str:
@@ -220,9 +236,9 @@ def _agreeing_article(match: re.Match[str]) -> str:
 
 
 def _agrees(text: str, whole: str) -> bool:
-    """Whether what `text` speaks of stands in `whole`."""
+    """Whether what `text` speaks of, apart from its opening, stands in `whole`."""
     forms = forms_of(words_of(whole))
-    return all(stands_in(word, forms) for word in subject_words(text))
+    return all(stands_in(word, forms) for word in subject_words(_OPENING.sub("", text.strip())))
 
 
 def _strength(rng: np.random.Generator) -> float:

@@ -4,18 +4,18 @@ To add a check, add one entry to CHECKS: `train.upsampler.checks` names those th
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.generation.content_words import content_words, forms_of, stands_in, words_of
-from components.generation.prompt_upsampler_config import CheckName, UpsamplerCard
+from components.generation.upsampler_card import CheckName, UpsamplerCard
 
 if TYPE_CHECKING:
     from components.judge.judge import Judge
 
-# None: nothing against it, the next check is asked. False: refused. True: right, and no further check is asked.
+# None: nothing against it, the next check is asked. False: refused. True: right, no further check is asked.
 Verdict = bool | None
 
 
@@ -26,7 +26,7 @@ class PromptChecks:
     judge_folder: of an open_clip model, read when it is first asked; None: similarity is not checked.
     """
 
-    card: UpsamplerCard = UpsamplerCard()
+    card: UpsamplerCard = field(default_factory=UpsamplerCard)
     judge_folder: Path | None = None
 
     def refused_by(self, prompts: Sequence[str], captions: Sequence[str]) -> list[str | None]:
@@ -44,7 +44,7 @@ class PromptChecks:
         return results
 
     def is_complete(self, prompt: str) -> bool:
-        """Whether the prompt says all already: by the toy world's parser where that is asked, else by length."""
+        """Whether the prompt says all: by the toy world's parser where that is asked, else by its length."""
         if not self.card.keep_complete:
             return False
         if "toy_statements" in self.card.checks:

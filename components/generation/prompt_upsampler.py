@@ -1,8 +1,8 @@
 """Prompt upsampling: a user's few words rewritten as a long caption that still says all of them.
 
 A model that was trained on long captions generates best from them, so prompts are upsampled before images
-are generated (DALL·E 3, Betker 2023). What is written is checked (prompt_checks.py); a caption that is refused
-is sampled again, and after some tries the prompt stays as it is. So does one that says all already.
+are generated (DALL·E 3, Betker 2023). What is written is checked (prompt_checks.py); a caption that is
+refused is sampled again, and after some tries the prompt stays as it is. So does one that says all already.
 """
 
 import shutil
@@ -11,13 +11,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from components.generation.edit_tokens import is_edit_tokenizer
+from components.generation.language_model import LanguageModel
 from components.generation.prompt_checks import PromptChecks
-from components.generation.prompt_upsampler_config import UpsamplerCard
+from components.generation.prompt_editor import PromptEditor
 from components.generation.prompt_writer import PromptWriter
+from components.generation.upsampler_card import UpsamplerCard
 from components.randomness import derive_seed
 
 CARD, WRITER, JUDGE = "card.json", "language_model", "judge"  # in an upsampler's folder
+SAMPLES_GROW_BY = 2  # captions of each try for one of the try before: 1, 2, 4, 8
 NO_ANSWER = "no answer"  # in place of a check's name: the language model wrote nothing
+
+Writer = PromptEditor | PromptWriter
 
 
 @dataclass(frozen=True)
@@ -45,10 +51,16 @@ def unchanged(prompts: Sequence[str]) -> list[UpsampledPrompt]:
     return [UpsampledPrompt(prompt, prompt, "kept") for prompt in prompts]
 
 
+def writer_of(language_model: LanguageModel) -> Writer:
+    """An editor of prompts where it was fitted as one, else what goes on with them."""
+    is_editor = is_edit_tokenizer(language_model.tokenizer)
+    return PromptEditor(language_model) if is_editor else PromptWriter(language_model)
+
+
 class PromptUpsampler:
     """A writer and the checks of what it writes. The same (prompt, seed, index) gives the same caption."""
 
-    def __init__(self, writer: PromptWriter, checks: PromptChecks | None = None) -> None:
+    def __init__(self, writer: Writer, checks: PromptChecks | None = None) -> None:
         self.writer, self.checks = writer, checks or PromptChecks()
 
     @classmethod
@@ -58,31 +70,43 @@ class PromptUpsampler:
         if (folder / CARD).exists():
             card = UpsamplerCard.model_validate_json((folder / CARD).read_bytes())
         judge = folder / JUDGE if (folder / JUDGE).is_dir() else None
-        writer = PromptWriter.load(folder / WRITER, device=device, ours=True)
-        return cls(writer, PromptChecks(card, judge))
+        language_model = LanguageModel.load(folder / WRITER, device=device, ours=True)
+        return cls(writer_of(language_model), PromptChecks(card, judge))
 
     def save(self, folder: Path) -> None:
         """Write the card, the language model's files and the judge's into a new folder."""
         folder.mkdir()
         (folder / CARD).write_text(self.checks.card.model_dump_json(indent=1) + "\n")
-        self.writer.save(folder / WRITER)
+        self.writer.language_model.save(folder / WRITER)
         if self.checks.judge_folder is not None:
             shutil.copytree(self.checks.judge_folder, folder / JUDGE, copy_function=shutil.copyfile)
 
     def __call__(self, prompts: Sequence[str], *, seed: int = 0, first: int = 0) -> list[UpsampledPrompt]:
-        """What to generate from for each prompt; caption i is sampled with the noise of (seed, first + i)."""
+        """What to generate from for each prompt; caption i is sampled with the noise of (seed, first + i).
+
+        The tries after the first sample ever more captions at once, and take the first that passes.
+        """
         results = unchanged(prompts)
-        card = self.checks.card
         rows = [row for row, text in enumerate(prompts) if text.strip() and not self.checks.is_complete(text)]
-        for attempt in range(card.tries):
-            asked = [prompts[row] for row in rows]
-            seeds = [derive_seed(seed, "upsample", first + row, attempt) for row in rows]
-            captions = self.writer(asked, seeds, temperature=card.temperature)
-            refusals = self.checks.refused_by(asked, captions)
-            for row, caption, refusal in zip(rows, captions, refusals, strict=True):
-                results[row] = _result(prompts[row], caption, attempt + 1, refusal)
+        for attempt in range(self.checks.card.tries):
+            samples = [(row, sample) for row in rows for sample in range(SAMPLES_GROW_BY**attempt)]
+            seeds = [derive_seed(seed, "upsample", first + row, attempt, sample) for row, sample in samples]
+            tried = self._tried([prompts[row] for row, _ in samples], seeds, attempt + 1)
+            for (row, _), result in zip(samples, tried, strict=True):
+                if results[row].outcome != "rewritten":
+                    results[row] = result
             rows = [row for row in rows if results[row].outcome == "refused"]
         return results
+
+    def _tried(self, prompts: Sequence[str], seeds: Sequence[int], attempt: int) -> list[UpsampledPrompt]:
+        """One sample of each, checked."""
+        card = self.checks.card
+        captions = self.writer(prompts, seeds, temperature=card.temperature, min_p=card.min_p)
+        refusals = self.checks.refused_by(prompts, captions)
+        return [
+            _result(prompt, caption, attempt, refusal)
+            for prompt, caption, refusal in zip(prompts, captions, refusals, strict=True)
+        ]
 
 
 def _result(prompt: str, caption: str, tries: int, refusal: str | None) -> UpsampledPrompt:

@@ -1,30 +1,10 @@
-"""The settings of the prompt upsampler, and the card that it is saved with. Without torch."""
-
-from typing import Literal
+"""The settings of the prompt upsampler, without torch."""
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from components.captioning.config import FIT
+from components.generation.upsampler_card import MIN_P, TRIES, CheckName
 from components.training.config import OptimizerConfig, TrainingConfig
-
-CheckName = Literal["toy_statements", "words", "similarity"]  # the keys of prompt_checks.CHECKS
-TRIES = 4
-
-
-class UpsamplerCard(BaseModel):
-    """How an upsampler is used: how it samples, what is checked, which prompts it leaves as they are."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    temperature: float = Field(1.0, gt=0)
-    tries: int = Field(TRIES, ge=1, description="captions that are sampled before the prompt stays as it is")
-    checks: tuple[CheckName, ...] = Field((), description="asked in this order")
-    min_similarity: float | None = Field(
-        None, description="cosine of the judge's features of prompt and caption; null: not asked"
-    )
-    keep_complete: bool = Field(False, description="whether a prompt that says all goes through unchanged")
-    complete_words: int | None = Field(
-        None, description="words from which on a prompt says all, where no parser tells; null: none does"
-    )
 
 
 class PromptUpsamplerConfig(BaseModel):
@@ -36,7 +16,15 @@ class PromptUpsamplerConfig(BaseModel):
     temperature: float = Field(
         1.0, gt=0, description="of its samples; 1: what a prompt leaves open varies as in the captions"
     )
-    tries: int = Field(TRIES, ge=1, description="captions that are sampled before the prompt stays as it is")
+    min_p: float = Field(
+        MIN_P,
+        ge=0,
+        lt=1,
+        description="tokens below this part of the likeliest one's probability are left out",
+    )
+    tries: int = Field(
+        TRIES, ge=1, description="1, 2, 4, … captions are sampled before a prompt stays as it is"
+    )
     checks: tuple[CheckName, ...] = Field(
         ("words", "similarity"), description="of each caption against its prompt, in this order"
     )
@@ -44,13 +32,16 @@ class PromptUpsamplerConfig(BaseModel):
         None, ge=-1, le=1, description="cosine by the judge; null: what 98% of the short captions reach"
     )
     keep_complete: bool = Field(True, description="leave a prompt that says all already as it is")
-    width: int = Field(128, gt=0, description="features of a token")
-    depth: int = Field(2, gt=0, description="layers")
+    width: int = Field(96, gt=0, description="features of a token")
+    depth: int = Field(2, gt=0, description="layers: short convolutions and attention in turn")
     heads: int = Field(4, gt=0)
-    vocabulary: int = Field(400, ge=300, description="tokens")
+    vocabulary: int = Field(1000, ge=300, description="tokens at most")
     training: TrainingConfig = TrainingConfig(
-        images=20_000,  # captions, here
-        batch_size=32,
-        optimizer=OptimizerConfig(learning_rate=2e-3, muon_learning_rate=1e-2, warmup_images=1_500),
+        images=28_000,  # captions, here
+        batch_size=16,
+        optimizer=OptimizerConfig(
+            learning_rate=5e-3, muon_learning_rate=2e-2, warmup_images=800, decay_fraction=0.7
+        ),
         ema_halflife_images=1_000,
+        precision="no",  # on a CPU a network of this size gains nothing by bf16
     )

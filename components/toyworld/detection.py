@@ -26,10 +26,11 @@ SOLID = 62.0  # a pixel this near to a colour counts as that colour
 LEAST_SOLID = 0.004  # of the image's pixels: below this a colour is not in the image
 LEAST_AREA = 0.013  # of the image: half of the smallest thing of the world; anything less is a speck
 SURROUNDINGS = 3.0  # pixels around a thing that its fit looks at
+NORMAL_DEVIATION = 1.4826  # of a normal distribution, by its median absolute deviation
 NAMED_OVERLAP = 0.70  # with the fitted shape, intersection over union: below it a thing has no shape
 
 # What is clean.
-MOST_MISFIT = 0.05  # what the fit leaves of a thing, as a part of its area
+MOST_MISFIT = 0.04  # what the fit leaves of a thing, as a part of its area
 MOST_BLUR = 0.045  # of the side: the standard deviation of a thing's edge
 LEAST_SIZE = 0.2  # of the side; the world's smallest thing has 0.26
 TRUE_TO_NAME = 46.0  # a paint is at most this far from the mean of its name: half-way between the nearest two
@@ -83,8 +84,9 @@ def detect(image: NDArray[np.uint8]) -> Detection:
         )
         return Detection(name, _rgb(level), (), clean)
     owners = _owners(labels)
+    noise = _noise(pixels, level, owners)
     patches = [
-        _patch(pixels, level, owners, i, box, COLOURS[colours[i - 1]])
+        _patch(pixels, level, owners, i, box, COLOURS[colours[i - 1]], noise)
         for i, box in enumerate(ndimage.find_objects(owners), start=1)
     ]
     fits = fit_shapes(patches)
@@ -200,13 +202,27 @@ def _owners(labels: NDArray[np.intp]) -> NDArray[np.intp]:
     return np.where(distances <= SURROUNDINGS, labels[rows, columns], 0)
 
 
+def _noise(pixels: Floats, level: Floats, owners: NDArray[np.intp]) -> float:
+    """The standard deviation of a channel where only background is, robust against whatever else is there."""
+    plain = owners == 0
+    return NORMAL_DEVIATION * float(np.median(np.abs(pixels[plain] - level))) if plain.any() else 0.0
+
+
 def _patch(
-    pixels: Floats, level: Floats, owners: NDArray[np.intp], label: int, box: tuple[slice, slice], paint: Rgb
+    pixels: Floats,
+    level: Floats,
+    owners: NDArray[np.intp],
+    label: int,
+    box: tuple[slice, slice],
+    paint: Rgb,
+    noise: float,
 ) -> Patch:
     """The pixels in the box around the component `label`, unmixed with its paint."""
     line = np.array(paint, np.float64) - level
-    coverage = (pixels[box] - level) @ line / (line @ line)
-    return Patch(coverage, (owners[box] == label).astype(np.float64), box[0].start, box[1].start)
+    squared = float(line @ line)
+    coverage = (pixels[box] - level) @ line / squared
+    weight = (owners[box] == label).astype(np.float64)
+    return Patch(coverage, weight, box[0].start, box[1].start, noise / math.sqrt(squared))
 
 
 def _draw(

@@ -107,9 +107,9 @@ _BACKGROUND = re.compile(
     rf"|\bon (?:plain )?({_any(BACKGROUNDS)})(?:$|(?=[:,.])[:,]?)"
 )
 _PICTURE = "picture|image|drawing|photo|photograph|painting|illustration|rendering|sketch"
+_REQUEST = r"(?:please |just )?(?:(?:show|draw|paint|give|make)(?: me)?|i (?:want|would like)(?: to see)?)"
 _OPENING = re.compile(
-    r"^(?:(?:please |just )?(?:(?:show|draw|paint|give|make)(?: me)?|i (?:want|would like)(?: to see)?"
-    r"|it shows|this is|there (?:is|are))\b ?)?"
+    rf"^(?:(?:{_REQUEST}|it shows|this is|there (?:is|are))\b ?)?"
     rf"(?:(?:an? |the )?(?:{_PICTURE})(?: of| with| showing)? ?)?"
 )
 _THERE_IS = re.compile(r"^(?:and )?(?:there (?:is|are) )?")
@@ -121,7 +121,8 @@ _PLACE = (
 )
 _ADJECTIVE = rf"(?:{_any((*_SIZES, *COLOURS))})"
 _CLAIM = re.compile(
-    rf"(?:(?P<place_before>{_PLACE})(?: is| are|,)? (?:there (?:is|are) |an? (?:{_PICTURE}) of )?)?"
+    rf"(?:(?P<place_before>{_PLACE})(?: is| are|,)? "
+    rf"(?:(?:there (?:is|are)|{_REQUEST}|an? (?:{_PICTURE}) of) )?)?"
     rf"(?:(?P<number>an?|the|{_any(NUMBERS)}) )?(?P<before>(?:{_ADJECTIVE},? )*)"
     rf"(?P<shape>{_any([*SHAPES, 'shape', *_SINGULAR])})"
     rf"(?:,? (?P<after>(?:(?:that|which) (?:is|are) )?{_ADJECTIVE}(?:(?:,| and|, and) {_ADJECTIVE})*),?)?"

@@ -1,7 +1,7 @@
 """Whether one text about the toy world says all that another says, and nothing that goes against it.
 
-`refines` is what an upsampled prompt must do: any image that is exactly as the caption says is then exactly as
-the prompt says (statements.are_exact).
+`refines` is what an upsampled prompt must do: any image that is exactly as the caption says is then exactly
+as the prompt says (statements.are_exact).
 """
 
 from collections.abc import Iterator, Sequence

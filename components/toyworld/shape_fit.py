@@ -46,6 +46,7 @@ MOST_TURN = MAX_TURN + 4.0  # degrees; a model is not exact
 # Of coverage.
 QUIET = 0.12  # less counts as none in an overlap: noise of the background
 NOISE = 0.15  # what a pixel may differ without counting as misfit
+NOISE_DEVIATIONS = 2.0  # or so many standard deviations of the image's own noise, where that is more
 
 
 @dataclass(frozen=True)
@@ -53,13 +54,15 @@ class Patch:
     """What is known about one thing: (H, W) arrays around it.
 
     coverage: 0 background to 1 thing, not clipped. weight: 1 where a pixel is this thing's or its surrounding
-    background's, 0 where it is another's. top, left: of the patch in the image, pixels.
+    background's, 0 where it is another's. top, left: of the patch in the image, pixels. noise: the standard
+    deviation of the coverage where the image is plain.
     """
 
     coverage: Floats
     weight: Floats
     top: int
     left: int
+    noise: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -127,7 +130,7 @@ def _overlap(patch: Patch, amplitude: float, predicted: Floats) -> float:
 
 
 def _misfit(patch: Patch, amplitude: float, predicted: Floats) -> float:
-    difference = np.abs(patch.coverage / amplitude - predicted) - NOISE
+    difference = np.abs(patch.coverage / amplitude - predicted) - max(NOISE, NOISE_DEVIATIONS * patch.noise)
     return float((difference.clip(0, None) * patch.weight).sum()) / max(float(predicted.sum()), 1.0)
 
 

@@ -57,14 +57,16 @@ def good_text(scene: Scene, rng: np.random.Generator) -> str:
 
 
 def partial_text(scene: Scene, rng: np.random.Generator) -> str:
-    """True, but it leaves out a thing, a colour or a number."""
+    """True, but it leaves out things, a colour or a number."""
     things = in_reading_order(scene)
     first = things[0]
-    looks = {(thing.colour, thing.shape) for thing in things}
+    looks = list(Counter((thing.colour, thing.shape) for thing in things).items())
     place = f" on a {scene.background} background" if rng.random() < 0.5 else ""
     if len(looks) > 1:
-        some = rng.permutation(len(things))[: max(1, len(things) - 2)]
-        text = listed([phrase(things[i].colour, things[i].shape) for i in sorted(some)])
+        # Whole looks: "a red circle" is false where there are two.
+        some = rng.permutation(len(looks)).tolist()[: max(1, len(looks) - 2)]
+        kept = [looks[i] for i in sorted(some)]
+        text = listed([phrase(colour, shape, count) for (colour, shape), count in kept])
     elif len(things) > 1:
         text = f"{first.colour} {plural(first.shape)}"
     elif place:

@@ -119,7 +119,7 @@ def _folder_within(package: Path) -> Path:
 
 
 def signature(steps: int) -> "ModelSignature":
-    """Column `prompt` in; columns `image` (a PNG in base64) and `caption` out; the parameters of a request."""
+    """Column `prompt` in; columns `image` (a PNG in base64) and `caption` out; a request's parameters."""
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 

@@ -1,6 +1,7 @@
 """train: a text-conditioned diffusion transformer, from the shards of all chosen snapshots.
 
-    HOME/train/<fingerprint>/model/{config.json, model.safetensors, tokenizer.json, upsampler/}, curve.json
+    HOME/train/<fingerprint>/model/{config.json, model.safetensors, tokenizer.json, autoencoder.safetensors,
+    upsampler/}, curve.json
 
 Runs in this process under Accelerate, or with `workers` in several (execution/training_workers.py); resumes
 from its last whole checkpoint, to the bit.
@@ -13,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from components.conditioning.config import LEARNED, AutoencoderConfig, TextConfig
+from components.autoencoding.config import AutoencoderFitConfig
+from components.conditioning.config import LEARNED, TextConfig
 from components.diffusion.config import DiffusionConfig, DiTConfig
 from components.generation.prompt_upsampler_config import PromptUpsamplerConfig
 from components.training.config import FlowLossConfig
@@ -22,6 +24,7 @@ from pipelines.stages.training_config import LearningConfig
 from pipelines.store.receipts import PartReceipt
 
 if TYPE_CHECKING:
+    from components.conditioning.autoencoder import Autoencoder
     from pipelines.stages.training_run import TrainingTask
 
 
@@ -32,7 +35,7 @@ class TrainConfig(LearningConfig):
     network: DiTConfig = DiTConfig()
     diffusion: DiffusionConfig = DiffusionConfig()
     text: TextConfig = TextConfig()
-    autoencoder: AutoencoderConfig = AutoencoderConfig()
+    autoencoder: AutoencoderFitConfig = AutoencoderFitConfig()
     upsampler: PromptUpsamplerConfig = PromptUpsamplerConfig()
     flow: FlowLossConfig = FlowLossConfig()
     steps: int = Field(50, gt=0, description="Euler steps that the model is sampled with by default")
@@ -40,10 +43,11 @@ class TrainConfig(LearningConfig):
 
 
 def run(work: Work) -> list[PartReceipt]:
-    """Fit the vocabulary and the upsampler, train, save the averaged weights."""
+    """Fit the vocabulary, the autoencoder and the upsampler, train, save the averaged weights."""
     from components.conditioning.text import fit_text_encoder
     from components.diffusion.dit import DiT
     from components.generation.model_folder import Model, ModelCard
+    from pipelines.stages.autoencoder_run import make_autoencoder
     from pipelines.stages.training_run import captions, indexes, save_trained, train_tracked
     from pipelines.stages.upsampler_run import make_upsampler
 
@@ -51,34 +55,39 @@ def run(work: Work) -> list[PartReceipt]:
     shards = indexes(work)
     encoder = fit_text_encoder(config.text, captions(shards))
     learned = encoder if config.text.model == LEARNED else None
+    autoencoder = make_autoencoder(work, shards)
     upsampler = make_upsampler(work, shards)
-    task = _make_task(config, shards, encoder, 0, 1)
-    trained = train_tracked(work, task, partial(_make_task, config, shards, learned))
+    task = _make_task(config, shards, encoder, autoencoder, 0, 1)
+    trained = train_tracked(work, task, partial(_make_task, config, shards, learned, autoencoder))
     assert isinstance(trained.ema, DiT)
     card = ModelCard(
         kind="flow",
         dit=task.network.config,
         diffusion=config.diffusion,
         text=config.text,
-        autoencoder=config.autoencoder,
+        autoencoder=config.autoencoder.card,
         steps=config.steps,
         guidance=config.guidance,
         images_seen=trained.curve[-1].images_seen,
     )
-    return save_trained(work, Model(trained.ema, encoder, card, upsampler), trained, task.records)
+    model = Model(trained.ema, encoder, card, upsampler, autoencoder)
+    return save_trained(work, model, trained, task.records)
 
 
 def _make_task(
-    config: TrainConfig, shards: Sequence[Path], encoder: Any, rank: int, world_size: int
+    config: TrainConfig,
+    shards: Sequence[Path],
+    encoder: Any,
+    autoencoder: "Autoencoder",
+    rank: int,
+    world_size: int,
 ) -> "TrainingTask":
     """What one process trains. encoder: None to load the pretrained one that the config names."""
-    from components.conditioning.autoencoder import load_autoencoder
     from components.conditioning.text import fit_text_encoder
     from components.training.flow_loss import flow_loss
     from pipelines.stages.training_run import TrainingTask, batches, build_network, caption_loader
 
     encoder = encoder or fit_text_encoder(config.text, ())
-    autoencoder = load_autoencoder(config.autoencoder)
     image_size = config.network.image_size * autoencoder.downscale
     loader = caption_loader(shards, config, image_size, rank, world_size)
     return TrainingTask(

@@ -12,17 +12,19 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
+from torch import Tensor
 
 from components.captioning.kinds import captions_of
-from components.conditioning.autoencoder import Autoencoder, from_pixels
+from components.conditioning.autoencoder import Autoencoder, PixelAutoencoder, from_pixels
 from components.conditioning.config import LEARNED
+from components.conditioning.feature_cache import FeatureCache
 from components.conditioning.text import TextEncoder
 from components.diffusion.dit import DiT
 from components.errors import InputError
 from components.generation.model_folder import Model, save_model
 from components.randomness import seeded_weights
 from components.shards.index import INDEX_NAME, TRAIN
-from components.shards.loader import ShardLoader
+from components.shards.loader import CaptionedImages, ShardLoader
 from components.shards.reader import read_split
 from components.training.checkpoints import Checkpoints
 from components.training.loop import Trained, train
@@ -38,6 +40,7 @@ from pipelines.store.faults import checkpoints_at
 from pipelines.store.receipts import Counts, PartReceipt
 
 VOCABULARY_CAPTIONS = 100_000  # that a vocabulary is fitted on, at most
+LATENT_CACHE_BYTES = 2**29  # in each process
 
 
 @dataclass(frozen=True)
@@ -113,18 +116,44 @@ def batches(
     Both are encoded on the device that this process trains on, one process a GPU.
     """
     device = PartialState().device
-    encoder, autoencoder = encoder.to(device), autoencoder.to(device)
+    encoder, latents = encoder.to(device), LatentReader(autoencoder.to(device), device)
     for batch in loader.batches(images_seen):
         text = encoder(batch.captions)
-        with torch.no_grad():
-            x_0 = autoencoder.encode(from_pixels(batch.images).to(device, non_blocking=True))
         yield {
-            "x_0": x_0,
+            "x_0": latents(batch),
             "text": text.values,
             "mask": text.mask,
             "keys": batch.keys,
             "epochs": batch.epochs,
         }
+
+
+class LatentReader:
+    """Batches of images to latents (B, C, h, w) on the device.
+
+    Those of a fitted autoencoder are kept, each of one image alone: they are a function of the image, to the
+    bit, whatever is beside it, so that a resumed training sees the same.
+    """
+
+    def __init__(self, autoencoder: Autoencoder, device: torch.device) -> None:
+        self.autoencoder, self.device = autoencoder, device
+        self.cache = FeatureCache(LATENT_CACHE_BYTES)
+
+    @torch.no_grad()
+    def __call__(self, batch: CaptionedImages) -> Tensor:
+        images = from_pixels(batch.images)
+        if isinstance(self.autoencoder, PixelAutoencoder):
+            return images.to(self.device, non_blocking=True)
+        latents = [self._latents(key, images[row : row + 1]) for row, key in enumerate(batch.keys)]
+        return torch.cat(latents).to(self.device, non_blocking=True)
+
+    def _latents(self, key: str, image: Tensor) -> Tensor:
+        """Of one image, (1, C, h, w), on the CPU."""
+        latents = self.cache.get(key)
+        if latents is None:
+            latents = self.autoencoder.encode(image.to(self.device)).cpu()
+            self.cache.put(key, latents)
+        return latents
 
 
 def run_task(

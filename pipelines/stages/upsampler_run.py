@@ -12,12 +12,13 @@ import numpy as np
 from components.captioning.config import FIT, NONE
 from components.captioning.kinds import ALT, captions_of
 from components.generation.content_words import words_of
+from components.generation.language_model import LanguageModel
 from components.generation.partial_texts import RecordCaptions
 from components.generation.prompt_checks import PromptChecks, similarities
-from components.generation.prompt_upsampler import PromptUpsampler
-from components.generation.prompt_upsampler_config import PromptUpsamplerConfig, UpsamplerCard
-from components.generation.prompt_upsampler_fit import fit_prompt_writer
-from components.generation.prompt_writer import PromptWriter
+from components.generation.prompt_upsampler import PromptUpsampler, Writer, writer_of
+from components.generation.prompt_upsampler_config import PromptUpsamplerConfig
+from components.generation.prompt_upsampler_fit import fit_prompt_editor
+from components.generation.upsampler_card import UpsamplerCard
 from components.judge.judge import Judge
 from components.shards.index import TRAIN
 from components.shards.reader import read_split
@@ -43,9 +44,9 @@ def make_upsampler(work: Work, shards: Sequence[Path]) -> PromptUpsampler | None
         return None
     records = list(islice(record_captions(shards), RECORDS))
     if config.model == FIT:
-        writer = _fitted(work, records)
+        writer: Writer = _fitted(work, records)
     else:
-        writer = PromptWriter.load(config.model, revision=config.revision)
+        writer = writer_of(LanguageModel.load(config.model, revision=config.revision))
     annotators = work.inputs.get("annotators", ())
     judge = Path(judge_name(annotators[0]).removeprefix("local-dir:")) if annotators else None
     if "similarity" not in config.checks:
@@ -62,11 +63,11 @@ def record_captions(shards: Sequence[Path]) -> Iterator[RecordCaptions]:
                 yield RecordCaptions(sample.key, long, captions["short"], captions[ALT])
 
 
-def _fitted(work: Work, records: Sequence[RecordCaptions]) -> PromptWriter:
+def _fitted(work: Work, records: Sequence[RecordCaptions]) -> Writer:
     config: PromptUpsamplerConfig = work.config.upsampler
     with work.progress.task("upsampler", config.training.images, "captions") as advance:
         try:
-            return fit_prompt_writer(
+            return fit_prompt_editor(
                 records,
                 config,
                 seed=work.config.seed,
@@ -87,6 +88,7 @@ def _card(
     words = [len(words_of(record.long)) for record in records]
     return UpsamplerCard(
         temperature=config.temperature,
+        min_p=config.min_p,
         tries=config.tries,
         checks=config.checks,
         min_similarity=min_similarity,

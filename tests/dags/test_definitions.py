@@ -20,7 +20,7 @@ GRAPH = {
     "filter": {"corpus", "annotators"},
     "recaption": {"filter", "annotators"},
     "shard": {"recaption"},
-    "train": {"shard"},
+    "train": {"annotators", "shard"},  # the judge checks what the upsampler writes
     "distill": {"train", "shard"},
     "evaluate": {"annotators", "shard", "train", "distill"},
     "promote": {"distill", "evaluate"},

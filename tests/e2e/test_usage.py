@@ -145,6 +145,12 @@ def test_there_is_no_model_to_generate_with_before_the_first_run(straightshot, t
     assert "straightshot run" in err and len(err.splitlines()) == 1
 
 
+def test_there_is_nothing_to_evaluate_with_before_the_first_run(straightshot, tmp_path):
+    status, _, err = straightshot("evaluate", "--home", tmp_path)
+    assert status == 2
+    assert "there was no run" in err and "straightshot run" in err and len(err.splitlines()) == 1
+
+
 def test_models_of_an_empty_home_are_none(straightshot, tmp_path):
     status, out, _ = straightshot("models", "--home", tmp_path)
     assert status == 0

@@ -51,7 +51,7 @@ LONG = [
 ]
 FORCED = [("recaption", (END, *SWAP)), ("train", ("checkpoint.before_rename:1", END, *SWAP))]
 ELSEWHERE = {
-    "swap.between_renames": "tests/pipelines/test_stage.py",  # where names cannot be exchanged
+    "swap.between_renames": "tests/pipelines/test_stage_kills.py",  # where names cannot be exchanged
     "before_previous": "pipelines/registry/model_registry.py",  # of `rollback`, which is no stage
 }
 

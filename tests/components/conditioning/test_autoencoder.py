@@ -1,5 +1,7 @@
 """Autoencoders: pixels are the identity, and the network's range is that of 8-bit pixels."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -14,7 +16,7 @@ from components.conditioning.config import AutoencoderConfig
 
 
 def test_the_autoencoder_of_pixels_changes_nothing():
-    pixels = load_autoencoder(AutoencoderConfig())
+    pixels = load_autoencoder(AutoencoderConfig(), Path("nowhere"))
     images = torch.randn(2, 3, 8, 8)
     assert torch.equal(pixels.encode(images), images) and torch.equal(pixels.decode(images), images)
     assert pixels.identity == "pixels"

@@ -98,3 +98,27 @@ def test_rectified_flow_s_velocity_of_x_0_is_jit_s_to_the_bit():
     assert torch.equal(*gradients)
     end = rectified_flow().x_0_from_velocity(x_t, velocity, t)
     assert torch.equal(end, x_t - over(t, x_t) * velocity)
+
+
+def test_a_preconditioned_network_has_a_target_of_variance_one_that_its_input_does_not_tell(process):
+    """EDM's two conditions (Karras 2022, Appendix B.6) for data and noise of variance 1."""
+    t = torch.full((200_000,), 0.3, dtype=torch.float64)
+    generator = torch.Generator().manual_seed(0)
+    x_0, eps = (torch.randn(len(t), 1, 1, 1, generator=generator, dtype=t.dtype) for _ in range(2))
+    x_t = process.sample(x_0, eps, t).x_t
+    at_zero = process.x_0_from_preconditioned(x_t, torch.zeros_like(x_t), t)
+    scale = process.x_0_from_preconditioned(x_t, torch.ones_like(x_t), t) - at_zero
+    target = (x_0 - at_zero) / scale
+    assert target.var().item() == pytest.approx(1, abs=0.01)
+    assert (target * x_t).mean().item() == pytest.approx(0, abs=0.01)
+    torch.testing.assert_close(
+        process.convert(target, x_t, t, source="preconditioned", target="x_0"), x_0, **EXACT
+    )
+
+
+def test_a_preconditioned_network_leaves_the_data_alone_and_answers_at_the_noise():
+    process = rectified_flow()
+    x_t, output = data_and_noise()
+    start, end = torch.zeros(len(x_t)).double(), torch.ones(len(x_t)).double()
+    assert torch.equal(process.x_0_from_preconditioned(x_t, output, start), x_t)
+    assert torch.equal(process.x_0_from_preconditioned(x_t, output, end), output)

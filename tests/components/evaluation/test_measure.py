@@ -45,8 +45,7 @@ class SceneGenerator:
     calls: list[tuple[str, ...]] = field(default_factory=list)
     numbers: list[tuple[int, int, float | None]] = field(default_factory=list)
 
-    def generate(self, prompts, *, steps, seed, guidance, first, upsample):
-        assert not upsample, "upsampled twice"
+    def generate(self, prompts, *, steps, seed, guidance, first):
         self.calls.append(tuple(prompts))
         self.numbers.append((first, steps, guidance))
         return np.stack([self._render(text, derive_seed(seed, first + i)) for i, text in enumerate(prompts)])
@@ -60,7 +59,7 @@ class SceneGenerator:
 def data(prompts: Sequence[EvalPrompt] | None = None, **changes) -> EvaluationData:
     judge = plain_judge()
     generator = SceneGenerator()
-    images = generator.generate(CAPTIONS * 4, steps=1, seed=5, guidance=None, first=0, upsample=False)
+    images = generator.generate(CAPTIONS * 4, steps=1, seed=5, guidance=None, first=0)
     features = judge.image_features([Image.fromarray(image) for image in images])
     settings = {
         "prompts": toy_prompts(PER_FORM, seed=1) if prompts is None else prompts,

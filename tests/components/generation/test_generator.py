@@ -16,6 +16,7 @@ from components.diffusion.dit import DiT
 from components.errors import InputError
 from components.generation.generator import BATCH, MAX_STEPS, Generator
 from components.generation.model_folder import Model, ModelCard, save_model
+from components.generation.prompt_upsampler import unchanged
 from tests.small_upsampler import small_upsampler
 
 PROMPTS = ["a red circle", "a blue square and a much longer text beside it, of many words", "", "a star"]
@@ -125,19 +126,19 @@ def upsampler():
     return small_upsampler([("a star", "a red star"), ("a cross", "a blue cross")])
 
 
-def test_images_are_of_what_the_upsampler_writes(generator, upsampler, tmp_path):
+def test_prompts_are_upsampled_only_when_asked_and_the_same_in_whatever_batch(generator, upsampler, tmp_path):
     prompts = ["a star"] * (BATCH + 2)
     plain = generator.generate(prompts, seed=2)
-    assert generator.captions(prompts) == prompts
+    assert generator.upsample(prompts) == unchanged(prompts)
     save_model(tmp_path, replace(generator.model, upsampler=upsampler))
     loaded = Generator.load(tmp_path, device="cpu")
-    captions = loaded.captions(prompts, seed=2)
-    assert captions == upsampler(prompts[:BATCH], seed=2) + upsampler(prompts[BATCH:], seed=2, first=BATCH)
+    upsampled = loaded.upsample(prompts, seed=2)
+    first, rest = upsampler(prompts[:BATCH], seed=2), upsampler(prompts[BATCH:], seed=2, first=BATCH)
+    assert upsampled == first + rest
+    captions = [one.caption for one in upsampled]
     assert len(set(captions)) > 1
-    images = loaded.generate(prompts, seed=2)
-    assert np.array_equal(images, loaded.generate(captions, seed=2, upsample=False))
-    assert not np.array_equal(images, plain)
-    assert np.array_equal(loaded.generate(prompts, seed=2, upsample=False), plain)
+    assert not np.array_equal(loaded.generate(captions, seed=2), plain)
+    assert np.array_equal(loaded.generate(prompts, seed=2), plain)
 
 
 @pytest.mark.parametrize("kind", ["flow", "consistency"])

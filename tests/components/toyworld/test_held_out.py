@@ -24,8 +24,8 @@ EVERY_LOOK = list(itertools.product(COLOURS, SHAPES))
 PAIRS = list(itertools.combinations(EVERY_LOOK, 2))
 COUNTS = list(itertools.product(EVERY_LOOK, (2, 3, 4)))
 PLACES = list(itertools.product(EVERY_LOOK, CELLS))
-# Of the four sets as they were when the first model was measured on them. A model that was trained before they
-# change has seen what is asked for after it: a new digest makes every older number of the README untrue.
+# Of the four sets as they were when the first model was measured on them. A model that was trained before
+# they change has seen what is asked for after it: a new digest makes every older number of the README untrue.
 DIGEST = "2c3a556c005d1c53"
 
 
@@ -57,9 +57,7 @@ def test_no_scene_shows_anything_that_is_held_out(scenes):
         assert not LOOKS & set(looks)
         assert not any(pair_is_held_out(a, b) for a, b in itertools.combinations(set(looks), 2))
         assert not any(count_is_held_out(look, count) for look, count in Counter(looks).items())
-        assert not any(
-            place_is_held_out(look, cell(t)) for look, t in zip(looks, scene.things, strict=True)
-        )
+        assert not any(place_is_held_out(look, cell(t)) for look, t in zip(looks, scene.things, strict=True))
 
 
 def test_what_is_not_held_out_is_seen(scenes):

@@ -61,8 +61,8 @@ def test_every_word_for_size_is_clear_of_the_other(scenes):
     words = defaultdict(list)
     for thing in every_thing(scenes):
         words[size_word(thing)].append(thing.size)
-    assert 0.26 <= min(words["small"]) and max(words["small"]) <= 0.33
-    assert 0.40 <= min(words["large"]) and max(words["large"]) <= 0.52
+    assert min(words["small"]) >= 0.26 and max(words["small"]) <= 0.33
+    assert min(words["large"]) >= 0.40 and max(words["large"]) <= 0.52
     assert min(words["large"]) - max(words["small"]) > 2 * PIXEL
 
 

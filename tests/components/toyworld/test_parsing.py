@@ -49,7 +49,9 @@ def statements(draw: st.DrawFn) -> Statements:
     looks = draw_looks(rng, draw(st.sampled_from(("single", "pair", "group", "mixed"))))
     scene = draw_scene_of(rng, [Wanted(look) for look in looks])
     how = draw(st.sampled_from(("short", "long", "some")))
-    stated = {"short": state_short, "long": state_all}[how](scene) if how != "some" else _state_some(scene, rng)
+    if how == "some":
+        return shuffled(_state_some(scene, rng), rng)
+    stated = {"short": state_short, "long": state_all}[how](scene)
     return shuffled(stated, rng)
 
 
@@ -122,6 +124,11 @@ RED, BLUE = one(), one(None, "blue", "square")
         ("a red circle in the upper-left corner", Statements((one(None, "red", "circle", "top left"),))),
         ("in the top left corner, a red circle", Statements((one(None, "red", "circle", "top left"),))),
         ("at the top left there is a red circle", Statements((one(None, "red", "circle", "top left"),))),
+        ("In the top left corner draw a red circle", Statements((one(None, "red", "circle", "top left"),))),
+        (
+            "at the top left, please show me a red circle",
+            Statements((one(None, "red", "circle", "top left"),)),
+        ),
         ("a red circle at the bottom-right", Statements((one(None, "red", "circle", "bottom right"),))),
         ("a red circle at the center", Statements((one(None, "red", "circle", "centre"),))),
         ("a red circle in the middle of the image", Statements((one(None, "red", "circle", "centre"),))),
@@ -143,7 +150,10 @@ RED, BLUE = one(), one(None, "blue", "square")
         ("a red circle, a blue square", Statements((RED, BLUE))),
         ("a red circle & a blue square", Statements((RED, BLUE))),
         ("a red circle. a blue square.", Statements((RED, BLUE))),
-        ("a red circle, a blue square, and a green cross", Statements((RED, BLUE, one(None, "green", "cross")))),
+        (
+            "a red circle, a blue square, and a green cross",
+            Statements((RED, BLUE, one(None, "green", "cross"))),
+        ),
         ("a red circle left of a blue square", Statements((RED, BLUE), "left")),
         ("a red circle is on the right of the blue square", Statements((RED, BLUE), "right")),
         ("a red circle under a blue square", Statements((RED, BLUE), "below")),
@@ -163,7 +173,8 @@ def test_what_people_type_is_understood(text, stated):
         "a dog", "a red dog", "something red", "not a red circle", "a red circle with a hat",
         "red stars", "some red circles", "five red circles", "a red circles", "two red circle",
         "a red blue circle", "a small large circle",
-        "a red circle at top left at bottom", "two circles at top left", "a red circle at top left and bottom",
+        "a red circle at top left at bottom", "two circles at top left",
+        "a red circle at top left and bottom",
         "a red circle on a white background on a black background",
         "a red circle to the left of", "a red circle next to a blue square",
         "two red circles above a blue square",
@@ -180,7 +191,11 @@ def test_no_text_raises_anything(text):
     parse(text)
 
 
-@given(st.lists(st.sampled_from("a two red big circle circles , . and at the top left of on white background".split())))
+@given(
+    st.lists(
+        st.sampled_from("a two red big circle circles , . and at the top left of on white background".split())
+    )
+)
 def test_no_word_of_the_grammar_is_passed_over(words):
     """Whatever parses states each colour, shape, size and background that stands in it."""
     text = " ".join(words)

@@ -76,7 +76,10 @@ def test_a_render_shows_the_colours_where_the_scene_says(size):
     red, blue = (211, 30, 40), (20, 70, 249)
     scene = Scene(
         "black",
-        (Thing("circle", "red", 0.27, 0.5, 0.42, 0.0, red), Thing("square", "blue", 0.73, 0.5, 0.3, 8.0, blue)),
+        (
+            Thing("circle", "red", 0.27, 0.5, 0.42, 0.0, red),
+            Thing("square", "blue", 0.73, 0.5, 0.3, 8.0, blue),
+        ),
         (20, 4, 12),
         softness=0.01,
     )

@@ -1,13 +1,21 @@
 """The scorer is right on images whose content is known, also when they are blurred and noisy."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 from scipy import ndimage
 
-from components.toyworld.prompts import CATEGORIES, make_prompts, scene_for
+from components.errors import InputError
+from components.toyworld.layout import draw_scene
+from components.toyworld.parsing import parse
+from components.toyworld.prompts import FORMS, ToyPrompt, make_prompts, scene_for
 from components.toyworld.render import render
-from components.toyworld.scene import COLOURS, Scene, Thing, draw_scene
-from components.toyworld.scorer import detect, is_correct, score_prompts, score_true_renders
+from components.toyworld.scene import BACKGROUNDS, COLOURS, Scene, Thing
+from components.toyworld.scorer import detect, is_exact, satisfies_geneval, score_true_renders
+from components.toyworld.statements import Statements, are_exact
+
+SIDE = 32
 
 
 def spoiled(image, rng, noise: float, blur: float) -> np.ndarray:
@@ -16,25 +24,29 @@ def spoiled(image, rng, noise: float, blur: float) -> np.ndarray:
 
 
 @pytest.mark.parametrize("size", [32, 48, 64])
-def test_true_renders_score_one_in_every_category(size):
-    scores = score_true_renders(per_category=100, size=size, seed=1)
-    assert set(scores) == set(CATEGORIES)
-    assert min(scores.values()) >= 0.99
+def test_true_renders_are_exact_in_every_form(size):
+    shares = score_true_renders(per_form=100, size=size, seed=1)
+    assert list(shares) == list(FORMS)
+    assert min(shares.values()) >= 0.99
 
 
 @pytest.mark.parametrize(("size", "noise", "blur"), [(32, 12, 0), (32, 0, 0.7), (32, 12, 0.6), (64, 12, 1.2)])
 def test_noise_and_blur_cost_little(size, noise, blur):
     rng = np.random.default_rng(0)
     prompts = make_prompts(60, seed=2)
-    images = [spoiled(render(scene_for(prompt, rng), size), rng, noise, blur) for prompt in prompts]
-    assert min(score_prompts(images, prompts).values()) >= 0.98
+    exact = {form: [] for form in FORMS}
+    for prompt in prompts:
+        image = spoiled(render(scene_for(prompt, rng), size), rng, noise, blur)
+        exact[prompt.form].append(is_exact(image, prompt.statements))
+    assert min(np.mean(verdicts) for verdicts in exact.values()) >= 0.98
 
 
 def test_it_sees_every_thing_where_it_is():
     rng = np.random.default_rng(4)
     for _ in range(200):
         scene = draw_scene(rng)
-        detected = detect(np.asarray(render(scene, 32)))
+        detected = detect(np.asarray(render(scene, SIDE)))
+        assert detected.clean
         assert detected.background == scene.background
         assert len(detected.things) == len(scene.things)
         for thing in scene.things:
@@ -45,75 +57,124 @@ def test_it_sees_every_thing_where_it_is():
             assert abs(match.size - thing.size) < 0.03
 
 
-def test_images_of_other_prompts_are_not_taken_for_right():
-    """An image of another prompt of the category is right only where chance makes it so."""
+def test_an_image_of_another_prompt_is_exact_only_where_its_scene_is():
+    """The verdict on the pixels is that of the scene that was rendered, whichever prompt is asked about."""
     rng = np.random.default_rng(9)
     prompts = make_prompts(120, seed=3)
-    wrong = {category: [] for category in CATEGORIES}
+    scenes = [scene_for(prompt, rng) for prompt in prompts]
+    agreed, exact = [], []
     for i, prompt in enumerate(prompts):
-        other = prompts[120 * (i // 120) + (i + 61) % 120]
-        if other.text != prompt.text:
-            wrong[prompt.category].append(is_correct(np.asarray(render(scene_for(other, rng), 32)), prompt))
-    chance = {"single_object": 0.3, "colors": 0.25, "two_object": 0.25, "counting": 0.15, "position": 0.1}
-    for category, outcomes in wrong.items():
-        assert np.mean(outcomes) <= chance.get(category, 0.05), category
+        scene = scenes[120 * (i // 120) + (i + 61) % 120]
+        exact.append(are_exact(prompt.statements, scene))
+        agreed.append(is_exact(np.asarray(render(scene, SIDE)), prompt.statements) == exact[-1])
+    assert np.mean(agreed) >= 0.995
+    assert np.mean(exact) < 0.05
 
 
-def test_each_category_has_its_own_rule():
-    def image(*things: tuple[str, str, float, float]) -> np.ndarray:
-        scene = Scene("grey", tuple(Thing(shape, colour, x, y, 0.3) for colour, shape, x, y in things))
-        return np.asarray(render(scene, 32))
+def image_of(*things: tuple[str, str, float, float], background: str = "grey") -> np.ndarray:
+    shapes = (Thing(shape, colour, x, y, 0.3) for colour, shape, x, y in things)
+    return np.asarray(render(Scene(background, tuple(shapes)), SIDE))
 
-    by_text = {}
-    for prompt in make_prompts(400, seed=0):
-        by_text.setdefault((prompt.category, prompt.text), prompt)
 
-    single, colour = by_text["single_object", "a red circle"], by_text["colors", "a red circle"]
-    red, blue = ("red", "circle", 0.25, 0.25), ("blue", "circle", 0.75, 0.75)
-    assert is_correct(image(red), single) and is_correct(image(blue), single)
-    assert not is_correct(image(red, blue), single)
-    assert not is_correct(image(("red", "square", 0.5, 0.5)), single)
-    assert is_correct(image(("red", "square", 0.5, 0.5)), colour) and not is_correct(image(blue), colour)
-    two = by_text["counting", "two red circles"]
-    assert is_correct(image(red, blue), two)
-    assert not is_correct(image(red), two)
-    assert not is_correct(image(red, blue, ("red", "circle", 0.75, 0.25)), two)
+def asked(text: str, category: str) -> ToyPrompt:
+    stated = parse(text)
+    assert stated is not None, text
+    return ToyPrompt(text, "geneval", stated, category)
 
-    position = next(p for (c, _), p in by_text.items() if c == "position" and p.relation == "left")
-    (ca, sa), (cb, sb) = position.looks
-    assert is_correct(image((ca, sa, 0.25, 0.5), (cb, sb, 0.75, 0.5)), position)
-    assert is_correct(image((ca, sa, 0.25, 0.2), (cb, sb, 0.75, 0.8)), position)
-    assert not is_correct(image((cb, sb, 0.25, 0.5), (ca, sa, 0.75, 0.5)), position)
-    assert not is_correct(image((ca, sa, 0.5, 0.2), (cb, sb, 0.5, 0.8)), position)
 
-    attribution = next(p for (c, _), p in by_text.items() if c == "color_attr")
-    (ca, sa), (cb, sb) = attribution.looks
-    assert is_correct(image((ca, sa, 0.25, 0.25), (cb, sb, 0.75, 0.75)), attribution)
-    assert not is_correct(image((cb, sa, 0.25, 0.25), (ca, sb, 0.75, 0.75)), attribution)
+RED, BLUE = ("red", "circle", 0.25, 0.5), ("blue", "square", 0.75, 0.5)
+ANOTHER_RED = ("red", "circle", 0.75, 0.2)
+
+
+@pytest.mark.parametrize(
+    ("text", "category", "things", "geneval", "exact"),
+    [
+        ("a red circle", "single_object", [RED], True, True),
+        ("a red circle", "single_object", [("blue", "circle", 0.5, 0.5)], True, False),
+        ("a red circle", "single_object", [RED, BLUE], True, False),
+        ("a red circle", "single_object", [("red", "square", 0.5, 0.5)], False, False),
+        ("a red circle and a blue square", "two_object", [RED, BLUE], True, True),
+        (
+            "a red circle and a blue square", "two_object",
+            [("blue", "circle", 0.25, 0.5), ("red", "square", 0.75, 0.5)], True, False,
+        ),
+        ("a red circle and a blue square", "two_object", [RED], False, False),
+        ("two red circles", "counting", [RED, ANOTHER_RED], True, True),
+        ("two red circles", "counting", [RED, ("green", "circle", 0.75, 0.2)], True, False),
+        ("two red circles", "counting", [RED, ANOTHER_RED, BLUE], True, False),
+        ("two red circles", "counting", [RED], False, False),
+        ("two red circles", "counting", [RED, ANOTHER_RED, ("red", "circle", 0.75, 0.8)], False, False),
+        ("a red circle", "colors", [RED], True, True),
+        ("a red circle", "colors", [RED, ("blue", "circle", 0.75, 0.5)], True, False),
+        ("a red circle", "colors", [("blue", "circle", 0.5, 0.5)], False, False),
+        ("a red circle", "colors", [("red", "square", 0.5, 0.5)], False, False),
+        ("a red circle left of a blue square", "position", [RED, BLUE], True, True),
+        (
+            "a red circle left of a blue square", "position",
+            [("red", "circle", 0.25, 0.2), ("blue", "square", 0.75, 0.8)], True, True,
+        ),
+        (
+            "a red circle left of a blue square", "position",
+            [("green", "circle", 0.25, 0.5), ("cyan", "square", 0.75, 0.5)], True, False,
+        ),
+        (
+            "a red circle left of a blue square", "position",
+            [("red", "circle", 0.75, 0.5), ("blue", "square", 0.25, 0.5)], False, False,
+        ),
+        (
+            "a red circle left of a blue square", "position",
+            [("red", "circle", 0.5, 0.2), ("blue", "square", 0.5, 0.8)], False, False,
+        ),
+        ("a red circle and a blue square", "color_attr", [RED, BLUE], True, True),
+        (
+            "a red circle and a blue square", "color_attr",
+            [("blue", "circle", 0.25, 0.5), ("red", "square", 0.75, 0.5)], False, False,
+        ),
+    ],
+)  # fmt: skip
+def test_each_category_has_genevals_rule_and_exact_asks_for_all(text, category, things, geneval, exact):
+    image, prompt = image_of(*things), asked(text, category)
+    assert satisfies_geneval(image, prompt) == geneval
+    assert is_exact(image, prompt.statements) == exact
+
+
+def test_a_category_that_is_none_is_named():
+    with pytest.raises(InputError, match="prompt category 'None' is unknown; use one of single_object"):
+        satisfies_geneval(image_of(RED), ToyPrompt("a red circle", "short", Statements(())))
 
 
 def test_touching_things_of_two_colours_are_separated():
     scene = Scene("white", (Thing("square", "red", 0.3, 0.5, 0.4), Thing("square", "blue", 0.65, 0.5, 0.4)))
-    things = detect(np.asarray(render(scene, 32))).things
+    things = detect(np.asarray(render(scene, SIDE))).things
     assert sorted((t.shape, t.colour) for t in things) == [("square", "blue"), ("square", "red")]
 
 
-def test_what_is_no_thing_is_not_detected_and_what_is_no_shape_has_none():
-    for level in (0, 10, 100, 128, 255):
-        assert detect(np.full((32, 32, 3), level, np.uint8)).things == ()
-    speck = np.full((32, 32, 3), 248, np.uint8)
-    speck[4:7, 4:7] = COLOURS["red"]
-    assert detect(speck).things == ()
-    stripe = np.full((32, 32, 3), 248, np.uint8)
-    stripe[15:18] = COLOURS["red"]
-    (thing,) = detect(stripe).things
-    assert (thing.shape, thing.colour) == (None, "red")
+def plain_images() -> Iterator[tuple[str, np.ndarray]]:
+    for name, rgb in BACKGROUNDS.items():
+        yield name, np.full((SIDE, SIDE, 3), rgb, np.uint8)
+
+
+def test_a_plain_background_is_clean_and_shows_nothing():
+    for name, image in plain_images():
+        detected = detect(image)
+        assert (detected.background, detected.things, detected.clean) == (name, (), True)
+
+
+def test_what_is_no_thing_or_no_shape_is_not_clean():
+    for _, image in plain_images():
+        speck = image.copy()
+        speck[4:7, 4:7] = COLOURS["red"]
+        assert not detect(speck).clean and detect(speck).things == ()
+        stripe = image.copy()
+        stripe[15:18] = COLOURS["red"]
+        assert not detect(stripe).clean
     rng = np.random.default_rng(0)
-    detect(rng.integers(0, 256, (32, 32, 3)).astype(np.uint8))  # noise raises nothing
-    for colour in COLOURS.values():
-        detect(np.full((24, 40, 3), colour, np.uint8))
+    assert not detect(rng.integers(0, 256, (SIDE, SIDE, 3)).astype(np.uint8)).clean
+    for colour in COLOURS.values():  # of no background's colour, and not square
+        assert not detect(np.full((24, 40, 3), colour, np.uint8)).clean
 
 
-def test_a_count_that_differs_is_named():
-    with pytest.raises(ValueError, match="1 images for 6 prompts"):
-        score_prompts([np.zeros((32, 32, 3), np.uint8)], make_prompts(1, 0))
+@pytest.mark.parametrize("shape", [(23, 64, 3), (32, 32), (32, 32, 4)])
+def test_an_image_that_cannot_be_scored_is_named(shape):
+    with pytest.raises(InputError, match="cannot be scored; give"):
+        detect(np.zeros(shape, np.uint8))

@@ -1,4 +1,4 @@
-"""Wrong images that a scorer could take for right: each kind fails, over many scenes and at two resolutions."""
+"""Wrong images that a scorer could take for right: each kind fails, over many scenes, at two resolutions."""
 
 from collections.abc import Callable
 from dataclasses import replace

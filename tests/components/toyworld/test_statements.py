@@ -17,7 +17,9 @@ RED_LEFT_OF_BLUE = scene(("red", "circle", 0.25, 0.5, LARGE), ("blue", "square",
 DIAGONAL = scene(("red", "circle", 0.25, 0.25, SMALL), ("blue", "square", 0.75, 0.75, SMALL))
 THREE_RED = scene(*(("red", "circle", x, y, SMALL) for x, y in ((0.2, 0.2), (0.8, 0.2), (0.5, 0.8))))
 TWO_RED_ONE_BLUE = scene(
-    ("red", "circle", 0.2, 0.2, SMALL), ("red", "circle", 0.8, 0.2, LARGE), ("blue", "square", 0.5, 0.8, SMALL)
+    ("red", "circle", 0.2, 0.2, SMALL),
+    ("red", "circle", 0.8, 0.2, LARGE),
+    ("blue", "square", 0.5, 0.8, SMALL),
 )
 
 # text, scene, whether it is true, whether it is exact

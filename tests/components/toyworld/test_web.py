@@ -11,9 +11,11 @@ import pytest
 from PIL import Image
 
 from components.corpus.schemas import CORPUS
-from components.toyworld.captions import is_complete, is_true, statements
+from components.toyworld.captions import is_complete, is_true
+from components.toyworld.held_out import is_held_out
+from components.toyworld.parsing import parse
 from components.toyworld.render import render
-from components.toyworld.scene import Scene, is_held_out
+from components.toyworld.scene import Scene
 from components.toyworld.scorer import detect
 from components.toyworld.web import (
     GOOD_KINDS,
@@ -131,8 +133,8 @@ def test_texts_that_parse_are_true_unless_they_are_mismatched(rows):
             and row["alt_kind"] in JUNK_KINDS
             and row["alt_kind"] != "mismatch"
         ):
-            assert statements(text) is None, row
-        elif statements(text) is not None:
+            assert parse(text) is None, row
+        elif parse(text) is not None:
             parsed[row["alt_kind"]] += 1
             assert is_true(text, row["scene"]) == (row["alt_kind"] != "mismatch"), row
     assert parsed["good"] > 150
@@ -162,8 +164,8 @@ def test_tiny_blank_and_banner_images_are_what_they_are_called(rows):
         if row["junk_reason"] == "tiny":
             assert max(decoded(row["image"]).size) <= 24
         if row["junk_reason"] == "blank":
-            # A lossy codec leaves a flat colour up to three levels apart (WebP, brown); a scene, a hundred.
-            assert max(np.ptp(np.asarray(decoded(row["image"])), axis=(0, 1))) <= 3
+            # WebP leaves a flat colour up to seven levels apart, over all backgrounds; a scene, a hundred.
+            assert max(np.ptp(np.asarray(decoded(row["image"])), axis=(0, 1))) <= 7
         if row["junk_reason"] == "banner":
             assert decoded(row["image"]).size == (640, 64)
 
@@ -183,7 +185,5 @@ def test_the_labelled_set_is_true_complete_and_disjoint_from_the_web(toy, rows):
             assert is_complete(caption, scene)
 
 
-def test_no_held_out_pair_is_in_the_web(rows):
-    for row in rows:
-        looks = {(thing.colour, thing.shape) for thing in row["scene"].things}
-        assert not any(is_held_out(a, b) for a in looks for b in looks if a != b)
+def test_nothing_that_is_held_out_is_in_the_web(rows):
+    assert not any(is_held_out(row["scene"]) for row in rows)

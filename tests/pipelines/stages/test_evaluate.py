@@ -274,7 +274,7 @@ def test_frechet_is_of_images_of_the_held_out_images_own_captions(before, done):
     squares = [Image.fromarray(decode_square(sample.image, SIDE)) for sample in held_out]
     captions = [sample.meta["caption_long"] for sample in held_out]
     generator = Generator.load(before.root / "distill" / "model", batch_size=5, precision="bf16")
-    generated = generator.generate(captions, steps=2, seed=derive_seed(0, "captions"), upsample=False)
+    generated = generator.generate(captions, steps=2, seed=derive_seed(0, "captions"))
     images = judge.image_features([Image.fromarray(image) for image in generated])
     distance = frechet_distance(images, judge.image_features(squares))
     assert metrics.of("student", 2).metrics["frechet"] == pytest.approx(distance, rel=1e-6)
@@ -292,8 +292,10 @@ def test_the_images_are_the_generators_own_and_start_from_one_seed(before, done)
             if mode == AS_IS:
                 assert captions == prompts and {row["how"] for row in rows} == {"as is"}
             else:
-                assert captions == generator.captions(prompts, seed=0) != prompts
-            generated = generator.generate(captions, steps=steps, seed=0, guidance=guidance, upsample=False)
+                upsampled = generator.upsample(prompts, seed=0)
+                assert captions == [one.caption for one in upsampled] != prompts
+                assert [row["how"] for row in rows] == [one.how for one in upsampled]
+            generated = generator.generate(captions, steps=steps, seed=0, guidance=guidance)
             assert (generated == pixels(rows)).all(), f"{model} at {steps} steps, {mode}"
 
 

@@ -22,6 +22,7 @@ from components.conditioning.text import FrozenText, LearnedText
 from components.errors import InputError
 from components.generation.generator import Generator
 from components.generation.model_folder import load_model
+from components.generation.prompt_upsampler import unchanged
 from components.shards.index import INDEX_NAME, Shard, ShardIndex
 from components.shards.writer import Sample, write_tar
 from pipelines.errors import StageFailed
@@ -53,7 +54,9 @@ UPSAMPLER = {
     "vocabulary": 300,
     "training": {"images": 48, "batch_size": 8, "checkpoint_images": 16, "ema_halflife_images": 0},
 }
-UPSAMPLER_FILES = ("config", "generation_config", "tokenizer", "tokenizer_config")
+UPSAMPLER_FILES = (
+    "config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
+)  # fmt: skip
 FAULTS = (
     "upsampler.checkpoint.before_rename:2",
     "train.checkpoint.before_rename:2",
@@ -144,7 +147,7 @@ def test_the_stages_leave_a_teacher_a_student_and_their_curves(whole):
     for receipt, kind, steps in zip(receipts, ("flow", "consistency"), (50, 1), strict=True):
         assert {entry.path for entry in receipt.files} == {
             "model/config.json", "model/model.safetensors", "model/tokenizer.json", "curve.json",
-            "model/upsampler/model.safetensors", *(f"model/upsampler/{n}.json" for n in UPSAMPLER_FILES),
+            "model/upsampler/card.json", *(f"model/upsampler/language_model/{n}" for n in UPSAMPLER_FILES),
         }  # fmt: skip
         assert receipt.counts.as_dict() == {"in": SAMPLES, "kept": SAMPLES, "rejected": 0, "errored": 0}
         assert not (output(home, receipt) / "scratch").exists()
@@ -159,8 +162,10 @@ def test_the_stages_leave_a_teacher_a_student_and_their_curves(whole):
         images = Generator(model).generate(["all red", ""])
         assert images.shape == (2, 8, 8, 3)
     teacher, student = (output(home, receipt) / "model" / "upsampler" for receipt in receipts)
-    for path in teacher.iterdir():
-        assert (student / path.name).read_bytes() == path.read_bytes()
+    files = [path for path in teacher.rglob("*") if path.is_file()]
+    assert len(files) == 1 + len(UPSAMPLER_FILES)
+    for path in files:
+        assert (student / path.relative_to(teacher)).read_bytes() == path.read_bytes()
 
 
 def test_the_student_starts_from_the_teacher_and_learns(whole):
@@ -237,7 +242,8 @@ def test_without_an_upsampler_there_is_none(tmp_path, tracking):
         tmp_path, tracking, shards(tmp_path / "shards"), images=8, upsampler={"model": "none"}
     )
     assert not (output(tmp_path, receipt) / "model" / "upsampler").exists()
-    assert Generator.load(output(tmp_path, receipt) / "model").captions(["all red"]) == ["all red"]
+    generator = Generator.load(output(tmp_path, receipt) / "model")
+    assert generator.upsample(["all red"]) == unchanged(["all red"])
 
 
 def test_a_model_that_sees_no_long_captions_gets_no_upsampler(tmp_path, tracking):
@@ -248,9 +254,9 @@ def test_a_model_that_sees_no_long_captions_gets_no_upsampler(tmp_path, tracking
 
 def test_an_upsampler_that_is_given_travels_with_the_model(whole, tmp_path, tracking):
     home, shard, train, _ = whole
-    folder = output(home, train) / "model" / "upsampler"
+    folder = output(home, train) / "model" / "upsampler" / "language_model"
     receipt = run_train(tmp_path, tracking, shard, images=8, upsampler={"model": str(folder)})
-    made = output(tmp_path, receipt) / "model" / "upsampler" / "model.safetensors"
+    made = output(tmp_path, receipt) / "model" / "upsampler" / "language_model" / "model.safetensors"
     assert made.read_bytes() == (folder / "model.safetensors").read_bytes()
     with pytest.raises(ValueError, match=r"upsampler '.*/none' cannot be loaded \(.*\); give a folder"):
         run_train(tmp_path, tracking, shard, images=8, upsampler={"model": str(tmp_path / "none")})

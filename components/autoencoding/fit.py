@@ -1,0 +1,60 @@
+"""Fits a small autoencoder on images, by the one training loop."""
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from components.autoencoding.config import AutoencoderFitConfig
+from components.conditioning.convolutional_autoencoder import ConvolutionalAutoencoder
+from components.randomness import seeded_weights
+from components.training.checkpoints import Checkpoints
+from components.training.loop import train
+from components.training.loss import Batch, LossContext, Losses, LossFunction
+
+CHARBONNIER = 1e-3  # squared; below it an error counts by its square, above it by its size
+
+
+def fit_autoencoder(
+    batches: Callable[[int], Iterator[Batch]],
+    config: AutoencoderFitConfig,
+    *,
+    seed: int,
+    checkpoints: Checkpoints | None = None,
+    on_batch: Callable[[int, float], None] | None = None,
+) -> ConvolutionalAutoencoder:
+    """Train on batches of `images` (B, 3, H, W) in [-1, 1], as the training loop takes them.
+
+    Raises FloatingPointError when the fit diverges.
+    """
+    with seeded_weights(seed, "autoencoder"):
+        model = ConvolutionalAutoencoder(config.card)
+    trained = train(
+        model,
+        reconstruction_loss(config.noise, model.channels, model.downscale),
+        batches,
+        config.training,
+        seed=seed,
+        purpose="autoencoder",
+        checkpoints=checkpoints,
+        on_batch=on_batch,
+    )
+    assert isinstance(trained.ema, ConvolutionalAutoencoder)
+    return trained.ema.cpu().eval().requires_grad_(False)
+
+
+def reconstruction_loss(most_noise: float, channels: int, downscale: int) -> LossFunction:
+    """The Charbonnier distance of images from their reconstructions, through latents with noise.
+
+    The noise of each image has a standard deviation of its own, uniform from 0 to `most_noise`. The distance
+    is sqrt(d² + 1e-3) a pixel: its minimum is near the median, so edges stay sharp where a mean would blur.
+    """
+
+    def loss(model: nn.Module, batch: Batch, context: LossContext) -> Losses:
+        images: Tensor = batch["images"]
+        shape = (channels, images.shape[2] // downscale, images.shape[3] // downscale)
+        spread = most_noise * context.noise.uniform("spread").view(-1, 1, 1, 1)
+        again = model(images, spread * context.noise.normal("latents", shape))
+        return Losses(torch.sqrt((again - images).square() + CHARBONNIER).mean())
+
+    return loss
