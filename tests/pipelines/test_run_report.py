@@ -226,9 +226,10 @@ def test_every_reason_is_shown_before_any_is_shown_twice(home, config, plan, fil
 def test_the_whole_run_is_gathered(home, config, plan, filtered):
     data = collect(home, config, plan)
     assert [row.stage for row in data.stages] == [one.stage.name for one in plan]
-    assert (data.stages[0].records_in, data.stages[0].kept) == (ROWS, filtered.receipt.counts.kept)
-    assert data.stages[2].records_in is None
-    assert data.stages[0].rejects == filtered.receipt.reasons
+    rows = {row.stage: row for row in data.stages}
+    assert (rows["filter"].records_in, rows["filter"].kept) == (ROWS, filtered.receipt.counts.kept)
+    assert rows["train"].records_in is None
+    assert rows["filter"].rejects == filtered.receipt.reasons
     assert {example.reason for example in data.kept} == {None} and len(data.kept) == 12
     assert [[c.kind for c in e.captions] for e in data.captions] == [["alt text", "short", "long"]] * 8
     assert [(e.captions[1].text, e.captions[2].score) for e in data.captions] == [

@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from components.conditioning.autoencoder import PixelAutoencoder
 from components.conditioning.text import fit_text_encoder
 from components.training.loss import Batch
 from pipelines.errors import ConfigError, StageFailed
@@ -173,7 +174,8 @@ def test_the_workers_share_the_batches_of_one_process(tmp_path, samples, workers
     """From wherever they go on; with their captions, and the keys and epochs that their noise is from."""
     given = shards(tmp_path, samples=samples)
     config, indexes = TrainConfig(**TRAINING), [given.path / "index.json"]
-    make_task = partial(_make_task, config, indexes, fit_text_encoder(config.text, captions(indexes)))
+    encoder = fit_text_encoder(config.text, captions(indexes))
+    make_task = partial(_make_task, config, indexes, encoder, PixelAutoencoder())
     for start in (0, 17 * BATCH):
         alone = make_task(0, 1).data(start)
         shares = [make_task(rank, workers).data(start) for rank in range(workers)]

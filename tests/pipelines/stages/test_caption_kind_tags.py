@@ -38,7 +38,7 @@ ROWS = 40
 class EchoCaptioner:
     """A captioner at the seam: it answers with the kind that it was asked for."""
 
-    def caption(self, images: list[Image.Image], kind: CaptionKind) -> list[str]:
+    def caption(self, images: list[Image.Image], kind: CaptionKind, keys: list[str]) -> list[str]:
         return [f"{kind.name} of {image.getpixel((0, 0))} in {kind.max_tokens} tokens" for image in images]
 
 

@@ -316,7 +316,7 @@ def test_frozen_features_of_a_resumed_training_are_those_of_one_that_nothing_dis
 
 
 def test_images_and_captions_are_encoded_on_the_device_of_the_training(tmp_path):
-    class Doubling(PixelAutoencoder):
+    class Doubling:
         device: torch.device | None = None
 
         def encode(self, images: torch.Tensor) -> torch.Tensor:
