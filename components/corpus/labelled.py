@@ -4,10 +4,10 @@ The judge (judge/fit.py) and the captioner (captioning/fit.py) learn from the sa
 drawn here, and are measured on the same few that neither has seen.
 """
 
+import itertools
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -90,32 +90,15 @@ def read_labelled(path: Path, holdout_fraction: float) -> LabelledSet:
     return LabelledSet(tuple(train), tuple(held_out), dict(sorted(skipped.items())))
 
 
-def draw_batches(
-    count: int,
-    batch_size: int,
-    images_seen: int,
-    *,
-    seed: int,
-    lengths: Sequence[int] | None = None,
-    window: int = 16,
-) -> Iterator[list[int]]:
+def draw_batches(count: int, batch_size: int, images_seen: int, *, seed: int) -> Iterator[list[int]]:
     """Batches of row numbers below `count`, for ever, from the batch at `images_seen` on.
 
     Every epoch is a fresh order; the order is a pure function of (seed, epoch), so a resumed run goes on with
-    the batches it would have seen. lengths: cost of each row; given it, rows of like length share a batch
-    (among `window` batches at a time), so that little is padded.
+    the batches it would have seen.
     """
     row_at = _RowOrder(count, seed)
-    batch = images_seen // batch_size
-    while True:
-        first = batch - batch % window
-        rows = [row_at(n) for n in range(first * batch_size, (first + window) * batch_size)]
-        if lengths is not None:
-            rows.sort(key=partial(_length_first, lengths))
-        order = np.random.default_rng(derive_seed(seed, "window", first)).permutation(window).tolist()
-        for place in order[batch - first :]:
-            yield rows[place * batch_size : (place + 1) * batch_size]
-        batch = first + window
+    for batch in itertools.count(images_seen // batch_size):
+        yield [row_at(n) for n in range(batch * batch_size, (batch + 1) * batch_size)]
 
 
 class _RowOrder:
@@ -132,10 +115,6 @@ class _RowOrder:
             rng = np.random.default_rng(derive_seed(self.seed, "epoch", epoch))
             self.epoch, self.order = epoch, rng.permutation(self.count).tolist()
         return self.order[place]
-
-
-def _length_first(lengths: Sequence[int], row: int) -> tuple[int, int]:
-    return lengths[row], row
 
 
 def _usable(

@@ -140,7 +140,7 @@ def _refuses_token(address: str) -> bool:
     if ":" not in address:
         return False
     # Not public, but what `ray health-check` and Ray's autoscaler use.
-    from ray._raylet import GcsClient  # type: ignore[attr-defined]
+    from ray._raylet import GcsClient  # type: ignore[attr-defined]  # compiled, without a stub
     from ray.exceptions import AuthenticationError, RayError
 
     try:

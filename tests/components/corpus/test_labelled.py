@@ -84,27 +84,17 @@ def first(number: int, **settings) -> list[list[int]]:
 
 
 def test_every_epoch_sees_every_row_once():
-    # 4 windows of 16 batches of 5 are 16 epochs of 20 rows, whole ones at multiples of 20.
-    rows = [r for batch in first(64, batch_size=5, window=4) for r in batch]
+    rows = [r for batch in first(64, batch_size=5) for r in batch]
     for epoch in range(16):
         assert sorted(rows[epoch * 20 : epoch * 20 + 20]) == list(range(20))
 
 
 def test_orders_differ_from_epoch_to_epoch_and_from_seed_to_seed():
-    assert first(5, window=5) != first(10, window=5)[5:]
+    assert first(5) != first(10)[5:]
     assert first(5) != first(5, seed=1)
 
 
-@pytest.mark.parametrize("lengths", [None, [n * 7 % 20 for n in range(20)]])
-def test_a_resumed_run_sees_the_batches_it_would_have_seen(lengths):
-    whole = first(50, lengths=lengths)
+def test_a_resumed_run_sees_the_batches_it_would_have_seen():
+    whole = first(50)
     for batch in range(50):
-        assert first(1, images_seen=batch * 4, lengths=lengths) == [whole[batch]]
-
-
-def test_rows_of_like_length_share_a_batch():
-    lengths = list(range(160))
-    batches = first(16, count=160, batch_size=10, lengths=lengths)
-    assert sorted(r for batch in batches for r in batch) == list(range(160))
-    assert all(max(batch) - min(batch) == 9 for batch in batches)
-    assert batches != sorted(batches), "long and short batches alternate"
+        assert first(1, images_seen=batch * 4) == [whole[batch]]
