@@ -14,11 +14,8 @@ from torch import Tensor
 from transformers import LogitsProcessor
 
 from components.randomness import derive_seed
+from components.training.noise import INCREMENT, mix
 
-# The constants of splitmix64 (Steele 2014), as the signed integers that torch multiplies modulo 2**64.
-_STEP, _MIX_1, _MIX_2 = (
-    value - 2**64 for value in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
-)
 _UNIFORM_BITS = 52  # so that a float64 holds them and a half, and 1 is never reached
 
 
@@ -53,20 +50,9 @@ def row_seed(seed: int, key: str, kind: str) -> int:
 
 def gumbel(row_seeds: Tensor, position: int, tokens: Tensor) -> Tensor:
     """Standard Gumbel noise, float64, one value for each (row seed, position, token); int64 tensors (N,)."""
-    place = torch.full_like(row_seeds, position) * _STEP  # wraps, as a Python integer would not
-    bits = _mixed(_mixed(row_seeds + place) + tokens * _STEP)
-    uniform = (_shifted(bits, 64 - _UNIFORM_BITS).double() + 0.5) / 2**_UNIFORM_BITS
+    place = torch.full_like(row_seeds, position) * INCREMENT  # wraps, as a Python integer would not
+    states = mix(row_seeds + place + INCREMENT)
+    bits = mix(states + tokens * INCREMENT + INCREMENT)
+    high = (bits >> (64 - _UNIFORM_BITS)) & (2**_UNIFORM_BITS - 1)  # int64 would shift its sign in
+    uniform = (high.double() + 0.5) / 2**_UNIFORM_BITS
     return -torch.log(-torch.log(uniform))
-
-
-def _mixed(x: Tensor) -> Tensor:
-    """splitmix64's output function."""
-    x = x + _STEP
-    x = (x ^ _shifted(x, 30)) * _MIX_1
-    x = (x ^ _shifted(x, 27)) * _MIX_2
-    return x ^ _shifted(x, 31)
-
-
-def _shifted(x: Tensor, by: int) -> Tensor:
-    """A logical shift to the right; torch's is arithmetic."""
-    return (x >> by) & ((1 << (64 - by)) - 1)

@@ -203,7 +203,7 @@ def _evaluation(
     run: ModelRun, data: EvaluationData, inputs: MetricInputs, results: Sequence[PromptResult]
 ) -> Evaluation:
     metrics = {metric.name: metric.compute(inputs) for metric in METRICS}
-    exact = {mode: _verdicts(data, results, mode) for mode in (DEFAULT, AS_IS)}
+    exact = {mode: _verdicts(_exact, data, results, mode) for mode in (DEFAULT, AS_IS)}
     return Evaluation(
         model=run.model,
         steps=run.steps,
@@ -211,8 +211,8 @@ def _evaluation(
         metrics={name: value for name, value in metrics.items() if value is not None},
         prompt_following=_shares(exact[DEFAULT]),
         prompt_following_as_is=_shares(exact[AS_IS]),
-        geneval=_shares(_geneval_verdicts(data, results, DEFAULT)),
-        geneval_as_is=_shares(_geneval_verdicts(data, results, AS_IS)),
+        geneval=_shares(_verdicts(_by_geneval, data, results, DEFAULT)),
+        geneval_as_is=_shares(_verdicts(_by_geneval, data, results, AS_IS)),
         intervals={
             name: _interval(exact[mode], data.seed)
             for name, mode in (("prompt_following", DEFAULT), ("prompt_following_as_is", AS_IS))
@@ -224,24 +224,25 @@ def _evaluation(
 Verdict = tuple[str, bool]  # the form or category of a prompt, and whether its image is correct
 
 
-def _verdicts(data: EvaluationData, results: Sequence[PromptResult], mode: str) -> list[Verdict]:
-    """Exact following in one mode, with the form of each prompt; empty where it is not scored."""
-    return [
-        (form, result.correct)
-        for result in results
-        for form in [data.prompts[result.index].form]
-        if result.mode == mode and result.correct is not None and form is not None
-    ]
+def _exact(data: EvaluationData, result: PromptResult) -> tuple[str | None, bool | None]:
+    """The form of a result's prompt, and exact following where it is scored."""
+    return data.prompts[result.index].form, result.correct
 
 
-def _geneval_verdicts(data: EvaluationData, results: Sequence[PromptResult], mode: str) -> list[Verdict]:
-    """GenEval's rules in one mode, with the category of each prompt that has one."""
-    return [
-        (category, result.geneval)
-        for result in results
-        for category in [data.prompts[result.index].category]
-        if result.mode == mode and result.geneval is not None and category is not None
-    ]
+def _by_geneval(data: EvaluationData, result: PromptResult) -> tuple[str | None, bool | None]:
+    """GenEval's category of a result's prompt, where it has one, and the verdict by GenEval's rules."""
+    return data.prompts[result.index].category, result.geneval
+
+
+def _verdicts(
+    verdict_of: Callable[[EvaluationData, PromptResult], tuple[str | None, bool | None]],
+    data: EvaluationData,
+    results: Sequence[PromptResult],
+    mode: str,
+) -> list[Verdict]:
+    """What there is of the verdicts on one mode's results."""
+    found = (verdict_of(data, result) for result in results if result.mode == mode)
+    return [(name, correct) for name, correct in found if name is not None and correct is not None]
 
 
 def _shares(verdicts: Iterable[Verdict]) -> dict[str, float]:

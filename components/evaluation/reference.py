@@ -15,7 +15,7 @@ from components.judge.judge import Judge
 from components.randomness import derive_seed
 from components.shards.decode import decode_square
 from components.shards.writer import Sample
-from components.toyworld.captions import parse
+from components.toyworld.parsing import parse
 from components.toyworld.prompts import ToyPrompt, scene_for
 from components.toyworld.render import render
 from components.toyworld.statements import Statements

@@ -1,30 +1,17 @@
 """The settings of the prompt upsampler, without torch."""
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from components.captioning.config import FIT
-from components.generation.upsampler_card import MIN_P, TRIES, CheckName
+from components.generation.upsampler_card import CheckName, UpsamplerUse
 from components.training.config import OptimizerConfig, TrainingConfig
 
 
-class PromptUpsamplerConfig(BaseModel):
+class PromptUpsamplerConfig(UpsamplerUse):
     """Where the upsampler of prompts comes from and what is checked; how one is fitted."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     model: str = Field(FIT, description="'fit', 'none', or the id or folder of a causal language model")
     revision: str | None = Field(None, description="of a pretrained one")
-    temperature: float = Field(
-        1.0, gt=0, description="of its samples; 1: what a prompt leaves open varies as in the captions"
-    )
-    min_p: float = Field(
-        MIN_P,
-        ge=0,
-        lt=1,
-        description="tokens below this part of the likeliest one's probability are left out",
-    )
-    tries: int = Field(
-        TRIES, ge=1, description="1, 2, 4, … captions are sampled before a prompt stays as it is"
-    )
     checks: tuple[CheckName, ...] = Field(
         ("words", "similarity"), description="of each caption against its prompt, in this order"
     )

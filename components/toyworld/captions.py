@@ -1,4 +1,4 @@
-"""Captions of a scene, short and long, in many manners; and whether a given text is true of it.
+"""Captions of a scene, short and long, in many manners.
 
 The short one names the things and, where one axis clearly dominates, the relation of a pair. The long one
 leaves nothing open: sizes, places, relation and background, too.
@@ -9,9 +9,8 @@ from collections import Counter
 import numpy as np
 
 from components.toyworld.manners import PLAIN, draw_manner, shuffled, write
-from components.toyworld.parsing import parse
 from components.toyworld.scene import Scene, Thing, cell, relation_of, size_word
-from components.toyworld.statements import Claim, Statements, are_true
+from components.toyworld.statements import Claim, Statements
 
 
 def caption_short(scene: Scene, rng: np.random.Generator | None = None) -> str:
@@ -49,18 +48,6 @@ def states_all(stated: Statements) -> bool:
     return stated.background is not None and all(
         claim.size and claim.colour and claim.shape and claim.cells for claim in stated.claims
     )
-
-
-def is_true(text: str, scene: Scene) -> bool:
-    """Whether every statement of the text holds in the scene; a text that does not parse is false."""
-    stated = parse(text)
-    return stated is not None and are_true(stated, scene)
-
-
-def is_complete(text: str, scene: Scene) -> bool:
-    """Whether the text speaks of as many things as the scene has."""
-    stated = parse(text)
-    return stated is not None and stated.count == len(scene.things)
 
 
 def in_reading_order(scene: Scene) -> list[Thing]:

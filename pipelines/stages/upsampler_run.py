@@ -4,6 +4,7 @@ Imports torch, so the stage imports it when it runs.
 """
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -18,14 +19,13 @@ from components.generation.prompt_checks import PromptChecks, similarities
 from components.generation.prompt_upsampler import PromptUpsampler, Writer, writer_of
 from components.generation.prompt_upsampler_config import PromptUpsamplerConfig
 from components.generation.prompt_upsampler_fit import fit_prompt_editor
-from components.generation.upsampler_card import UpsamplerCard
+from components.generation.upsampler_card import UpsamplerCard, UpsamplerUse
 from components.judge.judge import Judge
 from components.shards.index import TRAIN
 from components.shards.reader import read_split
-from pipelines.errors import StageFailed
 from pipelines.stage import Work
+from pipelines.stages.fit_beside import fit_beside
 from pipelines.stages.model_runtime import judge_name
-from pipelines.store.faults import checkpoints_at
 
 RECORDS = 100_000  # that an upsampler is fitted on, at most
 CALIBRATION_PAIRS = 1_000  # short and long captions that the similarity's threshold is taken from, at most
@@ -44,7 +44,8 @@ def make_upsampler(work: Work, shards: Sequence[Path]) -> PromptUpsampler | None
         return None
     records = list(islice(record_captions(shards), RECORDS))
     if config.model == FIT:
-        writer: Writer = _fitted(work, records)
+        fit = partial(fit_prompt_editor, records, config)
+        writer: Writer = fit_beside(work, "upsampler", config.training.images, "captions", fit)
     else:
         writer = writer_of(LanguageModel.load(config.model, revision=config.revision))
     annotators = work.inputs.get("annotators", ())
@@ -63,21 +64,6 @@ def record_captions(shards: Sequence[Path]) -> Iterator[RecordCaptions]:
                 yield RecordCaptions(sample.key, long, captions["short"], captions[ALT])
 
 
-def _fitted(work: Work, records: Sequence[RecordCaptions]) -> Writer:
-    config: PromptUpsamplerConfig = work.config.upsampler
-    with work.progress.task("upsampler", config.training.images, "captions") as advance:
-        try:
-            return fit_prompt_editor(
-                records,
-                config,
-                seed=work.config.seed,
-                checkpoints=checkpoints_at(work.scratch / "upsampler", "upsampler"),
-                on_batch=lambda captions, loss: advance(captions, f"loss {loss:.3f}"),
-            )
-        except FloatingPointError as error:
-            raise StageFailed(f"train.upsampler: {error}") from error
-
-
 def _card(
     config: PromptUpsamplerConfig, records: Sequence[RecordCaptions], judge: Path | None
 ) -> UpsamplerCard:
@@ -87,12 +73,8 @@ def _card(
         min_similarity = _usual_similarity(records, Judge.load(f"local-dir:{judge}"))
     words = [len(words_of(record.long)) for record in records]
     return UpsamplerCard(
-        temperature=config.temperature,
-        min_p=config.min_p,
-        tries=config.tries,
-        checks=config.checks,
+        **config.model_dump(include=set(UpsamplerUse.model_fields)),
         min_similarity=min_similarity,
-        keep_complete=config.keep_complete,
         complete_words=int(np.quantile(words, COMPLETE_QUANTILE)) if words else None,
     )
 

@@ -11,9 +11,9 @@ from PIL import Image
 
 from components.corpus.labelled import draw_batches, read_labelled
 from components.corpus.schemas import LABELLED
-from components.toyworld.captions import is_true
 from components.toyworld.scene import Scene
 from components.toyworld.web import write_toy_web
+from tests.caption_judgement import is_true
 
 
 def png(colour: int, mode: str = "RGB") -> bytes:

@@ -16,7 +16,7 @@ from components.evaluation.coverage import (
     total_variation,
 )
 from components.randomness import derive_seed
-from components.toyworld.captions import parse
+from components.toyworld.parsing import parse
 from components.toyworld.prompts import FORMS, scene_for
 from components.toyworld.render import render
 from components.toyworld.scene import Scene, Thing

@@ -22,7 +22,7 @@ from components.evaluation.prompts import EvalPrompt, caption_prompts, toy_promp
 from components.evaluation.reference import Reference
 from components.randomness import derive_seed
 from components.shards.writer import Sample
-from components.toyworld.captions import parse
+from components.toyworld.parsing import parse
 from components.toyworld.prompts import CATEGORIES, FORMS, ToyPrompt, scene_for
 from components.toyworld.render import render
 from tests.components.evaluation.plain_judge import plain_judge

@@ -8,18 +8,11 @@ import pytest
 
 from components.conditioning.config import TextConfig
 from components.conditioning.text import LearnedText
-from components.toyworld.captions import (
-    caption_long,
-    caption_short,
-    is_complete,
-    is_true,
-    state_all,
-    state_short,
-    states_all,
-)
+from components.toyworld.captions import caption_long, caption_short, state_all, state_short, states_all
 from components.toyworld.parsing import parse
 from components.toyworld.scene import BACKGROUNDS, COLOURS, SHAPES, Scene, Thing, cell, size_word
 from components.toyworld.statements import are_exact
+from tests.caption_judgement import is_complete, is_true
 
 
 def pair(dx: float, dy: float) -> Scene:

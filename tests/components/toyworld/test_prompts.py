@@ -6,12 +6,13 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from components.toyworld.captions import is_complete, is_true, states_all
+from components.toyworld.captions import states_all
 from components.toyworld.held_out import is_held_out, states_held_out
 from components.toyworld.parsing import parse
 from components.toyworld.prompts import CATEGORIES, FORMS, ToyPrompt, make_prompts, scene_for
 from components.toyworld.scene import BACKGROUNDS, CELLS, Scene, cell, size_word
 from components.toyworld.statements import Statements, are_exact
+from tests.caption_judgement import is_complete, is_true
 
 PER_FORM = 120
 

@@ -11,7 +11,6 @@ import pytest
 from PIL import Image
 
 from components.corpus.schemas import CORPUS
-from components.toyworld.captions import is_complete, is_true
 from components.toyworld.held_out import is_held_out
 from components.toyworld.parsing import parse
 from components.toyworld.render import render
@@ -25,6 +24,7 @@ from components.toyworld.web import (
     draw_labelled,
     write_toy_web,
 )
+from tests.caption_judgement import is_complete, is_true
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """The evaluate stage: its metrics of two models are those of its own tables and images, killed or not."""
 
-import hashlib
 import io
 import json
 import os
@@ -8,104 +7,45 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import open_clip
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save_file
 
-from components.conditioning.text import TextConfig, fit_text_encoder
-from components.diffusion.dit import DiT, DiTConfig
 from components.evaluation.bootstrap import bootstrap
 from components.evaluation.frechet import frechet_distance
 from components.evaluation.measure import AS_IS, DEFAULT
 from components.evaluation.results import read_metrics
 from components.generation.generator import Generator
-from components.generation.model_folder import Model, ModelCard, save_model
 from components.judge.judge import Judge
 from components.randomness import derive_seed
 from components.shards.decode import decode_square
-from components.shards.index import HOLDOUT, INDEX_NAME, TRAIN, Shard, ShardIndex, Split
+from components.shards.index import HOLDOUT, INDEX_NAME, TRAIN
 from components.shards.reader import read_split
-from components.shards.writer import Sample, write_tar
-from components.toyworld.captions import caption_long, caption_short
-from components.toyworld.layout import draw_scene
 from components.toyworld.prompts import CATEGORIES, FORMS
-from components.toyworld.render import render
 from pipelines.errors import ConfigError, StageFailed
-from pipelines.execution.engine import Engine
-from pipelines.execution.progress import Progress
 from pipelines.registry.mlflow_store import Tracker
-from pipelines.stage import Input, run_stage
-from pipelines.stages.evaluate import SAMPLE_ROWS, STAGE, EvaluateConfig
+from pipelines.stages.evaluate import SAMPLE_ROWS, STAGE
 from pipelines.stages.model_runtime import ModelRuntime
 from pipelines.store.faults import FAULT_VARIABLE
 from pipelines.store.receipts import Receipt, content_digest
-from tests.small_upsampler import small_upsampler
-
-SIDE = 24
-PER_FORM = 6
-PROMPTS = PER_FORM * len(FORMS)
-CONFIG = EvaluateConfig(
-    prompts_per_form=PER_FORM,
-    coverage_prompts=2,
-    coverage_seeds=3,
-    coverage_scenes=20,
-    undistilled_steps=(1,),
-    student_steps=(1, 2),
-    shown=100,
-    batch_size=5,
-    reference_images=30,
-    training_images=12,
+from tests.pipelines.stages.small_models import (
+    CONFIG,
+    MODES,
+    PER_FORM,
+    PROMPTS,
+    RUNS,
+    SIDE,
+    StagesBefore,
+    write_judge,
+    write_model,
+    write_shards,
 )
-RUNS = (("teacher", 2), ("undistilled", 1), ("student", 1), ("student", 2))
-MODES = (DEFAULT, AS_IS)
-CLIP = {
-    "embed_dim": 8,
-    "vision_cfg": {"image_size": 16, "layers": 1, "width": 16, "head_width": 8, "patch_size": 8},
-    "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 8, "heads": 1, "layers": 1},
-}
-
-
-@dataclass(frozen=True)
-class StagesBefore:
-    """Outputs of the stages before: a judge and two models that were never trained, and held-out records."""
-
-    root: Path
-    tracking_uri: str  # one database for all tests: making one takes seconds
-
-    def inputs(self, *shards: str) -> dict[str, tuple[Input, ...]]:
-        def one(name: str, folder: str) -> Input:
-            return Input(name, str(self.root / folder), hashlib.sha256(folder.encode()).hexdigest())
-
-        named = {name: (one(name, name),) for name in ("annotators", "train", "distill")}
-        return {**named, "shard": tuple(one("shard", folder) for folder in shards or ("shard",))}
-
-    def run(
-        self,
-        home: Path,
-        config: EvaluateConfig = CONFIG,
-        *,
-        shards: tuple[str, ...] = (),
-        force: bool = False,
-    ) -> Receipt:
-        return run_stage(
-            STAGE,
-            config,
-            self.inputs(*shards),
-            home=home,
-            snapshot="default",
-            engine=Engine(),
-            progress=Progress(quiet=True),
-            tracking_uri=self.tracking_uri,
-        )
 
 
 @pytest.fixture(scope="module")
@@ -118,56 +58,6 @@ def before(tmp_path_factory) -> StagesBefore:
     write_shards(root / "more", range(40, 50), range(120, 130))
     write_shards(root / "few", range(1), range(100, 120))
     return StagesBefore(root, f"sqlite:///{root}/mlflow.db")
-
-
-def write_judge(folder: Path) -> None:
-    torch.manual_seed(0)
-    folder.mkdir(parents=True)
-    save_file(open_clip.CLIP(**CLIP).state_dict(), folder / "open_clip_model.safetensors")
-    preprocess = {"mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic", "resize_mode": "squash"}
-    (folder / "open_clip_config.json").write_text(
-        json.dumps({"model_cfg": CLIP, "preprocess_cfg": preprocess})
-    )
-
-
-def write_model(folder: Path, kind: str, seed: int) -> None:
-    text = TextConfig(vocabulary=300, max_length=32)
-    encoder = fit_text_encoder(text, ["a red circle above a blue square", "three green stars"])
-    torch.manual_seed(seed)
-    dit = DiTConfig(image_size=SIDE, patch=8, width=16, depth=1, heads=2, vocabulary=encoder.vocabulary)
-    network = DiT(dit)
-    for (
-        parameter
-    ) in network.parameters():  # with zero-initialised gates every prompt would give the same image
-        torch.nn.init.normal_(parameter, std=0.2)
-    card = ModelCard(kind=kind, dit=dit, text=text, steps=2, guidance=2.0, images_seen=1)
-    folder.mkdir(parents=True)
-    pairs = [("a red circle", "a large red circle"), ("three green stars", "three small green stars")]
-    save_model(folder, Model(network, encoder, card, small_upsampler(pairs, captions=320)))
-
-
-def write_shards(folder: Path, held_out: range, training: range) -> None:
-    folder.mkdir()
-    shards = (write_shard(folder, TRAIN, training), write_shard(folder, HOLDOUT, held_out))
-    (folder / INDEX_NAME).write_text(ShardIndex(shards=shards).to_json())
-
-
-def write_shard(folder: Path, split: Split, numbers: range) -> Shard:
-    samples = []
-    for number in numbers:
-        scene = draw_scene(np.random.default_rng(derive_seed(5, "record", number)))
-        data = io.BytesIO()
-        render(scene, 24).save(data, "PNG")
-        meta = {"caption_short": caption_short(scene), "caption_long": caption_long(scene)}
-        samples.append(
-            Sample(hashlib.sha256(str(number).encode()).hexdigest()[:32], data.getvalue(), "png", meta)
-        )
-    tar = folder / f"{split}-00000.tar"
-    with tar.open("wb") as stream:
-        write_tar(stream, sorted(samples, key=lambda sample: sample.key))
-    content = tar.read_bytes()
-    digest = hashlib.sha256(content).hexdigest()
-    return Shard(name=tar.name, split=split, bytes=len(content), sha256=digest, samples=len(samples))
 
 
 @pytest.fixture(scope="module")
@@ -335,7 +225,7 @@ def test_the_same_evaluation_again_is_the_same_bytes(before, done, tmp_path):
 KILLED = """
 import sys
 from pathlib import Path
-from tests.pipelines.stages.test_evaluate import StagesBefore
+from tests.pipelines.stages.small_models import StagesBefore
 StagesBefore(Path(sys.argv[1]), "").run(Path(sys.argv[2]))
 """
 
