@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -17,20 +16,20 @@ from components.diffusion.times import even_times
 from components.errors import InputError
 from components.generation.model_folder import Model, load_model
 from components.generation.prompt_upsampler import UpsampledPrompt, unchanged
+from components.precision import Precision, autocast, resolve_precision
 
 BATCH = 64  # images that are generated together, by default
 MAX_STEPS = 1000
 MAX_GUIDANCE = 100.0
-
-Precision = Literal["bf16", "no"]
 
 
 class Generator:
     """Generates with one model. The same (prompt, seed, index, steps, guidance) gives the same image."""
 
     def __init__(self, model: Model, batch_size: int = BATCH, precision: Precision = "no") -> None:
-        self.model, self.batch_size, self.precision = model, batch_size, precision
+        self.model, self.batch_size = model, batch_size
         self.device = next(model.network.parameters()).device
+        self.precision = resolve_precision(precision, self.device)
 
     @classmethod
     def load(
@@ -42,8 +41,7 @@ class Generator:
     ) -> "Generator":
         """Read a model folder onto `device`; "auto" takes a GPU where there is one.
 
-        batch_size: images that are generated together. precision: "bf16" evaluates the networks under
-        autocast, as training does; "no" in float32.
+        batch_size: images that are generated together. precision: see components/precision.py.
         """
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -94,9 +92,8 @@ class Generator:
         dit = self.model.card.dit
         shape = (len(prompts), dit.channels, dit.image_size, dit.image_size)
         noise = get_noise(shape, seed, "noise", first).to(self.device)
-        autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
         text, null = encoder(prompts).to(self.device), encoder([""]).to(self.device)
-        with torch.no_grad(), autocast:
+        with torch.no_grad(), autocast(self.precision, self.device):
             if self.model.card.kind == "consistency":
                 latents = consistency(
                     conditioned(denoiser, text),

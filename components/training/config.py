@@ -1,10 +1,9 @@
 """The settings of the training loop, its optimizers and the flow loss, without torch."""
 
-from typing import Literal
-
 from pydantic import BaseModel, ConfigDict, Field
 
 from components.diffusion.config import Quantity
+from components.precision import PRECISION_IS, Precision
 
 
 class OptimizerConfig(BaseModel):
@@ -36,7 +35,7 @@ class TrainingConfig(BaseModel):
     )
     checkpoint_images: int = Field(50_000, gt=0, description="images between two checkpoints")
     log_images: int = Field(2_000, gt=0, description="images between two points of the curves")
-    precision: Literal["bf16", "no"] = Field("bf16", description="autocast; weights stay float32")
+    precision: Precision = Field("auto", description=f"of arithmetic; weights stay float32. {PRECISION_IS}")
     cpu_threads: int = Field(
         1, ge=1, description="threads of one process on a CPU; fixed, since the last bits depend on it"
     )

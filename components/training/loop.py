@@ -16,6 +16,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from components.malloc import keep_freed_memory
+from components.precision import autocast
 from components.training.checkpoints import Checkpoints
 from components.training.config import TrainingConfig
 from components.training.curve import CurvePoint, Meter, StepReport
@@ -127,7 +128,7 @@ class _Run:
         set_learning_rate(self.optimizers, factor)
         averaged = self.ema.model if self.ema is not None else None
         context = LossContext(self.images_seen, config.images, averaged, noise)
-        with torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+        with autocast(config.precision, self.accelerator.device):
             losses = loss(self.wrapped, batch, context)
         self.accelerator.backward(losses.loss)
         means = self.processes.average(self.model.parameters(), [*losses.metrics.values(), losses.loss])

@@ -1,13 +1,12 @@
 """The training loop's optimizers: Muon on the hidden matrices, AdamW on the rest, one learning-rate shape."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 
 from components.training.config import OptimizerConfig
+from components.training.muon import Muon
 
 IMAGE_CHANNELS = 4  # at most; a convolution with so few inputs reads the image
 
@@ -23,9 +22,7 @@ def build_optimizers(model: nn.Module, config: OptimizerConfig) -> list[torch.op
     )
     optimizers: list[torch.optim.Optimizer] = []
     if hidden:
-        optimizers.append(
-            KernelMuon(hidden, lr=config.muon_learning_rate, weight_decay=config.weight_decay, ns_steps=5)
-        )
+        optimizers.append(Muon(hidden, lr=config.muon_learning_rate, weight_decay=config.weight_decay))
     betas = (0.9, config.beta2)
     optimizers.append(
         torch.optim.AdamW(rest, lr=config.learning_rate, betas=betas, weight_decay=config.weight_decay)
@@ -34,39 +31,6 @@ def build_optimizers(model: nn.Module, config: OptimizerConfig) -> list[torch.op
         for group in optimizer.param_groups:
             group["peak_lr"] = group["lr"]
     return optimizers
-
-
-class KernelMuon(torch.optim.Muon):
-    """Muon that takes the kernels of a convolution as one matrix, (out, in * height * width)."""
-
-    def __init__(self, params: Iterable[Tensor], **settings: Any) -> None:
-        params = list(params)
-        with _as_matrices(params):
-            super().__init__(params, **settings)
-
-    @torch.no_grad()
-    def step(self, closure: Any = None) -> Any:
-        with _as_matrices([p for group in self.param_groups for p in group["params"]]):
-            return super().step(closure)
-
-
-@contextmanager
-def _as_matrices(params: Sequence[Tensor]) -> Iterator[None]:
-    """Within it, every parameter is a matrix, and so is its gradient."""
-    shapes = {p: p.shape for p in params if p.ndim > 2}
-    for kernels in shapes:
-        _reshape(kernels, (len(kernels), -1))
-    try:
-        yield
-    finally:
-        for kernels, shape in shapes.items():
-            _reshape(kernels, shape)
-
-
-def _reshape(parameter: Tensor, shape: Sequence[int]) -> None:
-    gradient, parameter.grad = parameter.grad, None  # a gradient must always have its parameter's shape
-    parameter.data = parameter.data.reshape(shape)
-    parameter.grad = None if gradient is None else gradient.reshape(shape)
 
 
 def learning_rate_factor(images_seen: int, total: int, config: OptimizerConfig) -> float:

@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, nn
 
-MOMENTUM = "momentum_buffer"  # Muon's state of a matrix, as torch.optim.Muon names it
+from components.training.muon import MOMENTUM, Muon
 
 
 class GradientAveraging(Enum):
@@ -146,7 +146,7 @@ class Processes:
 
 
 def _is_muon(optimizer: torch.optim.Optimizer) -> bool:
-    return isinstance(getattr(optimizer, "optimizer", optimizer), torch.optim.Muon)  # Accelerate wraps it
+    return isinstance(getattr(optimizer, "optimizer", optimizer), Muon)  # Accelerate wraps it
 
 
 def _split_like(flat: Tensor, tensors: Sequence[Tensor]) -> list[Tensor]:

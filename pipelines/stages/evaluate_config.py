@@ -5,6 +5,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from components.precision import PRECISION_IS, Precision
 from pipelines.stage import StageConfig
 from pipelines.stages.model_runtime import JUDGE_RUNTIME, PLACEMENT, Device, ModelRuntime
 
@@ -36,7 +37,7 @@ class EvaluateConfig(StageConfig):
     student_steps: tuple[int, ...] = Field((1, 2, 4), min_length=1, description="numbers of steps")
     guidance: float | None = Field(None, gt=0, description="the teacher's scale; null: the model's own")
     batch_size: int = Field(64, ge=1, description="images generated at once")
-    precision: Literal["bf16", "no"] = Field("bf16", description="of sampling: autocast, or none (float32)")
+    precision: Precision = Field("auto", description=f"of sampling. {PRECISION_IS}")
     device: Device = Field("auto", description="of the models; 'auto' takes a GPU where there is one")
     judge: ModelRuntime = JUDGE_RUNTIME
     shown: int = Field(12, ge=1, description="prompts whose images are kept, for the grid and the report")

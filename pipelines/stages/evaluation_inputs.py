@@ -173,7 +173,7 @@ class EvaluationInputs:
                 "coverage": [config.coverage_prompts, config.coverage_seeds, config.coverage_scenes],
                 "seed": config.seed,
                 "guidance": config.guidance,
-                "precision": config.precision,
+                "precision": self._generator(list(self.folders)[-1]).precision,
                 "resolution": self.side,
                 "scorer": SCORER_VERSION,
             }

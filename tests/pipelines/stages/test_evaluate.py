@@ -163,7 +163,7 @@ def test_frechet_is_of_images_of_the_held_out_images_own_captions(before, done):
     held_out = list(read_split(before.root / "shard" / INDEX_NAME, HOLDOUT))[:30]
     squares = [Image.fromarray(decode_square(sample.image, SIDE)) for sample in held_out]
     captions = [sample.meta["caption_long"] for sample in held_out]
-    generator = Generator.load(before.root / "distill" / "model", batch_size=5, precision="bf16")
+    generator = Generator.load(before.root / "distill" / "model", batch_size=5, precision="auto")
     generated = generator.generate(captions, steps=2, seed=derive_seed(0, "captions"))
     images = judge.image_features([Image.fromarray(image) for image in generated])
     distance = frechet_distance(images, judge.image_features(squares))
@@ -174,7 +174,7 @@ def test_the_images_are_the_generators_own_and_start_from_one_seed(before, done)
     home, receipt = done
     makers = ("train", "train", "distill", "distill")
     for (model, steps), maker in zip(RUNS, makers, strict=True):
-        generator = Generator.load(before.root / maker / "model", batch_size=5, precision="bf16")
+        generator = Generator.load(before.root / maker / "model", batch_size=5, precision="auto")
         guidance = 1.0 if model == "undistilled" else None
         for mode in MODES:
             rows = [row for row in rows_of(home, receipt, model, steps) if row["mode"] == mode]
