@@ -6,6 +6,8 @@ about each record is stored apart, for tests and for the evaluation; no stage re
 """
 
 import json
+import multiprocessing
+import signal
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +27,7 @@ from components.toyworld.layout import draw_scene
 from components.toyworld.scene import Scene
 
 ROWS_PER_FILE = 500
+WORTH_A_PROCESS = 500  # labelled images: a second process starts in the time that so few take
 
 # What a record is, and how often. Everything from "filename" on is junk, and its name is the junk's reason.
 GOOD_KINDS: dict[str, float] = {"good": 0.407, "partial": 0.20, "vague": 0.08, "colourless": 0.003}
@@ -92,11 +95,25 @@ class ToyRecord:
 def write_toy_web(folder: Path | str, records: int, seed: int, labelled: int) -> ToyWeb:
     """Write `records` rows of folder/web and folder/truth.parquet, and `labelled` of folder/labelled.parquet.
 
-    The same arguments write the same bytes. Each file appears whole or not at all.
+    The same arguments write the same bytes. Each file appears whole or not at all. A second process draws a
+    large labelled set meanwhile.
     """
     folder = Path(folder)
     toy = ToyWeb(folder / "web", folder / "labelled.parquet", folder / "truth.parquet")
     toy.web.mkdir(parents=True, exist_ok=True)
+    if labelled < WORTH_A_PROCESS:
+        _write_web(toy, records, seed)
+        _write_labelled(toy.labelled, labelled, seed)
+        return toy
+    # Spawned, since a fork of threads may hang. A pool's process ends with this one, however that ends.
+    with multiprocessing.get_context("spawn").Pool(1, _leave_interrupts) as pool:
+        beside = pool.apply_async(_write_labelled, (toy.labelled, labelled, seed))
+        _write_web(toy, records, seed)
+        beside.get()
+    return toy
+
+
+def _write_web(toy: ToyWeb, records: int, seed: int) -> None:
     truth: list[dict[str, object]] = []
     rows: list[dict[str, object]] = []
     names: list[str] = []
@@ -110,8 +127,14 @@ def write_toy_web(folder: Path | str, records: int, seed: int, labelled: int) ->
     for stale in set(toy.web.glob("part-*.parquet")) - {toy.web / name for name in names}:
         stale.unlink()  # of a larger web that was written here before
     _write(toy.truth, truth, TRUTH)
-    _write(toy.labelled, draw_labelled(labelled, seed), LABELLED_TRUTH)
-    return toy
+
+
+def _write_labelled(path: Path, count: int, seed: int) -> None:
+    _write(path, draw_labelled(count, seed), LABELLED_TRUTH)
+
+
+def _leave_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the first process's to answer
 
 
 def draw_records(records: int, seed: int) -> Iterator[ToyRecord]:

@@ -5,7 +5,7 @@ that where the processor does not compute in bfloat16, and a third where it does
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import torch

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from components.corpus.schemas import CORPUS
+from components.toyworld import web
 from components.toyworld.held_out import is_held_out
 from components.toyworld.parsing import parse
 from components.toyworld.render import render
@@ -61,6 +62,21 @@ def test_the_same_seed_writes_the_same_bytes(tmp_path):
     assert set(first) == {"web/part-00000.parquet", "labelled.parquet", "truth.parquet"}
     assert first == digests(tmp_path / "b", 0)
     assert first != digests(tmp_path / "c", 1)
+
+
+def test_a_large_labelled_set_is_drawn_beside_the_web_and_is_the_same(tmp_path, monkeypatch):
+    alone = write_toy_web(tmp_path / "alone", records=20, seed=0, labelled=10)
+    monkeypatch.setattr(web, "WORTH_A_PROCESS", 10)
+    beside = write_toy_web(tmp_path / "beside", records=20, seed=0, labelled=10)
+    assert beside.labelled.read_bytes() == alone.labelled.read_bytes()
+    assert beside.truth.read_bytes() == alone.truth.read_bytes()
+
+
+def test_what_fails_beside_the_web_fails_the_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr(web, "WORTH_A_PROCESS", 1)
+    (tmp_path / "labelled.parquet" / "not empty").mkdir(parents=True)
+    with pytest.raises(OSError, match=r"labelled\.parquet"):
+        write_toy_web(tmp_path, records=1, seed=0, labelled=1)
 
 
 def test_a_smaller_web_leaves_nothing_of_a_larger_one(tmp_path):
