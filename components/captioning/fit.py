@@ -146,8 +146,6 @@ def _batches(
     images_seen: int,
     seed: int,
 ) -> Iterator[Batch]:
-    # Not by length: captions of one length are of similar images, and the tower's batch norm would learn from
-    # such batches what it does not see when it captions.
     for chosen in draw_batches(len(rows), batch_size, images_seen, seed=seed):
         batch = collate([rows[row] for row in chosen], pad)
         yield {
