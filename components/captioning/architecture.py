@@ -18,7 +18,7 @@ MOST_TOKENS = 1024  # of image, instruction and caption together
 # OPT's own .02 is lost beside image tokens of about 1, and which thing stands where was learned last: of the
 # sampled long captions 62% were true, with .02 51% (one seed, 200 CPU-seconds).
 # Image tokens, too, start as large as words (their projector's own .02 makes them .01), and a norm of one
-# group replaces batch norm: together 76% of sampled long captions true, without 68% (one seed, 400 CPU-seconds).
+# group replaces batch norm: together 76% of sampled long captions true, without 68% (one seed, 400 CPU-s).
 EMBEDDING_SPREAD = 0.5
 STEM_WIDTH = 16  # channels; the stem's last convolution has twice as many
 SPECIAL_TOKENS = (PAD, END, IMAGE)
