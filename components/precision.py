@@ -6,13 +6,14 @@ if TYPE_CHECKING:
     import torch
 
 Precision = Literal["auto", "bf16", "no"]  # as configs name it
+Resolved = Literal["bf16", "no"]
 PRECISION_IS = "bf16: autocast; no: float32; auto: bf16 where the device computes in it"
 
 # What torch.cpu.get_capabilities calls the instructions that multiply in bfloat16, on x86 and on ARM.
 CPU_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16")
 
 
-def resolve_precision(precision: Precision, device: "torch.device") -> Literal["bf16", "no"]:
+def resolve_precision(precision: Precision, device: "torch.device") -> Resolved:
     """`auto` as what suits the device: many CPUs emulate bfloat16 at a fifth of float32's speed."""
     if precision == "auto":
         return "bf16" if computes_in_bf16(device) else "no"
@@ -31,9 +32,8 @@ def computes_in_bf16(device: "torch.device") -> bool:
     return False
 
 
-def autocast(precision: Precision, device: "torch.device") -> "torch.autocast":
+def autocast(precision: Resolved, device: "torch.device") -> "torch.autocast":
     """A context in which networks compute in this precision; their weights stay as they are."""
     import torch
 
-    enabled = resolve_precision(precision, device) == "bf16"
-    return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")

@@ -27,7 +27,7 @@ from components.toyworld.layout import draw_scene
 from components.toyworld.scene import Scene
 
 ROWS_PER_FILE = 500
-WORTH_A_PROCESS = 500  # labelled images: a second process starts in the time that so few take
+WORTH_A_PROCESS = 500  # labelled images: from so many on a second process is worth its start
 
 # What a record is, and how often. Everything from "filename" on is junk, and its name is the junk's reason.
 GOOD_KINDS: dict[str, float] = {"good": 0.407, "partial": 0.20, "vague": 0.08, "colourless": 0.003}
@@ -105,7 +105,8 @@ def write_toy_web(folder: Path | str, records: int, seed: int, labelled: int) ->
         _write_web(toy, records, seed)
         _write_labelled(toy.labelled, labelled, seed)
         return toy
-    # Spawned, since a fork of threads may hang. A pool's process ends with this one, however that ends.
+    # Spawned, since a fork of threads may hang. Where this process is killed, the other ends when it has
+    # drawn its set: the same bytes as whoever draws it again.
     with multiprocessing.get_context("spawn").Pool(1, _leave_interrupts) as pool:
         beside = pool.apply_async(_write_labelled, (toy.labelled, labelled, seed))
         _write_web(toy, records, seed)

@@ -16,7 +16,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from components.malloc import keep_freed_memory
-from components.precision import autocast
+from components.precision import autocast, resolve_precision
 from components.training.checkpoints import Checkpoints
 from components.training.config import TrainingConfig
 from components.training.curve import CurvePoint, Meter, StepReport
@@ -111,6 +111,7 @@ class _Run:
     def __init__(self, model: nn.Module, config: TrainingConfig, accelerator: Accelerator) -> None:
         self.config, self.accelerator, self.images_seen = config, accelerator, 0
         self.processes = Processes(accelerator)
+        self.precision = resolve_precision(config.precision, accelerator.device)
         self.meter = Meter(accelerator.device, config.batch_size)
         self.model = model.to(accelerator.device).train()
         # Every process averages, so that a loss may use the average: 1% of a step (measured, the demo's).
@@ -128,7 +129,7 @@ class _Run:
         set_learning_rate(self.optimizers, factor)
         averaged = self.ema.model if self.ema is not None else None
         context = LossContext(self.images_seen, config.images, averaged, noise)
-        with autocast(config.precision, self.accelerator.device):
+        with autocast(self.precision, self.accelerator.device):
             losses = loss(self.wrapped, batch, context)
         self.accelerator.backward(losses.loss)
         means = self.processes.average(self.model.parameters(), [*losses.metrics.values(), losses.loss])

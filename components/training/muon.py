@@ -1,7 +1,7 @@
 """Muon (Jordan 2024) on stacks: all matrices of one shape are orthogonalised together.
 
-PyTorch's takes them one by one, in bfloat16. A small network on a CPU spends up to two thirds of a step on
-that where the processor does not compute in bfloat16, and a third where it does.
+PyTorch's takes them one by one, in bfloat16. A small network on a CPU spends half of a step on that where
+the processor does not compute in bfloat16, and a third where it does.
 """
 
 import math

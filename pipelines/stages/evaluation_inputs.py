@@ -173,7 +173,7 @@ class EvaluationInputs:
                 "coverage": [config.coverage_prompts, config.coverage_seeds, config.coverage_scenes],
                 "seed": config.seed,
                 "guidance": config.guidance,
-                "precision": self._generator(list(self.folders)[-1]).precision,
+                "precision": self._last_generator.precision,
                 "resolution": self.side,
                 "scorer": SCORER_VERSION,
             }
@@ -208,11 +208,16 @@ class EvaluationInputs:
     @property
     def side(self) -> int:
         """Pixels along a side of a generated image."""
-        return self._generator(list(self.folders)[-1]).image_size
+        return self._last_generator.image_size
 
     def _records(self, split: Split) -> Iterator[Sample]:
         indexes = [shard.path / INDEX_NAME for shard in self.shards]
         return chain.from_iterable(read_split(index, split) for index in indexes)
+
+    @property
+    def _last_generator(self) -> Generator:
+        """One for what all have in common."""
+        return self._generator(list(self.folders)[-1])
 
     def _generator(self, model: str) -> Generator:
         """The teacher or the student, loaded once."""

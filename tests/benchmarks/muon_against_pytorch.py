@@ -5,7 +5,7 @@
 The matrices are those of the demo's DiT. PyTorch's Muon takes them one by one, in bfloat16. CPU seconds, the
 median of several rounds that take turns, on one thread.
 
-Measured on one core of an Intel Cascade Lake, which has no instructions for bfloat16: .20 to .27.
+Measured on one core of an Intel Cascade Lake, which has no instructions for bfloat16: .23 to .27.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Muon's step: against the polynomial on singular values, against PyTorch's, and what it costs."""
+"""Muon's step: against the polynomial on singular values, and against PyTorch's."""
 
 import math
 
