@@ -12,7 +12,7 @@ class SamplingConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     min_p: float = Field(
-        0.3, gt=0, le=1, description="least probability of a token, as a part of the likeliest's; 1: greedy"
+        0.5, gt=0, le=1, description="least probability of a token, as a part of the likeliest's; 1: greedy"
     )
     seed: int = Field(0, ge=0, description="of the draws, with the record's key and the caption's kind")
 
