@@ -30,7 +30,11 @@ NORMAL_DEVIATION = 1.4826  # of a normal distribution, by its median absolute de
 NAMED_OVERLAP = 0.70  # with the fitted shape, intersection over union: below it a thing has no shape
 
 # What is clean.
-MOST_MISFIT = 0.04  # what the fit leaves of a thing, as a part of its area
+# Read by eye, of a model's images: a thing within both of these is the shape that it is named. True renders
+# stay below .004 and .13; a pentagon of a third of the side has .032 and .39 as a circle.
+MOST_MISFIT = 0.022  # what the fit leaves of a thing, as a part of its area
+MOST_AMBIGUITY = 0.5  # the fit's squared error, as a part of the next best shape's
+LEAST_MISFIT = 0.01  # with less than this a fit is as good as it can be: blurred small things fit two shapes
 MOST_BLUR = 0.045  # of the side: the standard deviation of a thing's edge
 LEAST_SIZE = 0.2  # of the side; the world's smallest thing has 0.26
 TRUE_TO_NAME = 46.0  # a paint is at most this far from the mean of its name: half-way between the nearest two
@@ -116,10 +120,11 @@ def _thing(fit: Fit, paint: Floats, colour: str, side: float) -> DetectedThing:
 
 
 def _is_whole(fit: Fit, side: float) -> bool:
-    """Whether the thing is a shape of the world: complete, not cut off, sharp, and no speck."""
+    """Whether the thing is one shape of the world and no other: complete, not cut off, sharp, no speck."""
     return (
         fit.overlap >= NAMED_OVERLAP
         and fit.misfit <= MOST_MISFIT
+        and (fit.ambiguity <= MOST_AMBIGUITY or fit.misfit <= LEAST_MISFIT)
         and fit.inside >= 1 - MOST_OUTSIDE
         and fit.blur <= MOST_BLUR * side
         and fit.size >= LEAST_SIZE * side

@@ -46,7 +46,8 @@ MOST_TURN = MAX_TURN + 4.0  # degrees; a model is not exact
 # Of coverage.
 QUIET = 0.12  # less counts as none in an overlap: noise of the background
 NOISE = 0.15  # what a pixel may differ without counting as misfit
-NOISE_DEVIATIONS = 2.0  # or so many standard deviations of the image's own noise, where that is more
+LEAST_ERROR = 1e-9  # squared; a smaller one counts as this
+NOISE_DEVIATIONS = 3.5  # or so many standard deviations of the image's own noise, where that is more
 
 
 @dataclass(frozen=True)
@@ -71,8 +72,9 @@ class Fit:
 
     turn: degrees clockwise. blur: the standard deviation of its edge, pixels. drawn: the coverage that it
     predicts for the patch, (H, W). overlap: of that with the observed coverage, intersection over union.
-    misfit: what differs between them by more than noise, as a part of the thing's area. inside: the share of
-    its area that lies in the patch, and so in the image.
+    misfit: what differs between them by more than noise, as a part of the thing's area. ambiguity: its
+    squared error as a part of the next best shape's, from 0 to 1; 0 where no other shape was near. inside:
+    the share of its area that lies in the patch, and so in the image.
     """
 
     shape: str
@@ -84,6 +86,7 @@ class Fit:
     drawn: Floats
     overlap: float
     misfit: float
+    ambiguity: float
     inside: float
 
 
@@ -96,29 +99,38 @@ def fit_shapes(patches: Sequence[Patch]) -> list[Fit]:
             starts.append(start)
     shapes = np.array([shape for shape, _ in starts])
     poses, amplitudes, drawn = _refine([patches[i] for i in owners], shapes, np.array([p for _, p in starts]))
-    best: dict[int, tuple[float, Fit]] = {}
+    candidates: list[list[tuple[float, int]]] = [[] for _ in patches]  # errors, and which of the refined
     for k, i in enumerate(owners):
         patch = patches[i]
         rows, columns = patch.coverage.shape
-        predicted = drawn[k, :rows, :columns]
-        error = float((patch.weight * (patch.coverage - amplitudes[k] * predicted) ** 2).sum())
-        if i not in best or error < best[i][0]:
-            x, y, log_size, turn, level = poses[k].tolist()
-            size = math.exp(log_size)
-            fit = Fit(
-                shape=SHAPES[shapes[k]],
-                x=patch.left + x,
-                y=patch.top + y,
-                size=size,
-                turn=turn,
-                blur=LEAST_BLUR * BLUR_RATIO**level * size,
-                drawn=predicted,
-                overlap=_overlap(patch, amplitudes[k], predicted),
-                misfit=_misfit(patch, amplitudes[k], predicted),
-                inside=float(predicted.sum()) / (_bank().unit_areas[shapes[k]] * size**2),
-            )
-            best[i] = error, fit
-    return [best[i][1] for i in range(len(patches))]
+        left = patch.coverage - amplitudes[k] * drawn[k, :rows, :columns]
+        candidates[i].append((float((patch.weight * left**2).sum()), k))
+    fits = []
+    for patch, found in zip(patches, candidates, strict=True):
+        (error, k), *others = sorted(found)
+        ambiguity = min((error / max(other, LEAST_ERROR) for other, _ in others), default=0.0)
+        fits.append(_fit(patch, SHAPES[shapes[k]], poses[k], amplitudes[k], drawn[k], ambiguity))
+    return fits
+
+
+def _fit(patch: Patch, shape: str, pose: Floats, amplitude: float, drawn: Floats, ambiguity: float) -> Fit:
+    x, y, log_size, turn, level = pose.tolist()
+    size = math.exp(log_size)
+    rows, columns = patch.coverage.shape
+    predicted = drawn[:rows, :columns]
+    return Fit(
+        shape=shape,
+        x=patch.left + x,
+        y=patch.top + y,
+        size=size,
+        turn=turn,
+        blur=LEAST_BLUR * BLUR_RATIO**level * size,
+        drawn=predicted,
+        overlap=_overlap(patch, amplitude, predicted),
+        misfit=_misfit(patch, amplitude, predicted),
+        ambiguity=ambiguity,
+        inside=float(predicted.sum()) / (_bank().unit_areas[SHAPES.index(shape)] * size**2),
+    )
 
 
 def _overlap(patch: Patch, amplitude: float, predicted: Floats) -> float:

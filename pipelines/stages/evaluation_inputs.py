@@ -48,7 +48,7 @@ from pipelines.store.receipts import json_digest, sha256_file
 
 STAGES_OF = {TEACHER: "train", STUDENT: "distill"}  # model -> the stage that made it
 MODEL = "model"  # the folder of it in that stage's output
-SCORER_VERSION = 3  # of how images are scored and scenes are drawn; numbers of two versions do not compare
+SCORER_VERSION = 4  # of how images are scored and scenes are drawn; numbers of two versions do not compare
 JUDGE_SETTING = "evaluate.judge"  # in the config
 WARM_UP = 4  # images generated before the clock starts: first calls allocate
 

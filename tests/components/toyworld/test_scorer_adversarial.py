@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image, ImageDraw
 from scipy import ndimage
 
 from components.toyworld.captions import state_all, state_short
@@ -16,6 +17,7 @@ from components.toyworld.statements import are_exact
 
 Painter = Callable[[np.random.Generator, Scene, int], np.ndarray | Scene | None]  # None: not of this scene
 MOST_PASSED = 0.01
+OUTLINE_SHOWS = 0.3  # of the side; by eye, too, a smaller pentagon of 32 pixels a side is a circle
 
 PAINTERS: dict[str, Painter] = {}
 
@@ -49,6 +51,23 @@ def without(scene: Scene, index: int) -> Scene:
 
 def with_one_more(scene: Scene, thing: Thing) -> Scene:
     return replace(scene, things=(*scene.things, thing))
+
+
+def with_outline(scene: Scene, index: int, corners: np.ndarray, size: int) -> np.ndarray:
+    """The thing has the outline of other corners (K, 2), in its box of side 1 around 0."""
+    thing, fine = scene.things[index], 8
+    mask = Image.new("L", (size * fine, size * fine))
+    places = (np.array([thing.x, thing.y]) + thing.size * corners) * size * fine - 0.5
+    ImageDraw.Draw(mask).polygon(places.ravel().tolist(), fill=255)
+    coverage = np.asarray(mask.reduce(fine), float)[..., None] / 255
+    others = pixels(without(scene, index), size).astype(float)
+    return others + coverage * (np.array(thing.paint) - others)
+
+
+def of_shape(rng, scene: Scene, *shapes: str) -> int | None:
+    """One of its things that has one of the shapes, large enough that 32 pixels a side show its outline."""
+    found = [i for i, t in enumerate(scene.things) if t.shape in shapes and t.size >= OUTLINE_SHOWS]
+    return int(rng.choice(found)) if found else None
 
 
 def half(rng, size: int, across: float, down: float) -> np.ndarray:
@@ -273,6 +292,38 @@ def wobbly(rng, scene, size):
     near = np.exp(-((xs - thing.x) ** 2 + (ys - thing.y) ** 2) / (2 * (0.35 * thing.size) ** 2))
     blob = 2 * near + 0.45 * field / field.std() > 1.05
     return np.where(blob[..., None], thing.paint, pixels(without(scene, i), size))
+
+
+@painter
+def pentagon_for_square_or_circle(rng, scene, size):
+    i = of_shape(rng, scene, "square", "circle")
+    angles = np.arange(5) * 2 * np.pi / 5 + rng.uniform(-0.2, 0.2)
+    corners = 0.53 * np.stack([np.sin(angles), -np.cos(angles)], axis=1)
+    return None if i is None else with_outline(scene, i, corners, size)
+
+
+@painter
+def square_with_two_corners_cut(rng, scene, size):
+    i = of_shape(rng, scene, "square")
+    corners = np.array([(-0.5, -0.2), (-0.2, -0.5), (0.2, -0.5), (0.5, -0.2), (0.5, 0.5), (-0.5, 0.5)])
+    return None if i is None else with_outline(scene, i, corners, size)
+
+
+@painter
+def trapezium_for_square(rng, scene, size):
+    i = of_shape(rng, scene, "square")
+    corners = np.array([(-0.3, -0.5), (0.3, -0.5), (0.5, 0.5), (-0.5, 0.5)])
+    return None if i is None else with_outline(scene, i, corners, size)
+
+
+@painter
+def between_circle_and_square(rng, scene, size):
+    """Lamé's curve of the third power."""
+    i = of_shape(rng, scene, "square")
+    angles = np.linspace(0, 2 * np.pi, 64, endpoint=False)
+    circle = np.stack([np.sin(angles), -np.cos(angles)], axis=1)
+    corners = 0.5 * np.sign(circle) * abs(circle) ** (2 / 3)
+    return None if i is None else with_outline(scene, i, corners, size)
 
 
 @painter
