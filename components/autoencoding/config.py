@@ -10,6 +10,11 @@ class AutoencoderFitConfig(AutoencoderConfig):
     """Which autoencoder, and how one is fitted where `model` is fit."""
 
     noise: float = Field(0.4, ge=0, description="largest standard deviation of the noise on the latents")
+    perceptual: float = Field(
+        0.0,
+        ge=0,
+        description="weight of how differently the captioner sees an image and its reconstruction",
+    )
     training: TrainingConfig = TrainingConfig(
         images=20_000,
         batch_size=16,

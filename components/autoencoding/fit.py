@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from components.autoencoding.config import AutoencoderFitConfig
+from components.autoencoding.perceptual import PerceptualDistance
 from components.conditioning.convolutional_autoencoder import ConvolutionalAutoencoder
 from components.randomness import seeded_weights
 from components.training.checkpoints import Checkpoints
@@ -20,18 +21,19 @@ def fit_autoencoder(
     config: AutoencoderFitConfig,
     *,
     seed: int,
+    perceptual: PerceptualDistance | None = None,
     checkpoints: Checkpoints | None = None,
     on_batch: Callable[[int, float], None] | None = None,
 ) -> ConvolutionalAutoencoder:
     """Train on batches of `images` (B, 3, H, W) in [-1, 1], as the training loop takes them.
 
-    Raises FloatingPointError when the fit diverges.
+    perceptual: needed where its weight in the config is not 0. Raises FloatingPointError when it diverges.
     """
     with seeded_weights(seed, "autoencoder"):
         model = ConvolutionalAutoencoder(config.card)
     trained = train(
         model,
-        reconstruction_loss(config.noise, model.channels, model.downscale),
+        reconstruction_loss(config, model.downscale, perceptual),
         batches,
         config.training,
         seed=seed,
@@ -43,18 +45,24 @@ def fit_autoencoder(
     return trained.ema.cpu().eval().requires_grad_(False)
 
 
-def reconstruction_loss(most_noise: float, channels: int, downscale: int) -> LossFunction:
-    """The Charbonnier distance of images from their reconstructions, through latents with noise.
+def reconstruction_loss(
+    config: AutoencoderFitConfig, downscale: int, perceptual: PerceptualDistance | None
+) -> LossFunction:
+    """The distances of images from their reconstructions, through latents with noise.
 
-    The noise of each image has a standard deviation of its own, uniform from 0 to `most_noise`. The distance
-    is sqrt(d² + 1e-3) a pixel: its minimum is near the median, so edges stay sharp where a mean would blur.
+    The noise of each image has a standard deviation of its own, uniform from 0 to `config.noise`. Pixels are
+    compared by Charbonnier's distance, sqrt(d² + 1e-3): its minimum is near the median, so edges stay sharp
+    where a mean would blur. The perceptual distance is added with its weight.
     """
 
     def loss(model: nn.Module, batch: Batch, context: LossContext) -> Losses:
         images: Tensor = batch["images"]
-        shape = (channels, images.shape[2] // downscale, images.shape[3] // downscale)
-        spread = most_noise * context.noise.uniform("spread").view(-1, 1, 1, 1)
+        shape = (config.channels, images.shape[2] // downscale, images.shape[3] // downscale)
+        spread = config.noise * context.noise.uniform("spread").view(-1, 1, 1, 1)
         again = model(images, spread * context.noise.normal("latents", shape))
-        return Losses(torch.sqrt((again - images).square() + CHARBONNIER).mean())
+        pixels = torch.sqrt((again - images).square() + CHARBONNIER).mean()
+        if not (config.perceptual and perceptual):
+            return Losses(pixels)
+        return Losses(pixels + config.perceptual * perceptual(again, images))
 
     return loss

@@ -9,16 +9,22 @@ from pathlib import Path
 
 from components.autoencoding.config import AutoencoderFitConfig
 from components.autoencoding.fit import fit_autoencoder
+from components.autoencoding.perceptual import PerceptualDistance
+from components.captioning.captioner import Captioner
 from components.conditioning.autoencoder import Autoencoder, PixelAutoencoder, from_pixels
 from components.conditioning.config import PIXELS
 from components.training.loss import Batch
 from pipelines.stage import Work
 from pipelines.stages.fit_beside import fit_beside
+from pipelines.stages.model_runtime import captioner_folder
 from pipelines.stages.training_run import caption_loader
 
 
 def make_autoencoder(work: Work, shards: Sequence[Path]) -> Autoencoder:
-    """The autoencoder that train's config names. Raises StageFailed when its fit diverges."""
+    """The autoencoder that train's config names.
+
+    Raises StageFailed when its fit diverges, InputError where the captioner does not show its features.
+    """
     config: AutoencoderFitConfig = work.config.autoencoder
     if config.model == PIXELS:
         return PixelAutoencoder()
@@ -34,5 +40,8 @@ def make_autoencoder(work: Work, shards: Sequence[Path]) -> Autoencoder:
         for batch in loader.batches(images_seen):
             yield {"images": from_pixels(batch.images), "keys": batch.keys, "epochs": batch.epochs}
 
-    fit = partial(fit_autoencoder, batches, config)
+    perceptual = None
+    if config.perceptual:
+        perceptual = PerceptualDistance(Captioner.load(captioner_folder(work.inputs["annotators"][0])))
+    fit = partial(fit_autoencoder, batches, config, perceptual=perceptual)
     return fit_beside(work, "autoencoder", config.training.images, "images", fit)

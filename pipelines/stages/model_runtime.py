@@ -103,6 +103,11 @@ def judge_name(annotators: Input) -> str:
     return f"local-dir:{annotators.path / 'judge'}"
 
 
+def captioner_folder(annotators: Input) -> str:
+    """Where the captioner lies that the annotators stage fitted or pinned."""
+    return str(annotators.path / "captioner")
+
+
 def load_judge(name: str, runtime: ModelRuntime, setting: str) -> "Judge":
     """The judge of that name, in this process. setting: such as "filter.judge", for errors."""
     from components.judge.judge import Judge

@@ -27,6 +27,7 @@ from pipelines.stages.model_runtime import (
     JUDGE_RUNTIME,
     PLACEMENT,
     ModelRuntime,
+    captioner_folder,
     judge_name,
     load_captioner,
     load_judge,
@@ -109,7 +110,7 @@ def run(work: Work) -> list[PartReceipt]:
             setup={
                 "parts": work.parts,
                 "config": config,
-                "captioner": str(annotators.path / "captioner"),
+                "captioner": captioner_folder(annotators),
                 "captioner_name": captioner_name(annotators),
                 "judge": judge_name(annotators),
             },

@@ -98,5 +98,6 @@ def _make_task(
     )
 
 
-INPUTS = ("annotators", "shard")  # of the annotators the judge, which checks what the upsampler writes
+# Of the annotators: the judge checks the upsampler, the captioner sees what the autoencoder draws.
+INPUTS = ("annotators", "shard")
 STAGE = Stage(name="train", version=3, config_type=TrainConfig, inputs=INPUTS, run=run)

@@ -8,6 +8,7 @@ import torch
 
 from components.autoencoding.config import AutoencoderFitConfig
 from components.autoencoding.fit import fit_autoencoder
+from components.autoencoding.perceptual import PerceptualDistance
 from components.conditioning.autoencoder import from_pixels
 from components.toyworld.layout import draw_scene
 from components.toyworld.render import render
@@ -52,6 +53,17 @@ def test_images_come_back_also_from_noisy_latents(images):
     mean_image_error = (images - images.mean(0)).square().mean()
     assert (autoencoder.decode(latents) - images).square().mean() < 0.1 * mean_image_error
     assert (autoencoder.decode(latents + 0.3 * noise) - images).square().mean() < 0.2 * mean_image_error
+
+
+def test_a_weight_on_what_the_captioner_sees_makes_it_see_less_difference(images, small_captioner):
+    distance = PerceptualDistance(small_captioner)
+
+    def seen(weight: float) -> float:
+        config = CONFIG.model_copy(update={"perceptual": weight})
+        autoencoder = fit_autoencoder(batches_of(images), config, seed=0, perceptual=distance)
+        return float(distance(autoencoder.decode(autoencoder.encode(images)), images))
+
+    assert seen(1.0) < 0.8 * seen(0.0)
 
 
 class Killed(Exception):
