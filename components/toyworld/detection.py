@@ -32,7 +32,7 @@ NAMED_OVERLAP = 0.70  # with the fitted shape, intersection over union: below it
 # What is clean.
 # Read by eye, of a model's images: a thing within both of these is the shape that it is named. True renders
 # stay below .004 and .13; a pentagon of a third of the side has .032 and .39 as a circle.
-MOST_MISFIT = 0.022  # what the fit leaves of a thing, as a part of its area
+MOST_MISFIT = 0.027  # what the fit leaves of a thing, as a part of its area
 MOST_AMBIGUITY = 0.5  # the fit's squared error, as a part of the next best shape's
 LEAST_MISFIT = 0.01  # with less than this a fit is as good as it can be: blurred small things fit two shapes
 MOST_BLUR = 0.045  # of the side: the standard deviation of a thing's edge
