@@ -27,7 +27,8 @@ def fit_autoencoder(
 ) -> ConvolutionalAutoencoder:
     """Train on batches of `images` (B, 3, H, W) in [-1, 1], as the training loop takes them.
 
-    perceptual: needed where its weight in the config is not 0. Raises FloatingPointError when it diverges.
+    perceptual: needed where its weight in the config is not 0; ValueError without. Raises FloatingPointError
+    when the fit diverges.
     """
     with seeded_weights(seed, "autoencoder"):
         model = ConvolutionalAutoencoder(config.card)
@@ -55,13 +56,16 @@ def reconstruction_loss(
     where a mean would blur. The perceptual distance is added with its weight.
     """
 
+    if config.perceptual and perceptual is None:
+        raise ValueError(f"a perceptual weight of {config.perceptual} needs a perceptual distance")
+
     def loss(model: nn.Module, batch: Batch, context: LossContext) -> Losses:
         images: Tensor = batch["images"]
         shape = (config.channels, images.shape[2] // downscale, images.shape[3] // downscale)
         spread = config.noise * context.noise.uniform("spread").view(-1, 1, 1, 1)
         again = model(images, spread * context.noise.normal("latents", shape))
         pixels = torch.sqrt((again - images).square() + CHARBONNIER).mean()
-        if not (config.perceptual and perceptual):
+        if not config.perceptual or perceptual is None:
             return Losses(pixels)
         return Losses(pixels + config.perceptual * perceptual(again, images))
 

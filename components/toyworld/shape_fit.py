@@ -46,8 +46,8 @@ MOST_TURN = MAX_TURN + 4.0  # degrees; a model is not exact
 # Of coverage.
 QUIET = 0.12  # less counts as none in an overlap: noise of the background
 NOISE = 0.15  # what a pixel may differ without counting as misfit
-LEAST_ERROR = 1e-9  # squared; a smaller one counts as this
 NOISE_DEVIATIONS = 3.5  # or so many standard deviations of the image's own noise, where that is more
+LEAST_ERROR = 1e-9  # squared; a smaller one counts as this
 
 
 @dataclass(frozen=True)

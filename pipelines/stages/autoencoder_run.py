@@ -6,6 +6,7 @@ Imports torch, so the stage imports it when it runs.
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from components.autoencoding.config import AutoencoderFitConfig
 from components.autoencoding.fit import fit_autoencoder
@@ -15,7 +16,7 @@ from components.conditioning.autoencoder import Autoencoder, PixelAutoencoder, f
 from components.conditioning.config import PIXELS
 from components.training.loss import Batch
 from pipelines.stage import Work
-from pipelines.stages.fit_beside import fit_beside
+from pipelines.stages.fit_beside import fit_together
 from pipelines.stages.model_runtime import captioner_folder
 from pipelines.stages.training_run import caption_loader
 
@@ -28,20 +29,27 @@ def make_autoencoder(work: Work, shards: Sequence[Path]) -> Autoencoder:
     config: AutoencoderFitConfig = work.config.autoencoder
     if config.model == PIXELS:
         return PixelAutoencoder()
+    captioner = captioner_folder(work.inputs["annotators"][0]) if config.perceptual else None
+    fit = partial(_fit, shards, work.config, captioner)
+    return fit_together(work, "autoencoder", config.training, fit)
+
+
+def _fit(
+    shards: Sequence[Path], config: Any, captioner: str | None, rank: int, world_size: int, **loop: Any
+) -> Autoencoder:
+    """One process's part of the fit. config: train's; captioner: its folder; loop: see fit_autoencoder."""
+    fit: AutoencoderFitConfig = config.autoencoder
     loader = caption_loader(
         shards,
-        work.config.model_copy(update={"batch_size": config.training.batch_size}),
-        work.config.network.image_size * config.downscale,
-        rank=0,
-        world_size=1,
+        config.model_copy(update={"batch_size": fit.training.batch_size}),
+        config.network.image_size * fit.downscale,
+        rank,
+        world_size,
     )
 
     def batches(images_seen: int) -> Iterator[Batch]:
         for batch in loader.batches(images_seen):
             yield {"images": from_pixels(batch.images), "keys": batch.keys, "epochs": batch.epochs}
 
-    perceptual = None
-    if config.perceptual:
-        perceptual = PerceptualDistance(Captioner.load(captioner_folder(work.inputs["annotators"][0])))
-    fit = partial(fit_autoencoder, batches, config, perceptual=perceptual)
-    return fit_beside(work, "autoencoder", config.training.images, "images", fit)
+    perceptual = PerceptualDistance(Captioner.load(captioner)) if captioner is not None else None
+    return fit_autoencoder(batches, fit, perceptual=perceptual, **loop)

@@ -1,10 +1,18 @@
 """A fit that train makes for its model beside the network: its progress, its checkpoints, its failure."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 from typing import TypeVar
 
+from components.training.checkpoints import Checkpoints
+from components.training.config import TrainingConfig
 from pipelines.errors import StageFailed
+from pipelines.execution.training_workers import train_together
+from pipelines.execution.worker_events import Event, EventWriter
 from pipelines.stage import Work
+from pipelines.stages.training_run import fitting_workers
 from pipelines.store.faults import checkpoints_at
 
 Made = TypeVar("Made")
@@ -15,12 +23,79 @@ def fit_beside(work: Work, name: str, total: int, unit: str, fit: Callable[..., 
 
     name: of the setting in train's config. Raises StageFailed where the fit diverges.
     """
-    with work.progress.task(name, total, unit) as advance:
-        try:
-            return fit(
-                seed=work.config.seed,
-                checkpoints=checkpoints_at(work.scratch / name, name),
-                on_batch=lambda count, loss: advance(count, f"loss {loss:.3f}"),
+    with work.progress.task(name, total, unit) as advance, _diverging(name):
+        return fit(
+            seed=work.config.seed,
+            checkpoints=_checkpoints(work.scratch, name),
+            on_batch=lambda count, loss: advance(count, f"loss {loss:.3f}"),
+        )
+
+
+def fit_together(work: Work, name: str, training: TrainingConfig, fit: Callable[..., Made]) -> Made:
+    """What `fit(rank, world_size, seed=, checkpoints=, on_batch=)` makes, in the stage's workers together.
+
+    fit: pickled for Ray's workers; with rank 0 of 1 it takes what they made from their last checkpoint. name
+    and errors: as of fit_beside.
+    """
+    workers = fitting_workers(work, training.batch_size)
+    checkpoints = _checkpoints(work.scratch, name)
+    if workers == 1:
+        return fit_beside(work, name, training.images, "images", partial(fit, 0, 1))
+    if checkpoints.images_seen() < training.images:
+        with work.progress.task(name, training.images, "images") as advance:
+            train_together(
+                work.engine,
+                work.stage,
+                partial(_fit_rank, fit, name, work.config.seed, work.scratch),
+                workers=workers,
+                cpus=training.cpu_threads,
+                scratch=work.scratch / f"{name}-workers",
+                on_event=_Shown(advance),
             )
-        except FloatingPointError as error:
-            raise StageFailed(f"train.{name}: {error}") from error
+    return fit(0, 1, seed=work.config.seed, checkpoints=checkpoints)
+
+
+class _Shown:
+    """Shows the first worker's events; workers that are started again go on some way back."""
+
+    def __init__(self, advance: Callable[..., None]) -> None:
+        self._advance, self._seen = advance, 0
+
+    def __call__(self, event: Event) -> None:
+        images = event["images_seen"] - self._seen
+        self._seen += images
+        self._advance(images, f"loss {event['loss']:.3f}")
+
+
+def _fit_rank(
+    fit: Callable[..., object],
+    name: str,
+    seed: int,
+    scratch: Path,
+    rank: int,
+    world_size: int,
+    events: EventWriter,
+) -> None:
+    """What one of several workers does."""
+    checkpoints = _checkpoints(scratch, name)
+    seen = checkpoints.images_seen()
+
+    def on_batch(count: int, loss: float) -> None:
+        nonlocal seen
+        seen += count
+        events.write(images_seen=seen, loss=loss)
+
+    with _diverging(name):
+        fit(rank, world_size, seed=seed, checkpoints=checkpoints, on_batch=on_batch)
+
+
+def _checkpoints(scratch: Path, name: str) -> Checkpoints:
+    return checkpoints_at(scratch / name, name)
+
+
+@contextmanager
+def _diverging(name: str) -> Iterator[None]:
+    try:
+        yield
+    except FloatingPointError as error:
+        raise StageFailed(f"train.{name}: {error}") from error

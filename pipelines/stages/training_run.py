@@ -197,7 +197,7 @@ def train_tracked(work: Work, task: TrainingTask, make_task: MakeTask) -> Traine
         work.progress.task(work.stage, config.images, "images") as advance,
     ):
         progress = TrainingProgress(run, advance)
-        workers = _fitting_workers(work)
+        workers = fitting_workers(work, config.batch_size)
         if workers > 1 and checkpoints.images_seen() < config.images:
             train_rank = partial(_train_rank, work.stage, config, make_task, folder)
             train_together(
@@ -235,11 +235,11 @@ def _train_rank(
     )
 
 
-def _fitting_workers(work: Work) -> int:
+def fitting_workers(work: Work, batch_size: int) -> int:
     """The configured workers, or as many as this machine's GPUs take that share a batch evenly."""
-    config = work.config
-    fitting = work.engine.fitting(config.workers) if config.workers > 1 else 1
-    return max(count for count in range(1, fitting + 1) if config.batch_size % count == 0)
+    configured = work.config.workers
+    fitting = work.engine.fitting(configured) if configured > 1 else 1
+    return max(count for count in range(1, fitting + 1) if batch_size % count == 0)
 
 
 def save_trained(work: Work, model: Model, trained: Trained, records: int) -> list[PartReceipt]:

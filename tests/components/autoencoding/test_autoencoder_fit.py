@@ -64,6 +64,8 @@ def test_a_weight_on_what_the_captioner_sees_makes_it_see_less_difference(images
         return float(distance(autoencoder.decode(autoencoder.encode(images)), images))
 
     assert seen(1.0) < 0.8 * seen(0.0)
+    with pytest.raises(ValueError, match=r"weight of 1\.0 needs a perceptual distance"):
+        fit_autoencoder(batches_of(images), CONFIG.model_copy(update={"perceptual": 1.0}), seed=0)
 
 
 class Killed(Exception):

@@ -14,8 +14,11 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from components.conditioning.autoencoder import PixelAutoencoder
+from components.conditioning.convolutional_autoencoder import ConvolutionalAutoencoder
 from components.conditioning.text import fit_text_encoder
 from components.training.loss import Batch
 from pipelines.errors import ConfigError, StageFailed
@@ -149,6 +152,43 @@ def test_one_process_goes_on_from_the_checkpoint_of_two(folder):
     assert progress.done == TRAINING["images"] - int(last.name)
     curve = json.loads((output(folder / "killed too", receipt) / "curve.json").read_text())
     assert [point["images_seen"] for point in curve] == [n * 6 * BATCH for n in range(1, 9)]
+
+
+def test_two_workers_fit_the_autoencoder_of_one(tmp_path, folder, engine):
+    """The same to rounding; then the same run finds it in their last checkpoint."""
+    fit = {"images": 16 * BATCH, "batch_size": BATCH, "ema_halflife_images": 0, "precision": "no"}
+    settings = {
+        "images": BATCH,
+        "autoencoder": {"model": "fit", "channels": 8, "widths": (4, 8, 8, 8), "training": fit},
+        "network": {"image_size": 4, "channels": 8, "patch": 1, "width": 32, "depth": 1, "heads": 2},
+    }
+    tracking, weights = f"sqlite:///{folder}/mlflow.db", []
+    for workers in (1, 2):
+        home, progress = tmp_path / str(workers), CountingProgress()
+        receipt = run_train(home, engine, tracking, progress, workers=workers, **settings)
+        assert progress.done == 17 * BATCH
+        weights.append(load_file(output(home, receipt) / "model" / "autoencoder.safetensors"))
+    start = ConvolutionalAutoencoder(TrainConfig(**{**TRAINING, **settings}).autoencoder.card).state_dict()
+    for name, one in weights[0].items():
+        torch.testing.assert_close(weights[1][name], one, rtol=0, atol=1e-3)
+        assert "norm" in name or not torch.equal(one, start[name])
+
+
+def test_a_diverged_fit_of_the_workers_is_one_line(tmp_path, folder, engine):
+    fit = {
+        "images": 16 * BATCH,
+        "batch_size": BATCH,
+        "optimizer": {"learning_rate": 1e30, "warmup_images": 0},
+    }
+    with pytest.raises(StageFailed, match=r"^train\.autoencoder: training diverged at "):
+        run_train(
+            tmp_path / "home",
+            engine,
+            f"sqlite:///{folder}/mlflow.db",
+            CountingProgress(),
+            autoencoder={"model": "fit", "channels": 8, "widths": (4, 8, 8, 8), "training": fit},
+            network={"image_size": 4, "channels": 8, "patch": 1, "width": 32, "depth": 1, "heads": 2},
+        )
 
 
 def test_a_diverged_training_is_one_line(tmp_path, folder, engine):
