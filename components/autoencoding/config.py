@@ -20,7 +20,6 @@ class AutoencoderFitConfig(AutoencoderConfig):
         batch_size=16,
         optimizer=OptimizerConfig(warmup_images=1_000),
         ema_halflife_images=1_000,
-        cpu_threads=2,
     )
 
     @property

@@ -174,6 +174,11 @@ def test_two_workers_fit_the_autoencoder_of_one(tmp_path, folder, engine):
         assert "norm" in name or not torch.equal(one, start[name])
 
 
+def test_where_the_workers_of_a_training_have_room_those_of_its_autoencoder_have():
+    config = TrainConfig()
+    assert config.autoencoder.training.cpu_threads <= config.cpu_threads
+
+
 def test_a_diverged_fit_of_the_workers_is_one_line(tmp_path, folder, engine):
     fit = {
         "images": 16 * BATCH,
