@@ -55,9 +55,9 @@ def reconstruction_loss(
     compared by Charbonnier's distance, sqrt(d² + 1e-3): its minimum is near the median, so edges stay sharp
     where a mean would blur. The perceptual distance is added with its weight.
     """
-
     if config.perceptual and perceptual is None:
         raise ValueError(f"a perceptual weight of {config.perceptual} needs a perceptual distance")
+    weighed = perceptual if config.perceptual else None
 
     def loss(model: nn.Module, batch: Batch, context: LossContext) -> Losses:
         images: Tensor = batch["images"]
@@ -65,8 +65,6 @@ def reconstruction_loss(
         spread = config.noise * context.noise.uniform("spread").view(-1, 1, 1, 1)
         again = model(images, spread * context.noise.normal("latents", shape))
         pixels = torch.sqrt((again - images).square() + CHARBONNIER).mean()
-        if not config.perceptual or perceptual is None:
-            return Losses(pixels)
-        return Losses(pixels + config.perceptual * perceptual(again, images))
+        return Losses(pixels + config.perceptual * weighed(again, images) if weighed else pixels)
 
     return loss

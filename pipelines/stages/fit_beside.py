@@ -10,8 +10,9 @@ from components.training.checkpoints import Checkpoints
 from components.training.config import TrainingConfig
 from pipelines.errors import StageFailed
 from pipelines.execution.training_workers import train_together
-from pipelines.execution.worker_events import Event, EventWriter
+from pipelines.execution.worker_events import EventWriter
 from pipelines.stage import Work
+from pipelines.stages.training_progress import ProgressBar, TrainingEvents, replay
 from pipelines.stages.training_run import fitting_workers
 from pipelines.store.faults import checkpoints_at
 
@@ -43,6 +44,7 @@ def fit_together(work: Work, name: str, training: TrainingConfig, fit: Callable[
         return fit_beside(work, name, training.images, "images", partial(fit, 0, 1))
     if checkpoints.images_seen() < training.images:
         with work.progress.task(name, training.images, "images") as advance:
+            progress = ProgressBar(advance)
             train_together(
                 work.engine,
                 work.stage,
@@ -50,21 +52,9 @@ def fit_together(work: Work, name: str, training: TrainingConfig, fit: Callable[
                 workers=workers,
                 cpus=training.cpu_threads,
                 scratch=work.scratch / f"{name}-workers",
-                on_event=_Shown(advance),
+                on_event=lambda event: replay(event, progress),
             )
     return fit(0, 1, seed=work.config.seed, checkpoints=checkpoints)
-
-
-class _Shown:
-    """Shows the first worker's events; workers that are started again go on some way back."""
-
-    def __init__(self, advance: Callable[..., None]) -> None:
-        self._advance, self._seen = advance, 0
-
-    def __call__(self, event: Event) -> None:
-        images = event["images_seen"] - self._seen
-        self._seen += images
-        self._advance(images, f"loss {event['loss']:.3f}")
 
 
 def _fit_rank(
@@ -77,16 +67,10 @@ def _fit_rank(
     events: EventWriter,
 ) -> None:
     """What one of several workers does."""
-    checkpoints = _checkpoints(scratch, name)
-    seen = checkpoints.images_seen()
-
-    def on_batch(count: int, loss: float) -> None:
-        nonlocal seen
-        seen += count
-        events.write(images_seen=seen, loss=loss)
-
+    checkpoints, observer = _checkpoints(scratch, name), TrainingEvents(events)
+    observer.start(checkpoints.images_seen())
     with _diverging(name):
-        fit(rank, world_size, seed=seed, checkpoints=checkpoints, on_batch=on_batch)
+        fit(rank, world_size, seed=seed, checkpoints=checkpoints, on_batch=observer.batch)
 
 
 def _checkpoints(scratch: Path, name: str) -> Checkpoints:

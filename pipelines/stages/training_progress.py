@@ -24,13 +24,12 @@ class TrainingObserver(Protocol):
         """Its curves have another point."""
 
 
-class TrainingProgress:
-    """Advances the progress bar and logs the curves, whichever process the training goes on in."""
+class ProgressBar:
+    """Advances a progress bar, whichever process the training goes on in, and shows nothing else."""
 
-    def __init__(self, run: TrackedRun, advance: Callable[..., None]) -> None:
-        self._run, self._advance = run, advance
+    def __init__(self, advance: Callable[..., None]) -> None:
+        self._advance = advance
         self._images_seen: int | None = None
-        self._speeds: dict[int, float] = {}  # images seen -> images per second
 
     def start(self, images_seen: int) -> None:
         """When workers died, it goes on some way back."""
@@ -41,6 +40,18 @@ class TrainingProgress:
     def batch(self, images: int, loss: float) -> None:
         self._images_seen = (self._images_seen or 0) + images
         self._advance(images, f"loss {loss:.3f}")
+
+    def point(self, point: CurvePoint) -> None:
+        pass
+
+
+class TrainingProgress(ProgressBar):
+    """Advances the progress bar and logs the curves."""
+
+    def __init__(self, run: TrackedRun, advance: Callable[..., None]) -> None:
+        super().__init__(advance)
+        self._run = run
+        self._speeds: dict[int, float] = {}  # images seen -> images per second
 
     def point(self, point: CurvePoint) -> None:
         if point.images_seen not in self._speeds:
