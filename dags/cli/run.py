@@ -38,7 +38,12 @@ class RunRequest:
     def config(self) -> RunConfig:
         """The preset with what the options change. Raises ConfigError."""
         return load_config(
-            self.preset, self.overrides, corpus=self.corpus, snapshot=self.snapshot, ray=self.ray
+            self.preset,
+            self.overrides,
+            home=home_path(self.home),
+            corpus=self.corpus,
+            snapshot=self.snapshot,
+            ray=self.ray,
         )
 
     def forced(self) -> tuple[str, ...]:
@@ -71,11 +76,13 @@ def run_pipeline(request: RunRequest) -> None:
     engine = Engine(ray_of(config, request.overrides, request.ray), config.workers)
     pipeline = Pipeline(config, home, engine, Progress())
     pipeline.prepare()
-    save_config(config, home)
     plan = pipeline.plan()
     todo = _todo(plan, chosen, forced)
     _refuse_busy(plan, todo)
     _refuse_gaps(plan, todo)
+    if any("shard" in stage_named(name).inputs for name in todo):
+        pipeline.refuse_missing_snapshots()
+    save_config(config, home)
     if not todo:
         print_nothing_to_do(plan, home)
         return
