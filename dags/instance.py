@@ -20,6 +20,12 @@ telemetry:
 run_coordinator:
   module: dagster.core.run_coordinator
   class: QueuedRunCoordinator
+run_launcher:
+  module: dags.run_launcher
+  class: MonitoredRunLauncher
+run_monitoring:  # closes the runs of killed processes, which would hold the one slot for ever
+  enabled: true
+  poll_interval_seconds: 10
 concurrency:
   runs:
     max_concurrent_runs: 1  # SQLite's event log locks under parallel runs

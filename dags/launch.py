@@ -14,6 +14,7 @@ from dags.assets import snapshots
 from dags.definitions import defs
 from dags.instance import FOLDER, open_instance
 from dags.jobs import everything
+from dags.run_processes import close_dead_runs
 from pipelines.errors import StageFailed, describe
 from pipelines.graph import SOURCES, stage_named
 
@@ -30,6 +31,7 @@ def launch(home: Path, stages: Sequence[str], snapshot: str, settings: dict[str,
     needed = {name for stage in stages for name in stage_named(stage).inputs}
     keys = [name for name in SOURCES if name in needed] + list(stages)
     with open_instance(home) as instance:
+        close_dead_runs(instance)
         instance.add_dynamic_partitions(snapshots.name or "", [snapshot])
         try:
             defs.resolve_job_def(everything.name).execute_in_process(

@@ -7,6 +7,7 @@ can be started again there. Without any, the config of the last run under HOME i
 import dagster as dg
 from pydantic import Field, PrivateAttr
 
+from dags.run_processes import record_process
 from pipelines.config import RunConfig, load_config, ray_of, refuse_config, saved_config
 from pipelines.execution.engine import Engine
 from pipelines.execution.progress import Progress
@@ -44,6 +45,8 @@ class StraightshotRun(dg.ConfigurableResource):
         return load_config(self.preset or DEFAULT_PRESET, self.overrides, **flags)
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
+        if context.run is not None and context.instance is not None:
+            record_process(context.instance, context.run.run_id)
         config = self.config()
         if not self.snapshot and context.run and (key := context.run.tags.get("dagster/partition")):
             config = config.model_copy(update={"snapshot": key})
