@@ -1,17 +1,17 @@
-"""Everything that Dagster loads: assets, jobs, schedule, sensor and resource."""
+"""Everything that Dagster loads: assets, jobs, schedules, sensor and resource."""
 
 import dagster as dg
 
 from dags.assets import all_assets
 from dags.jobs import JOBS
 from dags.resources import StraightshotRun
-from dags.schedules import nightly
+from dags.schedules import all_schedules
 from dags.sensors import new_snapshots
 
 defs = dg.Definitions(
     assets=all_assets(),
     jobs=JOBS,
-    schedules=[nightly],
+    schedules=all_schedules(),
     sensors=[new_snapshots],
     resources={"straightshot": StraightshotRun()},
     executor=dg.in_process_executor,

@@ -1,14 +1,23 @@
 """The resource of every asset: the run's settings, and the pipeline that they make.
 
 The settings are the options of the command line, so that a run in Dagster's page shows how it was started and
-can be started again there. Without any, the config of the last run under HOME is used.
+can be started again there. Without any, the config of the last run under HOME is used; schedules and sensor
+use the deployed one. Whatever its config, a partition is made of the corpus that it was registered with.
 """
 
 import dagster as dg
 from pydantic import Field, PrivateAttr
 
 from dags.run_processes import record_process
-from pipelines.config import RunConfig, load_config, ray_of, refuse_config, saved_config
+from pipelines.config import (
+    RunConfig,
+    config_of_snapshot,
+    load_config,
+    ray_of,
+    refuse_config,
+    saved_config,
+)
+from pipelines.deployment import deployment, train_on_finished_snapshots
 from pipelines.execution.engine import Engine
 from pipelines.execution.progress import Progress
 from pipelines.pipeline import Pipeline
@@ -20,8 +29,9 @@ class StraightshotRun(dg.ConfigurableResource):
     """One run of the DAG."""
 
     home: str = ""  # where outputs lie; empty: STRAIGHTSHOT_HOME, else ./runs
+    deployed: bool = False  # the deployed config; its models are trained on all registered snapshots
     preset: str = ""  # empty: the config of the last run under HOME, else the demo preset
-    corpus: str = ""  # toy:N | parquet:PATH | folder:PATH | webdataset:PATH; empty: the preset's
+    corpus: str = ""  # toy:N | parquet:PATH | folder:PATH | webdataset:PATH; empty: the snapshot's
     snapshot: str = ""  # the corpus snapshot; empty: the run's partition, else the preset's
     overrides: list[str] = Field(default=[])  # stage.field=value
     force: list[str] = Field(default=[])  # stages to run again although they are fresh
@@ -35,23 +45,34 @@ class StraightshotRun(dg.ConfigurableResource):
         assert self._pipeline is not None, "the resource is used before its set-up"
         return self._pipeline
 
-    def config(self) -> RunConfig:
-        """The settings as one config. Raises ConfigError."""
+    def config(self, partition: str = "") -> RunConfig:
+        """The settings as one config, for the run's partition if it has one. Raises ConfigError."""
         home = open_home(self.home)
-        flags = {name: getattr(self, name) or None for name in ("corpus", "snapshot", "ray")}
-        as_saved = not self.preset and not self.overrides
-        if as_saved and (saved := saved_config(home, refuse_config)) is not None:
-            return saved.model_copy(update={name: value for name, value in flags.items() if value})
-        return load_config(self.preset or DEFAULT_PRESET, self.overrides, **flags)
+        snapshot, corpus = self.snapshot or partition, self.corpus or None
+        if self.deployed:
+            base: RunConfig | None = deployment(home).config
+        else:
+            as_saved = not self.preset and not self.overrides
+            base = saved_config(home, refuse_config) if as_saved else None
+        if base is None:
+            flags = {"corpus": corpus, "snapshot": snapshot or None, "ray": self.ray or None}
+            return load_config(self.preset or DEFAULT_PRESET, self.overrides, home=home, **flags)
+        if self.ray:
+            base = base.model_copy(update={"ray": self.ray})
+        return config_of_snapshot(base, home, snapshot or base.snapshot, corpus)
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
-        if context.run is not None and context.instance is not None:
-            record_process(context.instance, context.run.run_id)
-        config = self.config()
-        if not self.snapshot and context.run and (key := context.run.tags.get("dagster/partition")):
-            config = config.model_copy(update={"snapshot": key})
+        run, partition = context.run, ""
+        if run is not None:
+            if context.instance is not None:
+                record_process(context.instance, run.run_id)
+            partition = run.tags.get("dagster/partition", "")
+        config, home = self.config(partition), open_home(self.home)
         engine = Engine(ray_of(config, self.overrides, self.ray or None), config.workers)
-        self._pipeline = Pipeline(config, open_home(self.home), engine, Progress())
+        self._pipeline = Pipeline(config, home, engine, Progress())
+        if self.deployed and not partition:
+            for name, why in train_on_finished_snapshots(self._pipeline).items():
+                (context.log or dg.get_dagster_logger()).warning(f"snapshot {name} is left out: {why}")
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
         if self._pipeline is not None:

@@ -165,9 +165,9 @@ class Pipeline:
                 missing[snapshot.name] = str(error)
         return tuple(finished), missing
 
-    def made(self, snapshot: str) -> bool:
-        """Whether anything was made of a snapshot, by any config."""
-        return any(self._last_receipt(name, snapshot) is not None for name in DATA_STAGES)
+    def made(self, snapshot: str, stages: Iterable[str] = DATA_STAGES) -> bool:
+        """Whether one of the data stages made an output of a snapshot, by any config."""
+        return any(self._last_receipt(name, snapshot) is not None for name in stages)
 
     def snapshot_of(self, name: str) -> str:
         """The corpus snapshot a stage is made of: the run's, several joined by '+', or all alike."""

@@ -33,6 +33,7 @@ def build_app() -> "typer.Typer":
     import typer
 
     from dags.cli import (
+        deploy_commands,
         evaluate_commands,
         generate_commands,
         model_commands,
@@ -55,7 +56,14 @@ def build_app() -> "typer.Typer":
     ) -> None:
         """Options of every command; --debug may stand anywhere on the line."""
 
-    groups = (pipeline_commands, generate_commands, evaluate_commands, model_commands, page_commands)
+    groups = (
+        pipeline_commands,
+        generate_commands,
+        evaluate_commands,
+        model_commands,
+        page_commands,
+        deploy_commands,
+    )
     for group in groups:
         app.add_typer(group.commands)
     return app
