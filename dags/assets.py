@@ -56,7 +56,7 @@ def _source_asset(name: str) -> dg.AssetsDefinition:
     )
     def source(straightshot: StraightshotRun) -> dg.MaterializeResult:
         with keyboard_interrupts():
-            corpus = straightshot.pipeline.source(name)
+            corpus = straightshot.source(name)
         return dg.MaterializeResult(
             metadata={"uri": corpus.location, "digest": corpus.digest},
             data_version=dg.DataVersion(corpus.digest),
@@ -79,7 +79,7 @@ def _stage_asset(stage: Stage) -> dg.AssetsDefinition:
     def run(straightshot: StraightshotRun) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
         try:
             with keyboard_interrupts():
-                outcome = straightshot.pipeline.run_one(stage.name, force=stage.name in straightshot.force)
+                outcome = straightshot.make(stage.name)
         except GateRefused as refused:
             yield refusal(str(refused))
             raise

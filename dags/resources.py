@@ -9,6 +9,8 @@ import dagster as dg
 from pydantic import Field, PrivateAttr
 
 from dags.run_processes import record_process
+from pipelines.absence import notice_champion
+from pipelines.alerts import alert, alerting
 from pipelines.config import (
     RunConfig,
     config_of_snapshot,
@@ -19,9 +21,10 @@ from pipelines.config import (
 )
 from pipelines.deployment import deployment, train_on_finished_snapshots
 from pipelines.execution.engine import Engine
-from pipelines.execution.progress import Progress
-from pipelines.pipeline import Pipeline
+from pipelines.execution.watchdog import WatchedProgress, watched
+from pipelines.pipeline import Outcome, Pipeline
 from pipelines.presets import DEFAULT_PRESET
+from pipelines.stage import Input
 from pipelines.store.home import open_home
 
 
@@ -44,6 +47,28 @@ class StraightshotRun(dg.ConfigurableResource):
         """The run's pipeline, the same for every asset of the run."""
         assert self._pipeline is not None, "the resource is used before its set-up"
         return self._pipeline
+
+    def source(self, name: str) -> Input:
+        """The corpus or the labelled set, there and registered. A failure is an alert."""
+        with alerting(self.pipeline.home, f"{name} of snapshot {self.pipeline.config.snapshot}"):
+            return self.pipeline.source(name)
+
+    def make(self, name: str) -> Outcome:
+        """Make one stage's output, or find it made, within its time limits. A failure is an alert.
+
+        Must be called where Ctrl-C raises KeyboardInterrupt.
+        """
+        pipeline, operations = self.pipeline, self.pipeline.config.operations
+        assert isinstance(pipeline.progress, WatchedProgress)
+        limits = {"most": operations.stage_seconds.get(name), "still": operations.stall_seconds}
+        with (
+            alerting(pipeline.home, f"{name} of snapshot {pipeline.snapshot_of(name)}"),
+            watched(name, pipeline.progress, **limits),
+        ):
+            outcome = pipeline.run_one(name, force=name in self.force)
+        if name == "promote":
+            notice_champion(pipeline.home)
+        return outcome
 
     def config(self, partition: str = "") -> RunConfig:
         """The settings as one config, for the run's partition if it has one. Raises ConfigError."""
@@ -69,10 +94,14 @@ class StraightshotRun(dg.ConfigurableResource):
             partition = run.tags.get("dagster/partition", "")
         config, home = self.config(partition), open_home(self.home)
         engine = Engine(ray_of(config, self.overrides, self.ray or None), config.workers)
-        self._pipeline = Pipeline(config, home, engine, Progress())
+        self._pipeline = Pipeline(config, home, engine, WatchedProgress())
         if self.deployed and not partition:
-            for name, why in train_on_finished_snapshots(self._pipeline).items():
-                (context.log or dg.get_dagster_logger()).warning(f"snapshot {name} is left out: {why}")
+            with alerting(home, "the models of all snapshots"):
+                left_out = train_on_finished_snapshots(self._pipeline)
+            for name, why in left_out.items():
+                line = f"snapshot {name} is left out: {why}"
+                (context.log or dg.get_dagster_logger()).warning(line)
+                alert(home, "snapshot_left_out", line)
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
         if self._pipeline is not None:

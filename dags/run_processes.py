@@ -7,9 +7,12 @@ A process of another host is left to that host.
 """
 
 import time
+from typing import Any
 
 import dagster as dg
 
+from pipelines.alerts import alert
+from pipelines.store.home import home_path
 from pipelines.store.locks import Owner
 
 HOST, PID, BORN = "straightshot/host", "straightshot/pid", "straightshot/born"
@@ -38,15 +41,29 @@ def death_of(record: dg.RunRecord) -> str | None:
         if started is not None and time.time() - started > RECORDING_SECONDS:
             return "its process was killed before it recorded itself"
         return None
-    return None if owner.alive(time.time()) else f"its {owner} is gone: it was killed"
+    if owner.alive(time.time()):
+        return None
+    return f"its {owner} is gone: it was killed; `straightshot retry {run.run_id}` goes on from there"
+
+
+def settings_of(run: dg.DagsterRun) -> dict[str, Any]:
+    """The settings that a run was started with: fields of StraightshotRun."""
+    config: Any = run.run_config
+    return dict(config.get("resources", {}).get("straightshot", {}).get("config", {}))
+
+
+def alert_of_death(run: dg.DagsterRun, death: str) -> None:
+    """Send an alert about a run that could not do so itself."""
+    alert(home_path(settings_of(run).get("home")), "run_failed", f"run {run.run_id}: {death}")
 
 
 def close_dead_runs(instance: dg.DagsterInstance) -> list[str]:
     """Mark the runs whose process is gone as failed; returns their ids."""
-    closed = []
+    closed: list[str] = []
     for record in instance.get_run_records(dg.RunsFilter(statuses=IN_PROGRESS)):
         if (death := death_of(record)) is not None:
             run = record.dagster_run
-            instance.report_run_failed(run, f"{death}; `straightshot retry {run.run_id}` goes on from there")
+            instance.report_run_failed(run, death)
+            alert_of_death(run, death)
             closed.append(run.run_id)
     return closed

@@ -21,9 +21,11 @@ import time
 import urllib.error
 import urllib.request
 import uuid
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from pipelines.errors import GateRefused, describe
 from pipelines.store.local import LocalStore
 from pipelines.store.provenance import now
 
@@ -57,6 +59,19 @@ def alert(home: Path, event: str, text: str, **details: str) -> None:
     deliver(home)
 
 
+@contextmanager
+def alerting(home: Path, what: str) -> Iterator[None]:
+    """Within it, an error is also an alert: a gate's refusal, or a failure of `what`."""
+    try:
+        yield
+    except GateRefused as refused:
+        alert(home, "gate_refused", describe(refused))
+        raise
+    except Exception as error:  # raised again; an interrupt is no failure
+        alert(home, "run_failed", f"{what}: {describe(error)}")
+        raise
+
+
 def deliver(home: Path) -> int:
     """Send what waits under HOME, oldest first, until one does not get through; returns how many wait on."""
     url = os.environ.get(URL_VARIABLE)
@@ -85,6 +100,8 @@ def _post(url: str, body: bytes) -> bool:
     if secret := os.environ.get(SECRET_VARIABLE):
         headers["Straightshot-Signature"] = signature(body, timestamp, secret)
     try:
+        if not url.startswith(("http://", "https://")):
+            raise ValueError(f"{URL_VARIABLE} is not an http address")
         with urllib.request.urlopen(urllib.request.Request(url, body, headers), timeout=TIMEOUT_SECONDS):
             return True
     except (OSError, ValueError) as error:  # refused, timed out, not 2xx, not a URL

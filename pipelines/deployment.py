@@ -7,6 +7,7 @@ half runs for every registered snapshot, its model half on all of them together.
 import getpass
 import socket
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,11 @@ class Deployment:
     by: str
     at: str
     digest: str
+
+    @property
+    def time(self) -> float:
+        """When it was deployed, seconds since the epoch."""
+        return datetime.fromisoformat(self.at).timestamp()
 
 
 def deploy(home: Path, config: RunConfig) -> Deployment:

@@ -1,0 +1,70 @@
+"""What should be heard of although nothing happens: a silent sensor, no new champion, an alert that waits.
+
+The daemon looks every minute. Of a daemon that is down itself, `straightshot watch` tells, from a cron job of
+another machine perhaps.
+"""
+
+import time
+from pathlib import Path
+
+import dagster as dg
+from dagster._core.scheduler.instigation import SensorInstigatorData  # public nowhere
+
+from pipelines.absence import absent_champion, alert_once_a_day, notice_champion
+from pipelines.alerts import deliver
+from pipelines.deployment import Deployment, find_deployment
+from pipelines.errors import ConfigError
+from pipelines.store.home import home_path
+
+SENSOR = "new_snapshots"
+INTERVAL_SECONDS = 60
+
+
+@dg.sensor(
+    name="watch",
+    minimum_interval_seconds=INTERVAL_SECONDS,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    target=None,
+)
+def watch(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+    """Alert on absence, and send again what the webhook did not take. It starts no run."""
+    return dg.SkipReason("; ".join(look(home_path(None), context.instance, time.time())) or "all is well")
+
+
+def look(home: Path, instance: dg.DagsterInstance, now: float) -> list[str]:
+    """One line for everything that is amiss; each is an alert, too, at most once a day."""
+    lines = []
+    try:
+        deployed = find_deployment(home)
+    except ConfigError as error:
+        deployed, lines = None, [str(error)]
+    notice_champion(home, now)
+    if deployed is not None:
+        absences = {
+            "no_new_champion": absent_champion(home, deployed, now),
+            "sensor_silent": silent_sensor(instance, deployed, now),
+        }
+        for event, line in absences.items():
+            if line is not None:
+                lines.append(line)
+                alert_once_a_day(home, event, line, now)
+    if waiting := deliver(home):
+        lines.append(f"{waiting} alerts wait for the webhook to take them")
+    return lines
+
+
+def silent_sensor(instance: dg.DagsterInstance, deployed: Deployment, now: float) -> str | None:
+    """A line when the sensor has not looked for operations.silent_minutes, or never, since the deployment."""
+    minutes = deployed.config.operations.silent_minutes
+    ticks = [
+        state.instigator_data.last_tick_timestamp or 0.0
+        for state in instance.all_instigator_state()
+        if state.name == SENSOR and isinstance(state.instigator_data, SensorInstigatorData)
+    ]
+    last = max([*ticks, deployed.time])
+    if minutes is None or now - last < minutes * 60:
+        return None
+    return (
+        f"the sensor {SENSOR} has not looked for {(now - last) / 60:.0f} minutes: is Dagster's daemon up, and"
+        " the sensor on?"
+    )
