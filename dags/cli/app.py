@@ -33,10 +33,10 @@ def build_app() -> "typer.Typer":
     import typer
 
     from dags.cli import (
-        deploy_commands,
         evaluate_commands,
         generate_commands,
         model_commands,
+        operations_commands,
         page_commands,
         pipeline_commands,
     )
@@ -62,7 +62,7 @@ def build_app() -> "typer.Typer":
         evaluate_commands,
         model_commands,
         page_commands,
-        deploy_commands,
+        operations_commands,
     )
     for group in groups:
         app.add_typer(group.commands)

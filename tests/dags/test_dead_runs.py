@@ -15,6 +15,9 @@ import pytest
 
 from dags.instance import write_settings
 from dags.run_processes import PID, close_dead_runs
+from dags.watch import silent_sensor
+from pipelines.config import load_config
+from pipelines.deployment import Deployment
 
 START_SECONDS = 60.0  # what the issue allows a run of the page, after a kill
 PATIENCE = 180.0  # seconds for whatever has no limit of its own, on a loaded machine
@@ -81,9 +84,11 @@ def test_after_a_kill_the_next_command_and_the_daemon_close_the_run_and_start_th
         stderr=subprocess.STDOUT,
     )
     started: list[int] = []
+    long_ago = Deployment(load_config("micro"), "me", "2026-01-01T00:00:00+00:00", "digest")
     with dg.DagsterInstance.from_config(str(folder)) as instance:
         try:
             wait_for(lambda: instance.get_daemon_statuses() and daemon.poll() is None)
+            assert silent_sensor(instance, long_ago, time.time())
             tags = '{"dagster/partition": "default"}'
             launch = [*dagster, "job", "launch", *where, "-j", "data", "--tags", tags]
             subprocess.run(launch, check=True, capture_output=True)
@@ -93,6 +98,7 @@ def test_after_a_kill_the_next_command_and_the_daemon_close_the_run_and_start_th
             assert psutil.pid_exists(started[0]) and started[0] != os.getpid()
             (failure,) = instance.all_logs(killed.run_id, of_type=dg.DagsterEventType.RUN_FAILURE)
             assert "is gone: it was killed" in failure.message
+            wait_for(lambda: silent_sensor(instance, long_ago, time.time()) is None)
         finally:
             end(daemon, *started)
             log.close()
