@@ -116,6 +116,8 @@ class Tick:
     def _attempts(self, upload: Upload) -> Attempts | None:
         """The attempts at a snapshot; None when it is made or not whole yet. Raises ConfigError."""
         config, name = self.deployed.config, upload.name
+        if self._made.get(name) == upload.listing:
+            return None
         if Pipeline(config, self.home).made(name, ["shard"]):
             record = registered(self.home, name)
             if record is not None and record.corpus != upload.uri:

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import dagster as dg
-from dagster._core.scheduler.instigation import SensorInstigatorData  # public nowhere
+from dagster._core.scheduler.instigation import TickStatus  # public nowhere
 
 from pipelines.absence import absent_champion, alert_once_a_day, notice_champion
 from pipelines.alerts import deliver
@@ -54,17 +54,20 @@ def look(home: Path, instance: dg.DagsterInstance, now: float) -> list[str]:
 
 
 def silent_sensor(instance: dg.DagsterInstance, deployed: Deployment, now: float) -> str | None:
-    """A line when the sensor has not looked for operations.silent_minutes, or never, since the deployment."""
+    """A line when no look of the sensor succeeded for operations.silent_minutes since the deployment."""
     minutes = deployed.config.operations.silent_minutes
-    ticks = [
-        state.instigator_data.last_tick_timestamp or 0.0
-        for state in instance.all_instigator_state()
-        if state.name == SENSOR and isinstance(state.instigator_data, SensorInstigatorData)
-    ]
-    last = max([*ticks, deployed.time])
-    if minutes is None or now - last < minutes * 60:
+    if minutes is None or now - deployed.time < minutes * 60:
         return None
+    for state in instance.all_instigator_state():
+        if state.name == SENSOR and instance.get_ticks(
+            state.instigator_origin_id,
+            state.selector_id,
+            after=now - minutes * 60,
+            limit=1,
+            statuses=[TickStatus.SKIPPED, TickStatus.SUCCESS],
+        ):
+            return None
     return (
-        f"the sensor {SENSOR} has not looked for {(now - last) / 60:.0f} minutes: is Dagster's daemon up, and"
-        " the sensor on?"
+        f"the sensor {SENSOR} has not looked for {minutes:g} minutes: is Dagster's daemon up, is the sensor"
+        " on, do its ticks fail?"
     )

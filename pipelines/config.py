@@ -115,7 +115,7 @@ def load_config(
     if home is not None:
         _put_recorded_corpus(draft, home)
     corpus = str(draft.values.get("corpus", RunConfig.model_fields["corpus"].default))
-    merge_defaults(draft.values, TOY_WEB_DEFAULTS if corpus.startswith("toy:") else OPEN_WEB_DEFAULTS)
+    merge_defaults(draft.values, TOY_WEB_DEFAULTS if _is_toy(corpus) else OPEN_WEB_DEFAULTS)
     return _with_absolute_paths(draft.build())
 
 
@@ -131,8 +131,8 @@ def _put_recorded_corpus(draft: ConfigDraft[RunConfig], home: Path) -> None:
 def config_of_snapshot(config: RunConfig, home: Path, name: str, corpus: str | None = None) -> RunConfig:
     """The config for a snapshot: with the corpus that is given, else the one that is registered for it.
 
-    Raises ConfigError for a name that cannot be one, and for another snapshot than the config's whose corpus
-    is not known.
+    Raises ConfigError for a name that cannot be one, for another snapshot than the config's whose corpus is
+    not known, and for a snapshot of the toy web under a config of the open web, or the other way round.
     """
     if (fault := name_fault(name)) is not None:
         raise ConfigError(f"snapshot '{name}': {fault}")
@@ -143,7 +143,18 @@ def config_of_snapshot(config: RunConfig, home: Path, name: str, corpus: str | N
             f"snapshot '{name}' is not registered under {home}, so its corpus is not known; run it once with"
             f" `straightshot run --snapshot {name} --corpus ...`, or set the run's corpus"
         )
-    return config.model_copy(update={"snapshot": name, "corpus": corpus or config.corpus})
+    corpus = corpus or config.corpus
+    if _is_toy(corpus) != _is_toy(config.corpus):
+        raise ConfigError(
+            f"snapshot '{name}' is {corpus}, and the config is for {config.corpus}: what holds on the toy web"
+            " and what on the open one (languages, thresholds, domain) differs; use a config with a `corpus`"
+            " of its kind"
+        )
+    return config.model_copy(update={"snapshot": name, "corpus": corpus})
+
+
+def _is_toy(corpus: str) -> bool:
+    return corpus.startswith("toy:")
 
 
 def ray_of(config: RunConfig, overrides: Iterable[str] = (), ray: str | None = None) -> str:

@@ -4,6 +4,8 @@ HOME/<stage>/<fingerprint>/   outputs            HOME/run.json      the config o
 HOME/corpus/                  toy webs           HOME/report.html   its page
 HOME/mlflow.db, mlflow/       metrics, models    HOME/dagster/      run history
 HOME/cache/verified.json      what was hashed    HOME/logs/         of `straightshot ui`
+HOME/registered/              snapshots' corpora HOME/deployed.yaml what schedules and sensor run
+HOME/alerts/, noticed.json    alerts that wait   HOME/snapshots/    uploads that the sensor finds
 
 Everything here is written through components/durable.py and the store, but for what MLflow, Dagster and the
 logs write themselves.

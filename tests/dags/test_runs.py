@@ -63,6 +63,8 @@ def test_a_partition_whose_corpus_is_not_known_is_refused_in_one_line(tmp_path, 
     with pytest.raises(ConfigError, match=message):
         StraightshotRun(home=str(tmp_path)).config(name)
     assert StraightshotRun(home=str(tmp_path), corpus="toy:8").config("2026-11-21").corpus == "toy:8"
+    with pytest.raises(ConfigError, match="parquet:x, and the config is for toy:7"):
+        StraightshotRun(home=str(tmp_path), corpus="parquet:x").config("2026-11-21")
 
 
 def test_settings_are_the_options_of_the_command_line(tmp_path):

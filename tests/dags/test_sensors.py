@@ -145,7 +145,7 @@ def test_on_a_demo_home_the_sensor_says_why_it_waits(folder, web, home):
     deploy(home, load_config("micro"))
     folder.tick()
     for _ in range(2):
-        assert "annotators.labelled is 'toy'" in str(folder.tick().skip_reason)
+        assert "and the config is for toy:300: what holds on" in str(folder.tick().skip_reason)
     assert len(folder.alerts) == 1
     deploy(home, folder.config)
     assert folder.requested() == ["a"]

@@ -29,6 +29,7 @@ class Webhook:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 webhook.requests.append((dict(self.headers), body))
                 self.send_response(webhook.answer)
+                self.send_header("Location", "/login")  # of a redirect
                 self.end_headers()
 
             def log_message(self, *args: object) -> None:
@@ -67,8 +68,9 @@ def test_an_alert_is_json_with_a_signature_over_time_and_body(tmp_path, webhook)
     assert not any(SECRET.encode() in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
 
 
-def test_what_the_webhook_does_not_take_is_kept_and_sent_again_in_order(tmp_path, webhook):
-    webhook.answer = 503
+@pytest.mark.parametrize("answer", [503, 302])
+def test_what_the_webhook_does_not_take_is_kept_and_sent_again_in_order(tmp_path, webhook, answer):
+    webhook.answer = answer
     alert(tmp_path, "run_failed", "one")
     alert(tmp_path, "gate_refused", "two")
     assert deliver(tmp_path) == 2
