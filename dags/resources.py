@@ -51,7 +51,7 @@ class StraightshotRun(dg.ConfigurableResource):
     def source(self, name: str) -> Input:
         """The corpus or the labelled set, there and registered. A failure is an alert."""
         with alerting(self.pipeline.home, f"{name} of snapshot {self.pipeline.config.snapshot}"):
-            return self.pipeline.source(name)
+            return self.pipeline.register() if name == "corpus" else self.pipeline.source(name)
 
     def make(self, name: str) -> Outcome:
         """Make one stage's output, or find it made, within its time limits. A failure is an alert.
@@ -92,7 +92,9 @@ class StraightshotRun(dg.ConfigurableResource):
             if context.instance is not None:
                 record_process(context.instance, run.run_id)
             partition = run.tags.get("dagster/partition", "")
-        config, home = self.config(partition), open_home(self.home)
+        home = open_home(self.home)
+        with alerting(home, f"run {run.run_id if run else ''}"):
+            config = self.config(partition)
         engine = Engine(ray_of(config, self.overrides, self.ray or None), config.workers)
         self._pipeline = Pipeline(config, home, engine, WatchedProgress())
         if self.deployed and not partition:

@@ -14,11 +14,12 @@ from dagster._utils.schedules import is_valid_cron_schedule  # public nowhere
 from dags.assets import snapshots
 from dags.attempts import Attempts, run_config
 from dags.jobs import data, models
+from pipelines.config import config_of_snapshot
 from pipelines.deployment import deployment, find_deployment
 from pipelines.errors import ConfigError
 from pipelines.operations import OperationsConfig
 from pipelines.pipeline import Pipeline
-from pipelines.snapshots import all_registered, registered
+from pipelines.snapshots import all_registered
 from pipelines.store.home import home_path
 
 TAGS = {"straightshot/started_by": "schedule"}
@@ -33,7 +34,7 @@ def all_schedules() -> Sequence[dg.ScheduleDefinition]:
     def deployed_data(context: dg.ScheduleEvaluationContext) -> dg.SkipReason | list[dg.RunRequest]:
         """Bring every registered snapshot that has no shards of the deployed config to it."""
         try:
-            requests = list(_data_requests(context.instance))
+            requests = list(_data_requests(context))
         except ConfigError as error:
             return dg.SkipReason(str(error))
         names = [request.partition_key or "" for request in requests]
@@ -65,16 +66,20 @@ def refuse_bad_crons(operations: OperationsConfig) -> None:
             )
 
 
-def _data_requests(instance: dg.DagsterInstance) -> Iterator[dg.RunRequest]:
+def _data_requests(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest]:
     """A run for every registered snapshot that the deployed config has no shards of. Raises ConfigError."""
     home = home_path(None)
     deployed = deployment(home)
-    pipeline = Pipeline(deployed.config, home)
-    _, missing = pipeline.finished_snapshots()
-    for name in missing:
-        snapshot = registered(home, name)
-        identity = snapshot.digest if snapshot else ""
-        attempts = Attempts.of(instance, name, identity, deployed)
+    finished, _ = Pipeline(deployed.config, home).finished_snapshots()
+    for snapshot in all_registered(home):
+        if snapshot.name in finished:
+            continue
+        try:
+            config_of_snapshot(deployed.config, home, snapshot.name)
+        except ConfigError as error:
+            context.log.warning(str(error))
+            continue
+        attempts = Attempts.of(context.instance, snapshot.name, snapshot.digest, deployed)
         if attempts.due(time.time()):
             yield attempts.request(TAGS)
 

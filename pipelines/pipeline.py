@@ -19,7 +19,7 @@ from pipelines.errors import ConfigError
 from pipelines.execution.engine import Engine
 from pipelines.execution.progress import Progress
 from pipelines.graph import DATA_STAGES, EVERY_SNAPSHOT, SOURCES, STAGES, upstream
-from pipelines.snapshots import all_registered, refuse_other_corpus, register, registered
+from pipelines.snapshots import Snapshot, all_registered, refuse_other_corpus, register, registered
 from pipelines.sources import find_source, make_toy_web
 from pipelines.stage import Input, Stage, StageConfig, fingerprint, run_stage
 from pipelines.store.locks import lock_owner
@@ -96,7 +96,7 @@ class Pipeline:
         """Make one stage's output, or find it made. Raises ConfigError when an input is not there yet."""
         stage = self._stage(name)
         if "corpus" in stage.inputs:
-            self.source("corpus")
+            self.register()
         inputs = {source: self._inputs_for(stage, source) for source in stage.inputs}
         out = self._out(stage, inputs)
         finished = load_receipt(out, verify=False)
@@ -117,11 +117,8 @@ class Pipeline:
         return outcome
 
     def prepare(self) -> None:
-        """Have every source there and the snapshot registered; a toy web is written if this run wants one.
-
-        Raises ConfigError.
-        """
-        self._refuse_other_corpus("corpus")
+        """Have every source there: write the toy web if this run wants one. Raises ConfigError."""
+        self.refuse_other_corpus()
         for name in SOURCES:
             if any(name in stage.inputs for stage in self.stages):
                 self.source(name)
@@ -132,27 +129,38 @@ class Pipeline:
         return {source: self._inputs_for(stage, source) for source in only}
 
     def source(self, name: str) -> Input:
-        """The corpus or the labelled set; a toy web is written if it is not there yet.
-
-        The corpus is registered under the run's snapshot; ConfigError if another one is.
-        """
-        self._refuse_other_corpus(name)
+        """The corpus or the labelled set; a toy web is written if it is not there yet."""
+        if name == "corpus":
+            self.refuse_other_corpus()
         if name not in self._known and find_source(name, self.config, self.home) is None:
             make_toy_web(self.config, self.home, self.engine, self.progress)
-        found = self._source(name)
-        if name == "corpus":
-            name_is_free = not self.made(self.config.snapshot)
-            register(self.home, self.config.snapshot, self.config.corpus, found.digest, replace=name_is_free)
-        return found
+        return self._source(name)
+
+    def register(self) -> Input:
+        """Record that the run's snapshot means this corpus, which is returned. ConfigError for another."""
+        name, corpus = self.config.snapshot, self.source("corpus")
+        register(self.home, name, self.config.corpus, corpus.digest, replace=not self.made(name))
+        return corpus
+
+    def refuse_other_corpus(self, digest: str | None = None) -> None:
+        """Raise ConfigError if the run's snapshot was made of another corpus than the run's.
+
+        digest: of the run's corpus, to compare its content as well.
+        """
+        snapshot = registered(self.home, self.config.snapshot)
+        if snapshot is not None and self.made(snapshot.name):
+            refuse_other_corpus(snapshot, self.config.corpus, digest)
 
     def refuse_missing_snapshots(self) -> None:
         """Raise ConfigError for another snapshot that train is to read and that has no shards of this config.
 
-        Says nothing while the annotators are still to be made: every output depends on them.
+        While the annotators, on which every output depends, are still to be made, being registered is enough.
         """
         for snapshot in self.config.snapshots:
-            if snapshot != self.config.snapshot and "annotators" in self._known:
-                self._of_snapshot("shard", snapshot)
+            if snapshot != self.config.snapshot:
+                self._record_of("shard", snapshot)
+                if "annotators" in self._known:
+                    self._of_snapshot("shard", snapshot)
 
     def finished_snapshots(self) -> tuple[tuple[str, ...], dict[str, str]]:
         """The registered snapshots with shards of this config, and of the others why they have none."""
@@ -254,19 +262,15 @@ class Pipeline:
 
     def _source(self, name: str) -> Input:
         if name not in self._known:
-            self._refuse_other_corpus(name)
+            if name == "corpus":
+                self.refuse_other_corpus()
             source = find_source(name, self.config, self.home)
             if source is None:
                 raise ConfigError("the toy web is not written yet")
-            self._refuse_other_corpus(name, source.digest)
+            if name == "corpus":
+                self.refuse_other_corpus(source.digest)
             self._known[name] = source
         return self._known[name]
-
-    def _refuse_other_corpus(self, name: str, digest: str | None = None) -> None:
-        """Raise ConfigError if the source is the corpus and the run's snapshot was made of another one."""
-        snapshot = registered(self.home, self.config.snapshot) if name == "corpus" else None
-        if snapshot is not None and self.made(snapshot.name):
-            refuse_other_corpus(snapshot, self.config.corpus, digest)
 
     def _finished(self, consumer: str, name: str) -> Input:
         """The complete output of an upstream stage under this config."""
@@ -286,12 +290,7 @@ class Pipeline:
         """A data stage's output of another snapshot: of its recorded corpus, which need not be there any
         more, under this run's config and annotators.
         """
-        record = registered(self.home, snapshot)
-        if record is None:
-            raise ConfigError(
-                f"train_snapshots: no snapshot '{snapshot}' is registered under {self.home}; make it with"
-                f" `straightshot run --snapshot {snapshot} --corpus ... --select +{name}`"
-            )
+        record = self._record_of(name, snapshot)
         config = self.config.model_copy(update={"snapshot": snapshot, "corpus": record.corpus})
         known = {
             "corpus": Input("corpus", record.corpus, record.digest),
@@ -306,6 +305,15 @@ class Pipeline:
                 f" {self.home}; make it with `straightshot run --preset {self.config.preset} --snapshot"
                 f" {snapshot} --select +{name}` and this run's --set"
             ) from error
+
+    def _record_of(self, name: str, snapshot: str) -> Snapshot:
+        record = registered(self.home, snapshot)
+        if record is None:
+            raise ConfigError(
+                f"train_snapshots: no snapshot '{snapshot}' is registered under {self.home}; make it with"
+                f" `straightshot run --snapshot {snapshot} --corpus ... --select +{name}`"
+            )
+        return record
 
     def _last_receipt(self, name: str, snapshot: str) -> Receipt | None:
         """The receipt of the newest output of a stage for a snapshot, whatever its config.

@@ -65,7 +65,9 @@ class RunRequest:
 def dry_run_of(request: RunRequest) -> None:
     """Print the plan; touch nothing."""
     config, chosen, forced = request.config(), select(request.select), request.forced()
-    plan = Pipeline(config, home_path(request.home), progress=Progress()).plan()
+    pipeline = Pipeline(config, home_path(request.home), progress=Progress())
+    pipeline.refuse_other_corpus()
+    plan = pipeline.plan()
     print_plan(plan, _todo(plan, chosen, forced), forced)
 
 
@@ -83,6 +85,8 @@ def run_pipeline(request: RunRequest) -> None:
     if any("shard" in stage_named(name).inputs for name in todo):
         pipeline.refuse_missing_snapshots()
     save_config(config, home)
+    if "filter" in chosen:
+        pipeline.register()
     if not todo:
         print_nothing_to_do(plan, home)
         return
