@@ -5,10 +5,13 @@ can be started again there. Without any, the config of the last run under HOME i
 use the deployed one. Whatever its config, a partition is made of the corpus that it was registered with.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import dagster as dg
 from pydantic import Field, PrivateAttr
 
-from dags.run_processes import record_process
+from dags.run_processes import mark_alerted, record_process
 from pipelines.absence import notice_champion
 from pipelines.alerts import alert, alerting
 from pipelines.config import (
@@ -41,6 +44,7 @@ class StraightshotRun(dg.ConfigurableResource):
     ray: str = ""  # local | auto | HOST:PORT; empty: RAY_ADDRESS, else the preset's
 
     _pipeline: Pipeline | None = PrivateAttr(default=None)
+    _recorded: tuple[dg.DagsterInstance, str] | None = PrivateAttr(default=None)  # the history, the run's id
 
     @property
     def pipeline(self) -> Pipeline:
@@ -50,7 +54,7 @@ class StraightshotRun(dg.ConfigurableResource):
 
     def source(self, name: str) -> Input:
         """The corpus or the labelled set, there and registered. A failure is an alert."""
-        with alerting(self.pipeline.home, f"{name} of snapshot {self.pipeline.config.snapshot}"):
+        with self._alerting(f"{name} of snapshot {self.pipeline.config.snapshot}"):
             return self.pipeline.register() if name == "corpus" else self.pipeline.source(name)
 
     def make(self, name: str) -> Outcome:
@@ -62,7 +66,7 @@ class StraightshotRun(dg.ConfigurableResource):
         assert isinstance(pipeline.progress, WatchedProgress)
         limits = {"most": operations.stage_seconds.get(name), "still": operations.stall_seconds}
         with (
-            alerting(pipeline.home, f"{name} of snapshot {pipeline.snapshot_of(name)}"),
+            self._alerting(f"{name} of snapshot {pipeline.snapshot_of(name)}"),
             watched(name, pipeline.progress, **limits),
         ):
             outcome = pipeline.run_one(name, force=name in self.force)
@@ -87,18 +91,17 @@ class StraightshotRun(dg.ConfigurableResource):
         return config_of_snapshot(base, home, snapshot or base.snapshot, corpus)
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
-        run, partition = context.run, ""
-        if run is not None:
-            if context.instance is not None:
-                record_process(context.instance, run.run_id)
-            partition = run.tags.get("dagster/partition", "")
+        partition = context.run.tags.get("dagster/partition", "") if context.run else ""
+        if context.run is not None and context.instance is not None:
+            self._recorded = (context.instance, context.run.run_id)
+            record_process(*self._recorded)
         home = open_home(self.home)
-        with alerting(home, f"run {run.run_id if run else ''}"):
+        with self._alerting("the run's config"):
             config = self.config(partition)
         engine = Engine(ray_of(config, self.overrides, self.ray or None), config.workers)
         self._pipeline = Pipeline(config, home, engine, WatchedProgress())
         if self.deployed and not partition:
-            with alerting(home, "the models of all snapshots"):
+            with self._alerting("the models of all snapshots"):
                 left_out = train_on_finished_snapshots(self._pipeline)
             for name, why in left_out.items():
                 line = f"snapshot {name} is left out: {why}"
@@ -108,3 +111,14 @@ class StraightshotRun(dg.ConfigurableResource):
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
         if self._pipeline is not None:
             self._pipeline.engine.shutdown()
+
+    @contextmanager
+    def _alerting(self, what: str) -> Iterator[None]:
+        """Within it, an error is an alert too, and the history says that it was sent."""
+        try:
+            with alerting(open_home(self.home), what):
+                yield
+        except Exception:
+            if self._recorded is not None:
+                mark_alerted(*self._recorded)
+            raise

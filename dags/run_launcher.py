@@ -6,7 +6,7 @@ Named in dagster.yaml; without it the daemon never looks at runs that have start
 from dagster import DagsterRun, DefaultRunLauncher, RunsFilter
 from dagster._core.launcher.base import CheckRunHealthResult, WorkerStatus  # public nowhere
 
-from dags.run_processes import alert_of_death, death_of
+from dags.run_processes import death_of
 
 
 class MonitoredRunLauncher(DefaultRunLauncher):
@@ -19,6 +19,5 @@ class MonitoredRunLauncher(DefaultRunLauncher):
     def check_run_worker_health(self, run: DagsterRun) -> CheckRunHealthResult:
         for record in self._instance.get_run_records(RunsFilter(run_ids=[run.run_id])):
             if (death := death_of(record)) is not None:
-                alert_of_death(run, death)
                 return CheckRunHealthResult(WorkerStatus.FAILED, death)
         return CheckRunHealthResult(WorkerStatus.RUNNING)

@@ -16,6 +16,7 @@ from pipelines.store.home import home_path
 from pipelines.store.locks import Owner
 
 HOST, PID, BORN = "straightshot/host", "straightshot/pid", "straightshot/born"
+ALERTED = "straightshot/alerted"
 IN_PROGRESS = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
 RECORDING_SECONDS = 180.0  # a run that started longer ago and has recorded no process never will
 
@@ -52,9 +53,15 @@ def settings_of(run: dg.DagsterRun) -> dict[str, Any]:
     return dict(config.get("resources", {}).get("straightshot", {}).get("config", {}))
 
 
-def alert_of_death(run: dg.DagsterRun, death: str) -> None:
+def alert_of_failure(instance: dg.DagsterInstance, run: dg.DagsterRun, why: str) -> None:
     """Send an alert about a run that could not do so itself."""
-    alert(home_path(settings_of(run).get("home")), "run_failed", f"run {run.run_id}: {death}")
+    alert(home_path(settings_of(run).get("home")), "run_failed", f"run {run.run_id}: {why}")
+    mark_alerted(instance, run.run_id)
+
+
+def mark_alerted(instance: dg.DagsterInstance, run_id: str) -> None:
+    """Note that an alert about the run's failure was sent."""
+    instance.add_run_tags(run_id, {ALERTED: "true"})
 
 
 def close_dead_runs(instance: dg.DagsterInstance) -> list[str]:
@@ -64,6 +71,6 @@ def close_dead_runs(instance: dg.DagsterInstance) -> list[str]:
         if (death := death_of(record)) is not None:
             run = record.dagster_run
             instance.report_run_failed(run, death)
-            alert_of_death(run, death)
+            alert_of_failure(instance, run, death)
             closed.append(run.run_id)
     return closed

@@ -5,11 +5,15 @@ another machine perhaps.
 """
 
 import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import dagster as dg
 from dagster._core.scheduler.instigation import TickStatus  # public nowhere
 
+from components.errors import one_line
+from dags.run_processes import ALERTED, alert_of_failure
 from pipelines.absence import absent_champion, alert_once_a_day, notice_champion
 from pipelines.alerts import deliver
 from pipelines.deployment import Deployment, find_deployment
@@ -18,6 +22,7 @@ from pipelines.store.home import home_path
 
 SENSOR = "new_snapshots"
 INTERVAL_SECONDS = 60
+FAILURE_SECONDS = 86400.0  # how far back failed runs are looked at
 
 
 @dg.sensor(
@@ -39,6 +44,7 @@ def look(home: Path, instance: dg.DagsterInstance, now: float) -> list[str]:
     except ConfigError as error:
         deployed, lines = None, [str(error)]
     notice_champion(home, now)
+    lines += _failures_unheard_of(instance, now)
     if deployed is not None:
         absences = {
             "no_new_champion": absent_champion(home, deployed, now),
@@ -51,6 +57,17 @@ def look(home: Path, instance: dg.DagsterInstance, now: float) -> list[str]:
     if waiting := deliver(home):
         lines.append(f"{waiting} alerts wait for the webhook to take them")
     return lines
+
+
+def _failures_unheard_of(instance: dg.DagsterInstance, now: float) -> Iterator[str]:
+    """Alert on runs that failed lately and could not say so: killed ones, and those that never started."""
+    since = datetime.fromtimestamp(now - FAILURE_SECONDS, UTC)
+    for run in instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE], updated_after=since)):
+        if ALERTED not in run.tags:
+            events = instance.all_logs(run.run_id, of_type=dg.DagsterEventType.RUN_FAILURE)
+            why = one_line(events[-1].message) if events else "it failed"
+            alert_of_failure(instance, run, why)
+            yield f"run {run.run_id}: {why}"
 
 
 def silent_sensor(instance: dg.DagsterInstance, deployed: Deployment, now: float) -> str | None:

@@ -8,8 +8,10 @@ from functools import partial
 import dagster as dg
 import pytest
 
+from dags.definitions import defs
 from dags.instance import open_instance
 from dags.launch import PARENT, launch, retry
+from dags.watch import look
 from pipelines.alerts import URL_VARIABLE
 from pipelines.errors import ConfigError, StageFailed
 from pipelines.graph import STAGES
@@ -53,6 +55,8 @@ def test_a_failed_run_is_an_alert_and_its_retry_does_what_is_left(home, broken, 
     assert ran == NAMES
     (kept,) = waiting_alerts(home)
     assert (kept["event"], kept["text"]) == ("run_failed", "train of snapshot monday: diverged")
+    with open_instance(home) as instance:
+        assert look(home, instance, time.time()) == ["1 alerts wait for the webhook to take them"]
 
     faults.clear()
     ran.clear()
@@ -82,3 +86,17 @@ def test_a_stage_that_stands_still_fails_its_run(home, monkeypatch):
     overrides = ["toy.labelled=5", "operations.stall_seconds=0.5"]
     with pytest.raises(StageFailed, match=r"^annotators made no progress for 0\.5 s .*; it was ended"):
         launch(home, ["annotators"], "monday", settings(home, overrides=overrides))
+
+
+def test_a_run_that_could_not_say_that_it_failed_is_an_alert_once(home, monkeypatch):
+    """Its process was killed, say, and Dagster's server noticed."""
+    monkeypatch.setenv(URL_VARIABLE, "http://127.0.0.1:9/")
+    with open_instance(home) as instance:
+        job = defs.resolve_job_def("models")
+        config = {"resources": {"straightshot": {"config": {"home": str(home)}}}}
+        lost = instance.create_run_for_job(job, run_config=config)
+        instance.report_run_failed(lost, "its process\nwas lost")
+        assert look(home, instance, time.time())[0] == f"run {lost.run_id}: its process was lost"
+        assert len(look(home, instance, time.time())) == 1  # only that the alert waits
+    (kept,) = waiting_alerts(home)
+    assert kept["text"] == f"run {lost.run_id}: its process was lost"
