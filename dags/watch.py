@@ -55,7 +55,7 @@ def look(home: Path, instance: dg.DagsterInstance, now: float) -> list[str]:
                 lines.append(line)
                 alert_once_a_day(home, event, line, now)
     if waiting := deliver(home):
-        lines.append(f"{waiting} alerts wait for the webhook to take them")
+        lines.append(f"alerts that wait for the webhook: {waiting}")
     return lines
 
 

@@ -56,7 +56,7 @@ def test_a_failed_run_is_an_alert_and_its_retry_does_what_is_left(home, broken, 
     (kept,) = waiting_alerts(home)
     assert (kept["event"], kept["text"]) == ("run_failed", "train of snapshot monday: diverged")
     with open_instance(home) as instance:
-        assert look(home, instance, time.time()) == ["1 alerts wait for the webhook to take them"]
+        assert look(home, instance, time.time()) == ["alerts that wait for the webhook: 1"]
 
     faults.clear()
     ran.clear()
