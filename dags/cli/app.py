@@ -10,7 +10,6 @@ Nothing heavy is imported before a command runs, and what it needs it imports it
 
 import os
 import sys
-import traceback
 from typing import TYPE_CHECKING, Annotated
 
 if TYPE_CHECKING:
@@ -77,9 +76,10 @@ def _exit_status(arguments: list[str], *, debug: bool) -> int:
         return 0
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  the end of every command
         from dags.cli.messages import ending_of
+        from pipelines.errors import traceback_of
 
         if debug:
-            traceback.print_exception(error)
+            print(traceback_of(error), end="", file=sys.stderr)
         ending = ending_of(error)
         print(f"straightshot: {ending.text}", file=sys.stderr)
         return ending.exit_status

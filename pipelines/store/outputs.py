@@ -102,7 +102,7 @@ def discard_damaged(out: Path) -> None:
 
 def write_failure(out: Path, error: Exception, at: str) -> None:
     """Leave `failed.json`: what the stage raised, and when."""
-    text = canonical_json({"error": f"{type(error).__name__}: {error}", "at": at})
+    text = canonical_json({"error": f"{type(error).__name__}: {one_line(error)}", "at": at})
     with suppress(OSError):  # no space, perhaps: the stage's own error is the one to show
         write_text(out / FAILED, text)
 
