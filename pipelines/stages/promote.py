@@ -16,6 +16,7 @@ from typing import Any
 from pydantic import Field
 
 from components.evaluation.results import METRICS_FILE, read_metrics
+from components.redaction import redacted
 from pipelines.errors import GateRefused, StageFailed
 from pipelines.registry.comparison import STEPS
 from pipelines.registry.gate import NO_CHAMPION, Check, Decision, GateConfig, decide
@@ -286,7 +287,7 @@ def _registry_info(registry: Registry, promotion: Promotion) -> Mapping[str, Any
         "version": promotion.version,
         "replaced": promotion.replaced,
         "model": f"models:/{registry.name}@{CHAMPION}",
-        "registry": registry.tracker.uri,
+        "registry": redacted(registry.tracker.uri),
     }
 
 
