@@ -17,6 +17,8 @@ COMMAND_SETTINGS = "command.yaml"  # the command's: the same store, but a step's
 COMMON = """\
 telemetry:
   enabled: false
+nux:
+  enabled: false  # the page opens without its newsletter dialog
 run_coordinator:
   module: dagster.core.run_coordinator
   class: QueuedRunCoordinator
