@@ -9,12 +9,13 @@ from typing import Any
 import dagster as dg
 from dagster._core.errors import DagsterExecutionInterruptedError  # public nowhere
 
-from components.errors import InputError, one_line
+from components.errors import one_line
 from dags.assets import snapshots
 from dags.definitions import defs
+from dags.failures import Failure
 from dags.instance import FOLDER, open_instance
 from dags.jobs import everything
-from pipelines.errors import StageFailed, describe
+from pipelines.errors import StageFailed
 from pipelines.graph import SOURCES, stage_named
 
 QUIET = {"console": {"config": {"log_level": "CRITICAL"}}}  # the command shows its own progress
@@ -39,8 +40,8 @@ def launch(home: Path, stages: Sequence[str], snapshot: str, settings: dict[str,
                 run_config={"resources": {"straightshot": {"config": settings}}, "loggers": QUIET},
                 tags={"straightshot/started_by": "command"},
             )
-        except InputError as error:  # of a stage, not of the command line
-            raise StageFailed(describe(error)) from error
+        except Failure as failure:
+            raise failure.error from failure.error.__cause__
         except dg.DagsterError as error:
             raise StageFailed(one_line(error)) from error
         except DagsterExecutionInterruptedError as error:  # Ctrl-C between two stages

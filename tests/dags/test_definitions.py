@@ -63,7 +63,7 @@ def test_every_stage_has_a_blocking_check_reported_by_the_asset_itself():
 def test_every_asset_has_a_description_and_its_stages_version():
     for name, spec in specs().items():
         assert spec.description, name
-        assert spec.group_name in {"sources", "data", "models"}
+        assert spec.group_name == "straightshot"  # of several groups the page shows only their boxes
     versions = {stage.name: str(stage.version) for stage in STAGES}
     assert {name: specs()[name].code_version for name in versions} == versions
 

@@ -4,6 +4,7 @@ import dagster as dg
 import pytest
 
 from dags.assets import snapshots
+from dags.cli.run import RunRequest
 from dags.definitions import defs
 from dags.resources import StraightshotRun
 from pipelines.config import load_config, save_config, saved_config
@@ -24,7 +25,14 @@ def test_a_run_without_settings_goes_on_with_the_last_runs_config(micro_home, in
     made = {event.asset_key.to_user_string(): event for event in result.get_asset_materialization_events()}
     assert made.keys() == {"labelled", "corpus", *(stage.name for stage in STAGES)}
     for stage in STAGES:
-        assert made[stage.name].materialization.metadata["ran"].value is False  # everything was fresh
+        metadata = made[stage.name].materialization.metadata
+        assert metadata["ran"].value is False  # everything was fresh
+        assert next(iter(metadata)) == "summary" and metadata["summary"].value.startswith("nothing to do: ")
+    run = made["train"].materialization.metadata["info"].value["mlflow_run"]
+    assert made["train"].materialization.metadata["mlflow"].url == f"/straightshot/mlflow/runs/{run}"
+    registered = made["promote"].materialization.metadata
+    assert registered["mlflow"].url == "/straightshot/mlflow/models/straightshot/versions/1"
+    assert registered["report"].url == "/straightshot/report"
     evaluated = {check.check_name for check in result.get_asset_check_evaluations() if check.passed}
     assert evaluated == {"every_record_ended_once", "gate"}
 
@@ -55,6 +63,14 @@ def test_settings_are_the_options_of_the_command_line(tmp_path):
     )
     config = run.config()
     assert (config.corpus, config.snapshot, config.train.images) == ("toy:9", "s", 77)
+
+
+@pytest.mark.parametrize("insecure", [False, True])
+def test_insecure_of_the_command_reaches_the_engine(tmp_path, insecure):
+    request = RunRequest("micro", overrides=("insecure=true",) if insecure else (), ray="local")
+    run = StraightshotRun(**request.settings(tmp_path))
+    run.setup_for_execution(dg.build_init_resource_context())
+    assert run.pipeline.engine.insecure is insecure
 
 
 @pytest.mark.parametrize(
