@@ -47,7 +47,8 @@ class StraightshotRun(dg.ConfigurableResource):
         config = self.config()
         if not self.snapshot and context.run and (key := context.run.tags.get("dagster/partition")):
             config = config.model_copy(update={"snapshot": key})
-        engine = Engine(ray_of(config, self.overrides, self.ray or None), config.workers)
+        address = ray_of(config, self.overrides, self.ray or None)
+        engine = Engine(address, config.workers, insecure=config.insecure)
         self._pipeline = Pipeline(config, open_home(self.home), engine, Progress())
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:

@@ -61,6 +61,7 @@ class RunConfig(BaseModel):
     ray: str = (
         "local"  # local | auto | HOST:PORT; RAY_ADDRESS goes before it, unless --ray or --set names one
     )
+    insecure: bool = False  # use a Ray that asks for no token: whoever reaches its ports can run code on it
     workers: int | None = Field(default=None, ge=1)  # actors per pool; by default one per CPU
     toy: ToySettings = ToySettings()
     annotators: AnnotatorsConfig = AnnotatorsConfig()

@@ -35,6 +35,7 @@ def run(
             help="local | auto | HOST:PORT of a cluster.", show_default="RAY_ADDRESS, else the preset's"
         ),
     ] = None,
+    insecure: Annotated[bool, typer.Option("--insecure", help="Use a Ray that asks for no token.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would run, and do nothing.")] = False,
 ) -> None:
     """Run the DAG: fresh outputs are kept, the others are made. The same command again resumes."""
@@ -46,7 +47,7 @@ def run(
         snapshot=snapshot,
         select=tuple(select or ()),
         force=tuple(force or ()),
-        overrides=tuple(overrides or ()),
+        overrides=(*(overrides or ()), *(["insecure=true"] if insecure else [])),
         home=home,
         ray=ray,
     )

@@ -68,7 +68,8 @@ def run_pipeline(request: RunRequest) -> None:
     """Run the selected stages that are not fresh. Raises what the first failing stage raised."""
     config, chosen, forced = request.config(), select(request.select), request.forced()
     home = open_home(request.home)
-    engine = Engine(ray_of(config, request.overrides, request.ray), config.workers)
+    address = ray_of(config, request.overrides, request.ray)
+    engine = Engine(address, config.workers, insecure=config.insecure)
     pipeline = Pipeline(config, home, engine, Progress())
     pipeline.prepare()
     save_config(config, home)
