@@ -1,10 +1,12 @@
 """Dagster's page behind the guard, with the way to the report and to MLflow's page beside it.
 
-A process of its own, started by `straightshot ui`:
-    python -m dags.pages.dagster_page WORKSPACE.yaml PORT
-It takes the token from STRAIGHTSHOT_UI_TOKEN.
+A process of its own, started by `straightshot ui`, or in a deployment instead of `dagster-webserver`:
+    STRAIGHTSHOT_UI_TOKEN=... python -m dags.pages.dagster_page WORKSPACE.yaml PORT [HOST]
+HOST is the address to listen on, loopback by default. Whatever it is, the page answers to the names of
+loopback only: a container listens on 0.0.0.0, and its port is published on the host's loopback.
 """
 
+import os
 import sys
 from pathlib import Path
 
@@ -16,8 +18,9 @@ from dagster_webserver.app import create_app_from_workspace_process_context
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from dags.pages.guard import guarded
+from dags.pages.guard import TOKEN_VARIABLE, guarded
 from dags.pages.links import ROUTES
+from dags.pages.processes import LOOPBACK
 
 STATEMENT_MS, POOL_SECONDS, POOL_OVERFLOW = 15_000, 3600, 20  # as `dagster-webserver` has them
 CLOSE_SECONDS = 2  # for open websockets, when the page ends
@@ -41,4 +44,7 @@ def serve(workspace: Path, host: str, port: int) -> None:
 
 
 if __name__ == "__main__":
-    serve(Path(sys.argv[1]), "127.0.0.1", int(sys.argv[2]))
+    if not os.environ.get(TOKEN_VARIABLE):
+        sys.exit(f"{TOKEN_VARIABLE} is not set; the page wants a token that nobody can guess")
+    workspace_file, port_number, *address = sys.argv[1:]
+    serve(Path(workspace_file), address[0] if address else LOOPBACK, int(port_number))

@@ -1,7 +1,6 @@
 """What Dagster's page answers beside Dagster's own: the report, and the way to MLflow's page."""
 
 import os
-from pathlib import Path
 from urllib.parse import quote
 
 from starlette.requests import Request
@@ -10,14 +9,14 @@ from starlette.routing import Route
 
 from dags.pages.addresses import MLFLOW_PATH, REPORT_PATH
 from pipelines.report import PAGE
-from pipelines.store.home import HOME_VARIABLE
+from pipelines.store.home import home_path
 
 MLFLOW_VARIABLE = "STRAIGHTSHOT_MLFLOW_PAGE"  # where it is today, from `straightshot ui`
 ISOLATED = "sandbox allow-scripts allow-popups"  # what a caption smuggles into the report cannot use the page
 
 
 async def _report(request: Request) -> Response:
-    path = Path(os.environ[HOME_VARIABLE]) / PAGE
+    path = home_path(None) / PAGE
     if not path.exists():
         return PlainTextResponse("no report yet: `straightshot report` writes it\n", status_code=404)
     return FileResponse(path, headers={"Content-Security-Policy": ISOLATED, "Cache-Control": "no-store"})
