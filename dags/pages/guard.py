@@ -97,7 +97,7 @@ def _refusal(connection: HTTPConnection) -> Response | None:
         return _refused(403, "this page answers to 127.0.0.1 and localhost only")
     if origin is not None and origin != f"http://{host}":
         return _refused(403, "another page may not ask this one for anything")
-    is_graphql = connection.url.path.rstrip("/").endswith("/graphql")
+    is_graphql = connection.scope["path"].rstrip("/").endswith("/graphql")
     if is_graphql and connection.scope.get("method") in READING and connection.url.query:
         return _refused(405, "send a query by POST")
     return None
