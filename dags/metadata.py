@@ -5,6 +5,7 @@ from typing import Any
 
 import dagster as dg
 
+from components.redaction import redacted
 from dags.pages.addresses import REPORT_PATH, mlflow_link
 from pipelines.pipeline import Outcome
 from pipelines.store.receipts import Receipt
@@ -23,7 +24,7 @@ def metadata_of(outcome: Outcome) -> dict[str, Any]:
         "snapshot": receipt.snapshot,
         "seconds": receipt.seconds,
         "peak_rss_mb": receipt.peak_rss_mb,
-        "info": dg.MetadataValue.json(receipt.info),
+        "info": dg.MetadataValue.json(_shown(receipt.info)),
         **receipt.counts.as_dict(),
     }
 
@@ -47,3 +48,8 @@ def _links(receipt: Receipt) -> Mapping[str, dg.UrlMetadataValue]:
     if receipt.stage in REPORTED:
         links["report"] = dg.MetadataValue.url(REPORT_PATH)
     return links
+
+
+def _shown(info: Mapping[str, Any]) -> dict[str, Any]:
+    """What a receipt says for the reader; one of an earlier version may hold the registry's password."""
+    return {name: redacted(value) if isinstance(value, str) else value for name, value in info.items()}
