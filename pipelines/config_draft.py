@@ -29,6 +29,9 @@ def merge_defaults(values: dict[str, Any], defaults: Mapping[str, Any]) -> None:
             values.setdefault(name, default)
 
 
+SET_FORM = "stage.field=value, such as --set train.images=200000"
+
+
 class ConfigDraft(Generic[Model]):
     """Plain values on their way to a config of class `model`, each remembering who set it.
 
@@ -41,18 +44,18 @@ class ConfigDraft(Generic[Model]):
         self.sources = sources
         self.raw: dict[Loc, str] = {}  # the text behind an override, before YAML gave it a type
 
-    def override(self, text: str) -> None:
-        """Apply `section.field=value` to the values."""
+    def override(self, text: str, option: str = "--set", form: str = SET_FORM) -> None:
+        """Apply `section.field=value` to the values. option, form: of the command, as messages name them."""
         name, equals, value = text.partition("=")
         if not equals or not name.strip():
-            raise ConfigError(f"--set {text}: expected stage.field=value, such as --set train.images=200000")
+            raise ConfigError(f"{option} {text}: expected {form}")
         loc = tuple(name.strip().split("."))
         try:
             typed = yaml.load(value, PlainLoader)
         except yaml.YAMLError as error:
-            raise ConfigError(f"--set {text}: not a YAML value ({one_line(error)}); quote it") from error
+            raise ConfigError(f"{option} {text}: not a YAML value ({one_line(error)}); quote it") from error
         self.raw[loc] = value
-        self.put(loc, typed, f"--set {text}")
+        self.put(loc, typed, f"{option} {text}")
 
     def put(self, loc: Loc, value: Any, source: str) -> None:
         """Set one value; sections on the way are made."""

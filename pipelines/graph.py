@@ -7,7 +7,7 @@ import difflib
 from collections.abc import Iterable
 
 from pipelines.errors import ConfigError
-from pipelines.stage import Stage
+from pipelines.stage import SOURCES, Stage
 from pipelines.stages import annotators, distill, evaluate, filter, promote, recaption, shard, train
 
 STAGES: tuple[Stage, ...] = (
@@ -21,7 +21,6 @@ STAGES: tuple[Stage, ...] = (
     promote.STAGE,
 )
 DATA_STAGES = ("filter", "recaption", "shard")  # they run once per corpus snapshot
-SOURCES = ("labelled", "corpus")  # what a stage may read besides other stages: see sources.py
 EVERY_SNAPSHOT = "all"  # the snapshot of a stage that depends on none
 
 

@@ -32,15 +32,16 @@ from components.reporting.report_data import (
     StageRow,
 )
 from pipelines.config import RunConfig
-from pipelines.errors import ConfigError
+from pipelines.errors import ConfigError, StraightshotError
 from pipelines.pipeline import Planned
-from pipelines.registry.comparison import COLUMNS, LEGEND, MeasuredModel, compared, quality_of_line
+from pipelines.registry.champion import history
+from pipelines.registry.comparison import COLUMNS, LEGEND, MeasuredModel, compared, quality_of_change
+from pipelines.registry.journal import GATE
 from pipelines.report_samples import judged_images, prompt_samples, read_rows
 from pipelines.sources import find_source, is_toy
 from pipelines.stages.annotators import CAPTION_TRUTH
 from pipelines.stages.evaluate import SAMPLES
 from pipelines.stages.filter import FILTERED_FOLDER, REJECTS_FOLDER
-from pipelines.stages.promote import history
 from pipelines.stages.training_config import CURVE
 from pipelines.store.receipts import Receipt
 
@@ -80,7 +81,7 @@ def collect(home: Path, config: RunConfig, planned: Sequence[Planned]) -> Report
         caption_truth=tuple(_caption_truth(receipts)),
         samples=tuple(prompt_samples(samples)),
         judged=tuple(judged_images(samples, config.promote.steps)),
-        history=_history(home, config.promote.registered_name),
+        history=_history(home, config.promote.registered_name, problems),
         metrics=_metrics(fresh, problems),
         promotion=_gate_verdict(planned, problems),
         problems=tuple(problems),
@@ -179,15 +180,20 @@ def _caption_truth(receipts: Mapping[str, Receipt]) -> Iterator[CaptionTruth]:
             yield CaptionTruth(str(kind), shares.get("entirely_true"), shares.get("complete"))
 
 
-def _history(home: Path, name: str) -> ModelHistory | None:
+def _history(home: Path, name: str, problems: list[str]) -> ModelHistory | None:
     """Promotions, refusals and rollbacks of one registered name, the newest first."""
-    moves = [line for line in history(home) if line["model"] == name][-MOVES_SHOWN:]
+    try:
+        moves = [change for change in history(home, name=name) if change.action != GATE][-MOVES_SHOWN:]
+    except StraightshotError as error:  # a server that is away
+        problems.append(str(error))
+        return None
     if not moves:
         return None
     models = [
-        MeasuredModel((str(line["at"])[:16].replace("T", " "), str(line["action"]), str(line["to"])), quality)
-        for line in reversed(moves)
-        for quality in [quality_of_line(line)]
+        MeasuredModel(
+            (change.at[:16].replace("T", " "), change.action, change.after), quality_of_change(change)
+        )
+        for change in reversed(moves)
     ]
     groups = tuple(ModelGroup(group.title, group.rows) for group in compared(models))
     return ModelHistory(("at", "what", "version", *COLUMNS), LEGEND, groups)

@@ -53,6 +53,7 @@ from pipelines.store.receipts import (
     write_receipt,
 )
 
+SOURCES = ("labelled", "corpus")  # inputs that are no stage's output: see sources.py
 FINGERPRINT_DIGITS = 16  # hex digits of the sha256: 64 bits tell outputs apart, and paths stay readable
 
 

@@ -11,7 +11,10 @@ from pipelines.pipeline import Planned
 from pipelines.store.home import home_path
 
 if TYPE_CHECKING:
-    from pipelines.registry.model_registry import ModelVersion
+    from pipelines.registry.journal import Change
+    from pipelines.registry.lineage import Lineage
+    from pipelines.registry.model_version import ModelVersion
+    from pipelines.registry.stored_gate import StoredGate
 
 STYLES = {"fresh": "green", "ran": "bold green", "stale": "yellow", "missing": "yellow", "running": "cyan"}
 LOG_COLUMNS = 120  # the width of what goes to a file or a pipe
@@ -93,14 +96,49 @@ def print_models(versions: Sequence["ModelVersion"]) -> None:
             _print_plain(note)
 
 
-def print_history(moves: Sequence[Mapping[str, Any]]) -> None:
-    """Every promotion, refusal and rollback, the oldest first."""
+def print_history(changes: "Sequence[Change]") -> None:
+    """Every promotion, refusal, rollback and change of a gate, the oldest first."""
     table = _table("at", "by", "what", "model", "from", "to", "why")
-    for move in moves:
-        versions = (move["from"] or "–", move["to"])
-        checks = "; ".join(move["checks"].values())
-        table.add_row(_moment(move["at"]), move["by"], move["action"], move["model"], *versions, checks)
+    for change in changes:
+        why = [] if change.done else ["begun, to be finished by the next command"]
+        why += [*change.checks.values(), *(f"{name} {value}" for name, value in _limits(change.gate))]
+        cells = (change.before or "–", change.after or "–", "; ".join(why))
+        table.add_row(_moment(change.at), change.by, change.action, change.model, *cells)
     _console().print(table)
+
+
+def print_gate(gate: "StoredGate") -> None:
+    """The limits of a registered name."""
+    table = _table("limit", ">value")
+    for name, value in _limits(gate.as_dict()):
+        table.add_row(name, str(value))
+    _console().print(table)
+    if gate.note:
+        _print_plain(gate.note)
+
+
+def print_lineage(lineage: "Lineage") -> None:
+    """What is behind a model: outputs, sources and tars."""
+    outputs = _table("output", "snapshot", "content", "finished")
+    for made in lineage.outputs:
+        path = f"{made.stage}/{made.fingerprint}"
+        outputs.add_row(
+            path, made.snapshot or "–", made.digest[:12] or "its receipt is gone", made.finished_at[:16]
+        )
+    for name, digests in lineage.sources.items():
+        for digest in digests:
+            outputs.add_row(name, "–", digest[:12], "–")
+    _console().print(outputs)
+    tars = _table("tar", "snapshot", "sha256", ">bytes")
+    for tar in lineage.tars:
+        tars.add_row(tar.name, tar.snapshot, tar.sha256, f"{tar.bytes:,}")
+    _console().print(tars)
+
+
+def _limits(gate: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    return [
+        (name, "not checked" if value is None else value) for name, value in gate.get("limits", {}).items()
+    ]
 
 
 def _moment(text: str) -> str:

@@ -4,11 +4,11 @@ A group shares the digest of its prompts and the number of steps. The Fréchet d
 judge and the reference images: it is shown of those only that share these with the newest of their group.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from components.evaluation.results import PROMPTS_DIGEST, REFERENCE_DIGEST
+from pipelines.registry.journal import STEPS, Change
 from pipelines.registry.quality import (
     COVERAGE_EXCESS,
     HIGH,
@@ -21,7 +21,6 @@ from pipelines.registry.quality import (
 NONE = "–"  # not measured
 FRECHET = "frechet"
 DIGEST_SHOWN = 12  # hex digits of a protocol
-STEPS = "steps"  # of the protocol of a line in promotions.jsonl
 COLUMNS = ("exact", "95%", "as is", "95%", "coverage +", "Fréchet")
 LEGEND = (
     "exact: the share of images that show all of the prompt and nothing else, by the default command; as is:"
@@ -71,18 +70,14 @@ def compared(models: Sequence[MeasuredModel]) -> list[ComparedGroup]:
     return [_group(members) for members in groups.values()]
 
 
-def quality_of_line(line: Mapping[str, Any]) -> Quality:
-    """What a line of promotions.jsonl says of its model; older lines name no protocol."""
-    metrics, protocol = line.get("metrics"), line.get("protocol")
-    metrics = metrics if isinstance(metrics, dict) else {}
-    protocol = protocol if isinstance(protocol, dict) else {}
-    steps = protocol.get(STEPS)
-    numbers = {name: float(value) for name, value in metrics.items() if isinstance(value, int | float)}
+def quality_of_change(change: Change) -> Quality:
+    """What an entry of the journal says of its model."""
+    steps = change.protocol.get(STEPS)
     return Quality(
         steps if isinstance(steps, int) else None,
-        numbers,
-        str(protocol.get(PROMPTS_DIGEST) or ""),
-        str(protocol.get(REFERENCE_DIGEST) or ""),
+        change.metrics,
+        str(change.protocol.get(PROMPTS_DIGEST) or ""),
+        str(change.protocol.get(REFERENCE_DIGEST) or ""),
     )
 
 

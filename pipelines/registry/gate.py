@@ -2,15 +2,15 @@
 
 Pure: numbers in, checks with a verdict out. A stricter gate is one entry of RULES and its limit in
 GateConfig. A number that was not measured (no scorer covers an open corpus, so it has no prompt following)
-makes its check `skipped`, never passed or failed.
+makes its check `skipped`, never passed or failed. A champion that the candidate cannot be compared with, or
+a gate that checks nothing, refuses: nobody is replaced unseen.
 """
 
-import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from pipelines.registry.quality import (
     COVERAGE_EXCESS,
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from components.evaluation.bootstrap import Interval
 
 NO_CHAMPION = "no champion to compare with"
+CHAMPION_RIVAL = "the champion"  # how messages name it
 
 
 class GateConfig(StageConfig):
@@ -128,6 +129,23 @@ RULES = (
     ),
 )
 
+THRESHOLDS = tuple(rule for rule in RULES if rule.against_champion is None)
+COMPARISONS = tuple(rule for rule in RULES if rule.against_champion is not None)
+
+
+@dataclass(frozen=True)
+class Rival:
+    """A model that a candidate is compared with. name: as messages have it, such as "the champion".
+
+    differences: by mode, the interval of (candidate - rival) over the same prompts, where both models'
+    verdicts are at hand (verdicts.differences). unreadable: why there is no quality.
+    """
+
+    name: str
+    quality: Quality | None
+    differences: Callable[[], Mapping[str, "Interval"]] = dict
+    unreadable: str = ""
+
 
 @dataclass(frozen=True)
 class Check:
@@ -169,100 +187,115 @@ class Decision:
         }
 
 
-def read_gate(text: str) -> tuple[GateConfig | None, str]:
-    """A registered gate, and a note: empty, or what of it cannot be read and so is not checked."""
-    try:
-        fields = json.loads(text)
-        unknown = sorted(set(fields) - set(GateConfig.model_fields))
-        known = {name: value for name, value in fields.items() if name not in unknown}
-        gate = GateConfig.model_validate(known)
-    except (ValidationError, ValueError, TypeError, AttributeError):
-        return None, "its gate cannot be read, so the default one is used"
-    return gate, f"its gate also has {', '.join(unknown)}, not checked by this version" if unknown else ""
-
-
 def decide(
     candidate: Quality,
-    champion: Quality | None,
+    champion: Rival | None,
     config: GateConfig,
     *,
-    differences: Mapping[str, "Interval"] | None = None,
-    no_champion: str = NO_CHAMPION,
+    earlier: Sequence[Rival] = (),
+    first: bool = False,
 ) -> Decision:
-    """Apply every rule: the thresholds first, then the comparison with the champion.
+    """Apply every rule: the thresholds first, then the comparison with the champion and the best before it.
 
-    differences: by mode, the interval of (candidate - champion) over the same prompts, where both models'
-    verdicts are at hand (verdicts.differences). no_champion: why there is none, where `champion` is None.
+    champion: None where there never was one, and nothing can be made worse. earlier: champions before it; the
+    best of them by a rule's number counts like the champion, so that small drops do not add up. first: accept
+    a model that cannot be compared with the champion, as the first of its protocol.
     """
-    checks = [_threshold(rule, candidate, config) for rule in RULES if rule.against_champion is None]
-    checks += _compared(candidate, champion, config, differences or {}, no_champion)
-    return Decision(candidate, champion, tuple(check for check in checks if check is not None))
+    checks = [check for rule in THRESHOLDS if (check := _threshold(rule, candidate, config)) is not None]
+    if champion is None:
+        checks.append(Check("champion", None, NO_CHAMPION))
+    elif reason := _incomparable(candidate, champion):
+        checks.append(Check("champion", None if first else False, reason))
+    else:
+        for rule in COMPARISONS:
+            best = _best(rule, candidate, earlier)
+            rivals = (
+                (champion, best) if best is not None and best.quality != champion.quality else (champion,)
+            )
+            checks += [c for rival in rivals if (c := _against(rule, candidate, rival, config)) is not None]
+        if all(check.passed is None for check in checks):
+            text = "the gate checks nothing that was measured of both models"
+            checks.append(Check("comparison", None if first else False, text))
+    return Decision(candidate, champion.quality if champion else None, tuple(checks))
 
 
 def _threshold(rule: Rule, candidate: Quality, config: GateConfig) -> Check | None:
     limit = getattr(config, rule.setting)
-    return None if limit is None else _bounded(rule, candidate, limit)
+    return None if limit is None else _bounded(rule, rule.name, candidate, limit)
 
 
-def _compared(
-    candidate: Quality,
-    champion: Quality | None,
-    config: GateConfig,
-    differences: Mapping[str, "Interval"],
-    no_champion: str,
-) -> Iterable[Check | None]:
-    if champion is None:
-        yield Check("champion", None, no_champion)
-        return
-    if candidate.steps != champion.steps or not candidate.same_protocol(champion, "prompts"):
-        text = "the champion was measured on other prompts or steps: compared with the thresholds only"
-        yield Check("champion", None, text)
-        return
-    for rule in RULES:
-        if rule.against_champion is None:
-            continue
-        limit = getattr(config, rule.setting)
-        if limit is not None and rule.mode in differences:
-            yield _paired(rule, candidate, champion, differences[rule.mode], limit)
-        elif limit is not None:
-            yield _against_champion(rule, rule.against_champion, candidate, champion, limit)
+def _incomparable(candidate: Quality, champion: Rival) -> str:
+    """Why the two cannot be compared at all; empty where they can."""
+    if champion.quality is None:
+        return champion.unreadable
+    if candidate.steps == champion.quality.steps and candidate.same_protocol(champion.quality, "prompts"):
+        return ""
+    return "the champion was measured on other prompts or steps, so nothing tells which is better"
 
 
-def _paired(rule: Rule, candidate: Quality, champion: Quality, difference: "Interval", most: float) -> Check:
+def _best(rule: Rule, candidate: Quality, earlier: Sequence[Rival]) -> Rival | None:
+    """The best of the earlier champions by this rule's number, of those measured like the candidate."""
+    measured = [
+        (rival.quality.numbers[rule.number], rival)
+        for rival in earlier
+        if rival.quality is not None
+        and rival.quality.steps == candidate.steps
+        and rival.quality.same_protocol(candidate, "prompts")
+        and rival.quality.same_protocol(candidate, rule.protocol)
+        and rule.number in rival.quality.numbers
+    ]
+    choose = max if rule.bound == "at least" else min
+    return choose(measured, key=lambda pair: pair[0])[1] if measured else None
+
+
+def _against(rule: Rule, candidate: Quality, rival: Rival, config: GateConfig) -> Check | None:
+    """One rule against one other model, whose quality is known and comparable."""
+    limit = getattr(config, rule.setting)
+    if limit is None:
+        return None
+    difference = rival.differences().get(rule.mode) if rule.mode else None
+    if difference is not None:
+        return _paired(rule, candidate, rival, difference, limit)
+    return _by_numbers(rule, candidate, rival, limit)
+
+
+def _paired(rule: Rule, candidate: Quality, rival: Rival, difference: "Interval", most: float) -> Check:
     """Fails where the candidate is worse for certain, or on average by more than `most`."""
+    assert rival.quality is not None
     worse, dropped = difference.high < 0, difference.mean < -most
-    numbers = [f"{model.numbers.get(rule.number, float('nan')):.3f}" for model in (candidate, champion)]
+    numbers = [f"{model.numbers.get(rule.number, float('nan')):.3f}" for model in (candidate, rival.quality)]
     interval = f"{difference.mean:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}]"
     says = f"a drop of more than {most:.3f}" if dropped else "certainly worse" if worse else "no drop"
-    text = f"{rule.label} {numbers[0]}, the champion's {numbers[1]}: {interval} in pairs, {says}"
-    return Check(rule.name, not (worse or dropped), f"{text} ({rule.setting} {most:g})")
+    text = f"{rule.label} {numbers[0]}, {rival.name}'s {numbers[1]}: {interval} in pairs, {says}"
+    return Check(_name(rule, rival), not (worse or dropped), f"{text} ({rule.setting} {most:g})")
 
 
-def _against_champion(
-    rule: Rule,
-    limit: Callable[[float, float], float],
-    candidate: Quality,
-    champion: Quality,
-    setting: float,
-) -> Check | None:
-    number = champion.numbers.get(rule.number)
+def _by_numbers(rule: Rule, candidate: Quality, rival: Rival, setting: float) -> Check | None:
+    assert rival.quality is not None and rule.against_champion is not None
+    number = rival.quality.numbers.get(rule.number)
     if number is None and rule.number not in candidate.numbers:
         return None
+    name = _name(rule, rival)
     if number is None:
-        return Check(rule.name, None, f"the champion's {rule.label} was not measured")
-    if not candidate.same_protocol(champion, rule.protocol):
-        text = f"the champion's {rule.label} was measured by another judge or on other images"
-        return Check(rule.name, None, text)
-    note = f"; the champion has {number:{rule.number_format}}"
-    return _bounded(rule, candidate, limit(number, setting), note)
+        return Check(name, None, f"{rival.name}'s {rule.label} was not measured")
+    if not candidate.same_protocol(rival.quality, rule.protocol):
+        text = f"{rival.name}'s {rule.label} was measured by another judge or on other images"
+        return Check(name, None, text)
+    note = f"; {rival.name} has {number:{rule.number_format}}"
+    return _bounded(rule, name, candidate, rule.against_champion(number, setting), note)
 
 
-def _bounded(rule: Rule, candidate: Quality, limit: float, note: str = "") -> Check:
+def _bounded(rule: Rule, name: str, candidate: Quality, limit: float, note: str = "") -> Check:
     value = candidate.numbers.get(rule.number)
     if value is None:
-        return Check(rule.name, None, f"{rule.label} was not measured ({rule.setting} is not checked)")
+        return Check(name, None, f"{rule.label} was not measured ({rule.setting} is not checked)")
     least = rule.bound == "at least"
     passed = value >= limit if least else value <= limit
     sign = ("≥" if passed else "<") if least else ("≤" if passed else ">")
     numbers = f"{value:{rule.number_format}} {sign} {limit:{rule.number_format}}"
-    return Check(rule.name, passed, f"{rule.label} {numbers} ({rule.setting}{note})")
+    return Check(name, passed, f"{rule.label} {numbers} ({rule.setting}{note})")
+
+
+def _name(rule: Rule, rival: Rival) -> str:
+    """Of a check against the champion, or against the best before it."""
+    return rule.name if rival.name == CHAMPION_RIVAL else f"{rule.name}_from_best"

@@ -142,14 +142,18 @@ class Tracker:
 
     @cached_property
     def experiment(self) -> str:
-        """The id of the experiment that holds every run. Raises ConfigError if HOME was moved."""
+        """The id of the experiment that holds every stage's run. Raises ConfigError if HOME was moved."""
+        return self.experiment_named(EXPERIMENT)
+
+    def experiment_named(self, name: str) -> str:
+        """The id of an experiment, made if it is not there. Raises ConfigError if HOME was moved."""
         artifacts = (self.home.resolve() / ARTIFACTS).as_uri()
         client = self.client
         with self._first_open():
-            experiment = client.get_experiment_by_name(EXPERIMENT)
+            experiment = client.get_experiment_by_name(name)
             if experiment is None:  # a server places its artifacts itself
                 location = None if self.uri.startswith("http") else artifacts
-                return str(client.create_experiment(EXPERIMENT, artifact_location=location))
+                return str(client.create_experiment(name, artifact_location=location))
         if self.own and experiment.artifact_location != artifacts:
             raise ConfigError(
                 f"{self.home / DATABASE} keeps its artifacts in {experiment.artifact_location}: this HOME was"

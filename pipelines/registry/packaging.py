@@ -4,6 +4,7 @@ The weights stay safetensors and the code stays code: nothing in the package is 
 """
 
 import importlib.metadata
+import shutil
 import tempfile
 import warnings
 from collections.abc import Mapping
@@ -20,7 +21,7 @@ from components.durable import flush_folder, rename
 from pipelines.errors import ConfigError
 from pipelines.registry.mlflow_run import TrackedRun
 from pipelines.registry.mlflow_store import Tracker
-from pipelines.store.receipts import sha256_file
+from pipelines.store.receipts import json_digest, sha256_file
 
 if TYPE_CHECKING:
     from mlflow.models import ModelSignature
@@ -42,16 +43,16 @@ REQUIRED = (
     "einops",
     "open-clip-torch",
 )
+CODE, MODEL_IN_PACKAGE = "code/", "artifacts/model/"  # in a package
+PACKAGE_COPIES = "package"  # in the run's artifacts: the small files of the package, to restore them from
 DOWNLOADS = "models"  # HOME/models/<of the address>: models of a remote registry
 MODEL_FILES = ("config.json", "model.safetensors")  # what makes a folder a model
 
 
-def log_served_model(
-    tracker: Tracker, run: TrackedRun, folder: Path, *, weights: Mapping[str, str], steps: int
-) -> str:
+def log_served_model(tracker: Tracker, run: TrackedRun, folder: Path, *, steps: int) -> str:
     """Log `folder` into the run as a pyfunc model from code; returns MLflow's id of it.
 
-    weights: `weights_of` the folder. steps: the default of a request without `steps`.
+    steps: the default of a request without `steps`.
     """
     import mlflow
 
@@ -62,7 +63,7 @@ def log_served_model(
             python_model=str(SERVED_CODE),
             artifacts={"model": str(folder)},
             code_paths=[str(COMPONENTS)],
-            model_config={"weights": dict(weights)},
+            model_config={"files": files_of(folder)},
             signature=signature(steps),
             pip_requirements=requirements(),
         )
@@ -82,17 +83,57 @@ def model_folder(path: Path) -> Path:
     return path
 
 
-def weights_of(folder: Path) -> dict[str, str]:
-    """Relative path -> sha256 of every weights file, a frozen text encoder's too, as in served_model.py."""
-    paths = sorted(folder.rglob("*.safetensors"))
+def files_of(folder: Path) -> dict[str, str]:
+    """Relative path -> sha256 of every file of a model folder, as in served_model.py."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): sha256_file(path) for path in paths}
 
 
-def unpacked(tracker: Tracker, location: str) -> Path:
-    """The model folder inside an MLflow model; a remote one is fetched to HOME/models once."""
-    parsed = urlparse(location)
-    if parsed.scheme in ("", "file"):
-        return _folder_within(Path(url2pathname(parsed.path)))
+def hashes_of(package: Path) -> dict[str, str]:
+    """Relative path -> sha256 of every file of an MLflow model; its code, some hundred files, as one entry.
+
+    Without what running the code leaves behind (__pycache__).
+    """
+    hashes = {path: digest for path, digest in files_of(package).items() if "__pycache__" not in path}
+    code = {path: hashes.pop(path) for path in list(hashes) if path.startswith(CODE)}
+    return {**hashes, CODE: json_digest(code)}
+
+
+def code_here() -> str:
+    """What hashes_of says of a package's code, where it is that of this checkout."""
+    files = {path: digest for path, digest in files_of(COMPONENTS).items() if "__pycache__" not in path}
+    return json_digest({f"{CODE}{COMPONENTS.name}/{path}": digest for path, digest in files.items()})
+
+
+def damaged_files(package: Path, registered: Mapping[str, str]) -> list[str]:
+    """What of a package is not as it was registered: changed, missing or new, in name order.
+
+    Where an older version of this project hashed only some of the files, only these.
+    """
+    actual = hashes_of(package) if package.is_dir() else {}
+    names = registered.keys() | actual.keys() if CODE in registered else registered.keys()
+    return sorted(path for path in names if registered.get(path) != actual.get(path))
+
+
+def upload(tracker: Tracker, location: str, source: Path, path: str) -> None:
+    """Put a file or a folder into a remote MLflow model, in the place of what is there."""
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    with tracker.as_default(), tempfile.TemporaryDirectory() as folder:
+        repository = get_artifact_repository(location)
+        if source.is_dir():
+            repository.log_artifacts(str(source), path)
+            return
+        named = Path(folder) / Path(path).name
+        shutil.copyfile(source, named)
+        parent = Path(path).parent.as_posix()
+        repository.log_artifact(str(named), None if parent == "." else parent)
+
+
+def local_package(tracker: Tracker, location: str) -> Path:
+    """The folder of an MLflow model; a remote one is fetched to HOME/models once."""
+    if not is_remote(location):
+        return Path(url2pathname(urlparse(location).path))
     local = tracker.home / DOWNLOADS / sha256(location.encode()).hexdigest()[:16]
     if not local.exists():
         import mlflow
@@ -105,15 +146,20 @@ def unpacked(tracker: Tracker, location: str) -> Path:
             flush_folder(Path(fetched))
             with suppress(OSError):  # another process was first
                 rename(Path(fetched), local)
-    return _folder_within(local)
+    return local
 
 
-def _folder_within(package: Path) -> Path:
-    """The model folder that the file MLmodel names."""
+def is_remote(location: str) -> bool:
+    """Whether an MLflow model lies elsewhere than in a folder of this machine."""
+    return urlparse(location).scheme not in ("", "file")
+
+
+def folder_within(package: Path) -> Path:
+    """The model folder of an MLflow model, as its file MLmodel names it. Raises ConfigError."""
     try:
         document = yaml.safe_load((package / "MLmodel").read_text(encoding="utf-8"))
         relative = document["flavors"]["python_function"]["artifacts"]["model"]["path"]
-    except (OSError, KeyError, TypeError) as error:
+    except (OSError, KeyError, TypeError, yaml.YAMLError) as error:
         raise ConfigError(f"{package} holds no model of Straightshot's ({error})") from error
     return model_folder(package / relative)
 

@@ -28,15 +28,13 @@ class ServedModel(PythonModel):
     """The Generator behind MLflow's scoring interface."""
 
     def load_context(self, context: Any) -> None:
-        """Load the weights, after comparing them with the registered hashes."""
+        """Load the model, after comparing its files with the registered hashes."""
         from components.generation.generator import Generator
 
         folder = Path(context.artifacts["model"])
-        registered, actual = context.model_config["weights"], _weights_of(folder)
-        if actual != registered:
-            raise MlflowException(
-                f"the weights in {folder} are not the registered ones: {actual}, not {registered}"
-            )
+        registered, actual = context.model_config["files"], _files_of(folder)
+        if wrong := sorted(p for p in registered | actual if registered.get(p) != actual.get(p)):
+            raise MlflowException(f"{folder}: not as registered, changed or damaged: {', '.join(wrong)}")
         self.generator = Generator.load(folder)
 
     def predict(
@@ -63,9 +61,9 @@ class ServedModel(PythonModel):
         return pd.DataFrame({"image": [_png(image) for image in images], "caption": captions})
 
 
-def _weights_of(folder: Path) -> dict[str, str]:
-    """Relative path -> sha256 of every weights file."""
-    paths = sorted(folder.rglob("*.safetensors"))
+def _files_of(folder: Path) -> dict[str, str]:
+    """Relative path -> sha256 of every file."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
     return {p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in paths}
 
 

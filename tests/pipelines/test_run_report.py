@@ -24,12 +24,13 @@ from pipelines.execution.engine import Engine
 from pipelines.execution.progress import Progress
 from pipelines.graph import stage_named
 from pipelines.pipeline import Planned, State
+from pipelines.registry.journal import PROMOTE, Change, Journal
+from pipelines.registry.mlflow_store import Tracker
 from pipelines.report import PAGE, write_run_report
 from pipelines.report_data import REJECTED_SHOWN, collect
 from pipelines.report_samples import JUDGED_SHOWN, judged_images
 from pipelines.stage import Input, run_stage
 from pipelines.stages import filter as filter_stage
-from pipelines.stages.promote import HISTORY
 from pipelines.store.receipts import Counts, FileEntry, Receipt
 
 ROWS = 240
@@ -287,21 +288,20 @@ def test_no_form_crowds_out_the_others():
 
 
 def test_models_of_two_protocols_are_shown_in_two_tables(home, config, plan, tmp_path):
-    def line(to: str, prompts: str, reference: str, model: str = "straightshot", **metrics: float) -> str:
-        protocol = {"prompts_digest": prompts, "reference_digest": reference, "steps": 1}
-        move = {"at": f"2026-11-2{to}T10:00:00+00:00", "action": "promote", "model": model, "to": to}
-        return json.dumps({**move, "metrics": metrics, "protocol": protocol})
+    journal = Journal(Tracker(tmp_path))
 
-    lines = [
-        json.dumps(
-            {"at": "2026-11-20", "action": "promote", "model": "straightshot", "to": "1", "metrics": {}}
-        ),
-        line("2", "old", "r", prompt_following=0.983),
-        line("3", "new", "r", prompt_following=0.8, prompt_following_as_is=0.6, frechet=2.0),
-        line("4", "new", "s", prompt_following=0.9, prompt_following_as_is=0.7, frechet=1.0),
-        line("9", "new", "s", model="another"),
-    ]
-    write_text(tmp_path / HISTORY, "\n".join(lines) + "\n")
+    def promoted(
+        to: str, prompts: str, reference: str, model: str = "straightshot", **metrics: float
+    ) -> None:
+        protocol = {"prompts_digest": prompts, "reference_digest": reference, "steps": 1} if prompts else {}
+        change = Change(PROMOTE, model, None, to, metrics=metrics, protocol=protocol)
+        journal.finish(journal.begin(change))
+
+    promoted("1", "", "")
+    promoted("2", "old", "r", prompt_following=0.983)
+    promoted("3", "new", "r", prompt_following=0.8, prompt_following_as_is=0.6, frechet=2.0)
+    promoted("4", "new", "s", prompt_following=0.9, prompt_following_as_is=0.7, frechet=1.0)
+    promoted("9", "new", "s", model="another")
     history = collect(tmp_path, config, []).history
     assert [group.title.split(" by ")[-1] for group in history.groups] == [
         "protocol new, 1 step",

@@ -9,8 +9,10 @@ from components.evaluation.bootstrap import Interval
 from components.evaluation.metrics import METRICS
 from components.evaluation.results import Evaluation, Metrics
 from pipelines.errors import ConfigError
-from pipelines.registry.gate import RULES, GateConfig, decide, read_gate
+from pipelines.registry.gate import CHAMPION_RIVAL, RULES, Decision, GateConfig, Rival
+from pipelines.registry.gate import decide as decide_beside
 from pipelines.registry.quality import NUMBERS, Quality, quality_of
+from pipelines.registry.stored_gate import StoredGate
 from pipelines.store.receipts import Counts, Receipt
 
 GATE = GateConfig()
@@ -29,6 +31,12 @@ def quality(prompts: str = "a", reference: str = "a", **numbers: float | None) -
     }
     kept = {name: value for name, value in {**measured, **numbers}.items() if value is not None}
     return Quality(1, kept, prompts, reference)
+
+
+def decide(candidate: Quality, champion: Quality | None, gate: GateConfig, *, differences=None) -> Decision:
+    """Beside this champion and no other."""
+    rival = Rival(CHAMPION_RIVAL, champion, lambda: differences or {}) if champion else None
+    return decide_beside(candidate, rival, gate)
 
 
 def receipt_of(**info: str) -> Receipt:
@@ -124,19 +132,30 @@ def test_pairs_decide_where_there_are_some(difference, passed, says, mode, name)
 
 def test_pairs_of_another_protocol_or_without_a_limit_are_not_asked():
     certain = {"default": Interval(-0.5, -0.3, -0.4)}
-    assert decide(quality(), quality("b"), GATE, differences=certain).passed
-    assert decide(quality(), quality(), OPEN, differences=certain).checks == ()
+    assert [
+        c.name for c in decide(quality(), quality("b"), GATE, differences=certain).checks if c.failed
+    ] == ["champion"]
+    unasked = decide(quality(), quality(), OPEN, differences=certain)
+    assert [check.name for check in unasked.checks] == ["comparison"] and not unasked.passed
 
 
 def test_a_limit_of_none_is_not_checked():
-    assert decide(quality(prompt_following=0.0, frechet=99.0), quality(), OPEN).checks == ()
+    gate = OPEN.model_copy(update={"max_coverage_excess": 1.0})
+    (check,) = decide(quality(prompt_following=0.0, frechet=99.0), quality(), gate).checks
+    assert check.name == "max_coverage_excess" and check.passed
 
 
-def test_numbers_of_another_protocol_are_not_compared():
+def test_numbers_of_another_protocol_are_not_compared_and_replace_nobody_unless_as_the_first():
     champion = quality()
     worse = quality("b", "b", prompt_following=0.6, frechet=5.0)
-    assert decide(worse, champion, GATE).passed
-    assert "other prompts" in decide(worse, champion, GATE).checks[-1].text
+    refused = decide(worse, champion, GATE)
+    assert not refused.passed and "other prompts" in refused.refusal
+    first = decide_beside(worse, Rival(CHAMPION_RIVAL, champion), GATE, first=True)
+    assert first.passed and "other prompts" in first.checks[-1].text
+    low = decide_beside(
+        quality("b", "b", prompt_following=0.1), Rival(CHAMPION_RIVAL, champion), GATE, first=True
+    )
+    assert "0.100 < 0.500" in low.refusal  # the thresholds hold all the same
     other_images = decide(quality("a", "b", frechet=5.0), champion, GATE)
     assert [check.name for check in other_images.checks if check.passed is None] == ["max_frechet_rise"]
     assert other_images.passed
@@ -145,9 +164,41 @@ def test_numbers_of_another_protocol_are_not_compared():
     )
 
 
+def test_a_gate_that_checks_nothing_replaces_nobody_unless_as_the_first():
+    assert decide(quality(), None, OPEN).passed  # there is nobody to be replaced
+    refused = decide(quality(), quality(), OPEN)
+    assert refused.refusal == "the gate checks nothing that was measured of both models"
+    assert decide_beside(quality(), Rival(CHAMPION_RIVAL, quality()), OPEN, first=True).passed
+
+
+def test_the_best_of_earlier_champions_counts_by_each_number_and_only_of_the_same_protocol():
+    champion = quality(prompt_following=0.86, frechet=1.2)
+    followed = Rival("version 1", quality(prompt_following=0.9, frechet=2.0))
+    near = Rival("version 2", quality(prompt_following=0.8, frechet=1.0))
+    elsewhere = Rival("version 3", quality("b", "b", prompt_following=1.0, frechet=0.1))
+    checks = {
+        check.name: check
+        for check in decide_beside(
+            quality(prompt_following=0.85, frechet=1.3),
+            Rival(CHAMPION_RIVAL, champion),
+            GATE,
+            earlier=(followed, near, elsewhere),
+        ).checks
+    }
+    assert checks["max_drop"].passed and checks["max_frechet_rise"].passed
+    assert (
+        checks["max_drop_from_best"].text == "prompt following 0.850 < 0.880 (max_drop; version 1 has 0.900)"
+    )
+    assert checks["max_frechet_rise_from_best"].text == (
+        "Fréchet distance 1.3 > 1.25 (max_frechet_rise; version 2 has 1)"
+    )
+
+
 def test_metrics_without_a_protocol_compare_with_nothing_not_even_each_other():
     unknown = quality("", "", frechet=5.0)
-    assert decide(unknown, quality("", ""), GATE).passed
+    assert [check.name for check in decide(unknown, quality("", ""), GATE).checks if check.failed] == [
+        "champion"
+    ]
 
 
 def test_a_number_that_was_not_measured_is_skipped_and_said():
@@ -193,13 +244,14 @@ def test_metrics_of_another_version_are_read_with_a_note_of_what_differs():
 
 
 def test_a_gate_of_another_version_is_read_with_a_note_of_what_is_not_checked():
-    assert read_gate(GATE.model_dump_json()) == (GATE, "")
-    fields = {"min_prompt_following": 0.7, "max_toxicity": 0.1}
-    gate, note = read_gate(json.dumps(fields))
-    assert gate == GateConfig(min_prompt_following=0.7)
-    assert note == "its gate also has max_toxicity, not checked by this version"
-    for text in ("", "[1]", '{"steps": "many"}', "null", "7"):
-        assert read_gate(text) == (None, "its gate cannot be read, so the default one is used")
+    assert StoredGate.of(StoredGate(3, GATE).as_dict()) == StoredGate(3, GATE)
+    limits = {"min_prompt_following": 0.7, "max_toxicity": 0.1}
+    gate = StoredGate.of({"version": 1, "limits": limits})
+    assert gate.limits == GateConfig(min_prompt_following=0.7)
+    assert gate.note == "it also has max_toxicity, not checked by this version"
+    for values in ({}, {"version": 1}, {"version": 1, "limits": {"steps": "many"}}, [1], None):
+        with pytest.raises(ValueError, match="not a gate"):
+            StoredGate.of(values)
 
 
 def test_the_quality_is_the_students_at_the_steps_with_the_share_of_the_best_teacher():

@@ -6,13 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
 from pipelines.errors import ConfigError
+from pipelines.registry.champion import rollback
 from pipelines.registry.mlflow_store import Tracker
-from pipelines.registry.model_registry import QUALITY_TAG, Registry, models, resolve
-from pipelines.stages.promote import rollback
+from pipelines.registry.model_registry import Registry, models, resolve
+from pipelines.registry.model_version import QUALITY_TAG
 from pipelines.store.receipts import sha256_file
+from tests.pipelines.make_champion import make_champion
 
 
 @dataclass(frozen=True)
@@ -35,18 +37,18 @@ class Shelf:
 def shelf(tmp_path_factory: pytest.TempPathFactory) -> Shelf:
     os.environ.pop("MLFLOW_TRACKING_URI", None)
     root = tmp_path_factory.mktemp("a home")
-    folders = (write_model(root / "one", 1), write_model(root / "two", 2))
+    folders = (write_model(root / "one/model", 1), write_model(root / "two/model", 2))
     registry = Registry(Tracker(root / "home"))
     for number, folder in enumerate(folders, start=1):
         with registry.tracker.run("promote", f"f{number}") as run:
             registry.register(folder, f"digest {number}", run, steps=1, tags={})
-        registry.promote_alias(str(number))
+        make_champion(registry, str(number))
         registry.set_alias("challenger", str(number))
     return Shelf(root / "home", folders)
 
 
 def write_model(folder: Path, seed: int) -> Path:
-    folder.mkdir()
+    folder.mkdir(parents=True)
     weights = {"w": np.random.default_rng(seed).normal(size=(4, 4)).astype(np.float32)}
     save_file(weights, folder / "model.safetensors")
     (folder / "config.json").write_text("{}")
@@ -81,7 +83,9 @@ def test_the_versions_are_described(shelf):
     second, first = models(shelf.home)
     assert (second.version, second.aliases) == ("2", ("challenger", "champion"))
     assert (first.version, first.aliases) == ("1", ("previous",))
-    assert first.weights == {"model.safetensors": sha256_file(shelf.folders[0] / "model.safetensors")}
+    for name in ("config.json", "model.safetensors", "tokenizer.json"):
+        assert first.files[f"artifacts/model/{name}"] == sha256_file(shelf.folders[0] / name)
+    assert {"MLmodel", "served_model.py", "code/"} <= first.files.keys()
     assert first.created_at.endswith("+00:00")
     assert first.quality is None
     assert QUALITY_TAG.startswith("straightshot.")
@@ -124,14 +128,40 @@ def test_a_wrong_name_is_answered_with_what_there_is(shelf, reference, says):
     assert "\n" not in str(raised.value)
 
 
-def test_a_folder_that_is_no_model_and_changed_weights_are_refused(shelf, tmp_path):
+def test_a_folder_that_is_no_model_is_refused(shelf, tmp_path):
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(ConfigError, match=r"is not a model folder: it has no model\.safetensors"):
         resolve(str(tmp_path), shelf.home)
-    weights = resolve("previous", shelf.home) / "model.safetensors"
-    kept = weights.read_bytes()
-    save_file({"w": load_file(weights)["w"] + 1}, weights)
-    with pytest.raises(ConfigError, match="does not hold the weights that were registered as models:/str"):
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "artifacts/model/model.safetensors",
+        "artifacts/model/config.json",
+        "MLmodel",
+        "code/components/malloc.py",
+    ],
+)
+def test_a_changed_file_of_a_package_is_found(shelf, name):
+    package = resolve("previous", shelf.home).parents[1]
+    kept = (package / name).read_bytes()
+    (package / name).write_bytes(kept[:-1] + bytes([kept[-1] ^ 1]))
+    found = name if not name.startswith("code/") else "code"
+    with pytest.raises(
+        ConfigError, match=f"{found} is not as it was registered in models:/straightshot/1.*--repair"
+    ):
         resolve("previous", shelf.home)
-    weights.write_bytes(kept)
+    (package / name).write_bytes(kept)
     assert shelf.is_model(resolve("previous", shelf.home), 1)
+
+
+def test_a_file_that_was_added_to_a_package_is_found_but_not_what_running_its_code_leaves(shelf):
+    package = resolve("previous", shelf.home).parents[1]
+    (package / "code/components/__pycache__").mkdir()
+    (package / "code/components/__pycache__/x.pyc").write_bytes(b"x")
+    resolve("previous", shelf.home)
+    (package / "code/components/torch.py").write_text("print('not ours')")
+    with pytest.raises(ConfigError, match="code is not as it was registered"):
+        resolve("previous", shelf.home)
+    (package / "code/components/torch.py").unlink()

@@ -15,20 +15,14 @@ from safetensors.numpy import save_file
 
 from dags.cli.tables import print_history, print_models
 from pipelines.errors import ConfigError, GateRefused
-from pipelines.registry.gate import GateConfig
+from pipelines.registry.champion import Promotion, history, promote, rollback, set_gate
+from pipelines.registry.journal import CHANGE_TAG, champions
 from pipelines.registry.mlflow_store import Tracker
-from pipelines.registry.model_registry import (
-    CHAMPIONS_TAG,
-    GATE_TAG,
-    QUALITY_TAG,
-    WEIGHTS_TAG,
-    ModelVersion,
-    Registry,
-    models,
-    resolve,
-)
+from pipelines.registry.model_registry import Registry, models, resolve
+from pipelines.registry.model_version import FILES_TAG, QUALITY_TAG, WEIGHTS_TAG, ModelVersion
 from pipelines.registry.quality import Quality
-from pipelines.stages.promote import HISTORY, Promotion, history, promote, rollback
+from pipelines.registry.stored_gate import GATE_TAG
+from tests.pipelines.make_champion import make_champion
 
 GOOD = Quality(1, {"prompt_following": 0.8, "frechet": 1.0, "judge_score": 0.3}, "p", "r")
 FEWER = json.dumps({"steps": 1, "frechet": 1.0, "prompts": "p"})
@@ -53,7 +47,7 @@ class Shelf:
             client.create_registered_model(self.name)
         made = client.create_model_version(self.name, source=str(self.home), tags=dict(tags))
         if champion:
-            self.registry.promote_alias(str(made.version))
+            make_champion(self.registry, str(made.version))
         return str(made.version)
 
     def package(self, tags: Mapping[str, str], folder: Path) -> str:
@@ -73,8 +67,8 @@ class Shelf:
     def notes(self) -> dict[str, tuple[str, ...]]:
         return {version.version: version.notes for version in self.versions()}
 
-    def promote(self, version: str) -> Promotion:
-        return promote(self.home, version, name=self.name)
+    def promote(self, version: str, **how: bool) -> Promotion:
+        return promote(self.home, version, name=self.name, **how)
 
     def rollback(self) -> Promotion:
         return rollback(self.home, name=self.name)
@@ -96,12 +90,12 @@ def test_versions_with_fewer_and_more_metrics_are_listed_promoted_and_rolled_bac
     shelf.add({QUALITY_TAG: MORE})
     note = "its metrics are of another version of Straightshot"
     notes = shelf.notes()
-    assert notes["2"] == (f"version 2 of '{shelf.name}': {note} (also recall)",)
+    assert notes["2"][0] == f"version 2 of '{shelf.name}': {note} (also recall)"
     assert notes["1"][0].startswith(f"version 1 of '{shelf.name}': {note} (no reference, prompt_following,")
     print_models(shelf.versions())
     printed = capsys.readouterr().out
     assert notes["1"][0] in printed.splitlines() and notes["2"][0] in printed.splitlines()
-    promotion = shelf.promote("2")
+    promotion = shelf.promote("2", first=True)
     assert (promotion.version, promotion.replaced, promotion.notes) == ("2", "1", notes["2"])
     checks = {check.text: check.passed for check in promotion.decision.checks}
     assert checks[notes["1"][0]] is None and checks[notes["2"][0]] is None
@@ -109,18 +103,17 @@ def test_versions_with_fewer_and_more_metrics_are_listed_promoted_and_rolled_bac
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1]", "null"])
-def test_a_champion_whose_metrics_cannot_be_read_stops_nothing(shelf, text):
+def test_a_champion_whose_metrics_cannot_be_read_is_replaced_only_as_the_first(shelf, text):
     shelf.add({QUALITY_TAG: text}, champion=True)
-    shelf.add({QUALITY_TAG: GOOD.to_json(), GATE_TAG: GateConfig().model_dump_json()})
-    (note,) = shelf.notes()["1"]
+    shelf.add({QUALITY_TAG: GOOD.to_json()})
+    note = shelf.notes()["1"][0]
     assert note.startswith(f"version 1 of '{shelf.name}': its metrics cannot be read")
     with pytest.raises(GateRefused, match=r"its metrics cannot be read.*promote it with --force") as refused:
         shelf.promote("1")
     assert "\n" not in str(refused.value)
-    promotion = shelf.promote("2")
-    assert [check.text for check in promotion.decision.checks if check.name == "champion"] == [
-        f"{note}: compared with the thresholds only"
-    ]
+    with pytest.raises(GateRefused, match=r"its metrics cannot be read.*`straightshot promote 2 --first`"):
+        shelf.promote("2")
+    assert shelf.promote("2", first=True).replaced == "1"
     assert shelf.rollback().version == "1"
 
 
@@ -144,54 +137,67 @@ def test_models_of_other_protocols_are_listed_apart(shelf, capsys):
     assert "Numbers of different tables were measured otherwise: do not compare them." in printed
 
 
-def test_a_gate_that_cannot_be_read_or_has_more_limits_is_said(shelf):
-    shelf.add({QUALITY_TAG: GOOD.to_json(), GATE_TAG: '{"min_prompt_following": 0.7, "max_toxicity": 0.1}'})
-    shelf.add({QUALITY_TAG: GOOD.to_json(), GATE_TAG: "?"})
-    newer = shelf.promote("1")
-    assert [check.text for check in newer.decision.checks if check.passed is None][-1] == (
-        f"version 1 of '{shelf.name}': its gate also has max_toxicity, not checked by this version"
-    )
-    unreadable = shelf.promote("2")
-    assert unreadable.notes == (
-        f"version 2 of '{shelf.name}': its gate cannot be read, so the default one is used",
-    )
+def test_a_gate_that_cannot_be_read_stops_promotions_until_it_is_set_again(shelf):
+    shelf.add({QUALITY_TAG: GOOD.to_json()})
+    shelf.registry.set_tag(GATE_TAG, "?")
+    with pytest.raises(
+        ConfigError, match=f"the gate stored with '{shelf.name}' .* cannot be read; set it again"
+    ):
+        shelf.promote("1")
+    set_gate(shelf.home, lambda now: now, name=shelf.name)
+    promotion = shelf.promote("1")
     assert "prompt following 0.800 ≥ 0.500 (min_prompt_following)" in [
-        check.text for check in unreadable.decision.checks
+        check.text for check in promotion.decision.checks
     ]
 
 
-def test_a_model_is_generated_with_whatever_its_metrics_but_never_with_unverified_weights(shelf, tmp_path):
-    version = shelf.package({QUALITY_TAG: "?", GATE_TAG: "?"}, tmp_path / "model")
+def test_a_model_is_generated_with_whatever_its_metrics_but_never_unverified(shelf, tmp_path):
+    version = shelf.package({QUALITY_TAG: "?"}, tmp_path / "model")
+    registry = shelf.registry
     folder = resolve(f"models:/{shelf.name}/{version}", shelf.home)
-    assert (folder / "model.safetensors").read_bytes() == (tmp_path / "model/model.safetensors").read_bytes()
-    shelf.registry.describe(shelf.registry.version(version), {WEIGHTS_TAG: "not json"})
-    assert shelf.notes()[version][-1] == (
-        f"version 1 of '{shelf.name}': the hashes of its weights cannot be read"
+    made = (tmp_path / "model/model.safetensors").read_bytes()
+    assert (folder / "model.safetensors").read_bytes() == made
+    registry.describe(registry.version(version), {FILES_TAG: "not json"})
+    assert (
+        shelf.notes()[version][-1] == f"version 1 of '{shelf.name}': the hashes of its files cannot be read"
     )
-    with pytest.raises(ConfigError, match=rf"hashes of the weights of models:/{shelf.name}/1 cannot be read"):
+    with pytest.raises(ConfigError, match=rf"hashes of the files of models:/{shelf.name}/1 cannot be read"):
         resolve(f"models:/{shelf.name}/{version}", shelf.home)
 
 
-def test_a_history_tag_that_was_edited_leaves_the_aliases(shelf):
-    for _ in range(2):
-        shelf.add({QUALITY_TAG: GOOD.to_json()}, champion=True)
+def test_a_version_whose_weights_alone_were_hashed_is_verified_by_them(shelf, tmp_path):
+    version = shelf.package({}, tmp_path / "model")
     registry = shelf.registry
-    registry.tracker.client.set_registered_model_tag(shelf.name, CHAMPIONS_TAG, "oops")
-    assert registry.champion_history() == []
+    hashes = {
+        "model.safetensors": hashlib.sha256((tmp_path / "model/model.safetensors").read_bytes()).hexdigest()
+    }
+    registry.describe(registry.version(version), {WEIGHTS_TAG: json.dumps(hashes)})
+    registry.tracker.client.delete_model_version_tag(shelf.name, version, FILES_TAG)
+    weights = resolve(f"models:/{shelf.name}/{version}", shelf.home) / "model.safetensors"
+    weights.write_bytes(b"changed")
+    with pytest.raises(ConfigError, match="is not as it was registered"):
+        resolve(f"models:/{shelf.name}/{version}", shelf.home)
+
+
+def test_champions_before_the_journal_are_known_by_their_aliases(shelf):
+    """As an older version of Straightshot, or somebody on MLflow's page, set them."""
+    for _ in range(2):
+        shelf.add({QUALITY_TAG: GOOD.to_json()})
+    client = shelf.registry.tracker.client
+    client.set_registered_model_alias(shelf.name, "previous", "1")
+    client.set_registered_model_alias(shelf.name, "champion", "2")
     assert shelf.rollback().version == "1"
-    assert registry.champion_history() == ["1"]
+    assert champions(history(shelf.home, name=shelf.name)) == ["1"]
 
 
-def test_a_damaged_line_of_the_promotions_is_named_and_kept(shelf, capsys):
+def test_a_damaged_entry_of_the_journal_is_named_and_stops_nothing(shelf, capsys):
     shelf.add({QUALITY_TAG: GOOD.to_json()})
-    torn = '{"at": "2026-11-2'
-    older = json.dumps({"action": "promote", "model": "other", "to": "9", "at": "2025-01-01T00:00:00+00:00"})
-    (shelf.home / HISTORY).write_text(f"{older}\n{torn}")
     shelf.promote("1")
-    lines = (shelf.home / HISTORY).read_text().splitlines()
-    assert lines[:2] == [older, torn] and json.loads(lines[2])["to"] == "1"
-    entries = history(shelf.home)
-    assert [entry["action"] for entry in entries] == ["promote", "unreadable", "promote"]
-    assert entries[0]["checks"] == {} and entries[0]["from"] is None
+    (entry,) = history(shelf.home, name=shelf.name)
+    shelf.registry.tracker.client.set_tag(entry.run_id, CHANGE_TAG, '{"action": "prom')
+    shelf.add({QUALITY_TAG: GOOD.to_json()})
+    assert shelf.promote("2").replaced == "1"
+    entries = history(shelf.home, name=shelf.name)
+    assert [(entry.action, entry.after) for entry in entries] == [("unreadable", ""), ("promote", "2")]
     print_history(entries)
-    assert "line 2 cannot be read" in " ".join(capsys.readouterr().out.split())
+    assert "cannot be read" in " ".join(capsys.readouterr().out.split())

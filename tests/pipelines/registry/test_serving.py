@@ -30,6 +30,7 @@ from components.generation.model_folder import Model, ModelCard, save_model
 from pipelines.registry.mlflow_store import Tracker
 from pipelines.registry.model_registry import Registry, resolve
 from pipelines.registry.packaging import COMPONENTS, REQUIRED, SERVED_CODE
+from tests.pipelines.make_champion import make_champion
 from tests.small_upsampler import small_upsampler
 
 START_SECONDS = 120  # for a server to come up on a machine that does other things
@@ -58,7 +59,7 @@ def register(tracker: Tracker, folder: Path) -> Registry:
     registry = Registry(tracker)
     with tracker.run("promote", "f") as run:
         version = registry.register(folder, "digest", run, steps=1, tags={})
-    registry.promote_alias(version.version)
+    make_champion(registry, version.version)
     return registry
 
 

@@ -1,0 +1,93 @@
+"""A registered version as its tags describe it, read tolerantly: nothing that they hold makes it fail.
+
+What another version of this project registered has fewer or more metrics, or hashes of its weights only; a
+version's `notes` say what is different.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from pipelines.registry.packaging import MODEL_IN_PACKAGE
+from pipelines.registry.quality import Quality
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion as MlflowVersion
+
+DIGEST_TAG = "straightshot.digest"
+FILES_TAG = "straightshot.files"  # every file of the package, see packaging.hashes_of
+QUALITY_TAG = "straightshot.quality"
+WEIGHTS_TAG = "straightshot.weights"  # of an older version of this project: relative path -> sha256
+SNAPSHOT_TAG, LINEAGE_TAG = "snapshot", "straightshot.lineage"
+CARD_TAG = "straightshot.card"  # the id of the MLflow run with the version's card and lineage
+VERDICTS_TAG = "straightshot.verdicts"  # the id of the MLflow run with the verdicts behind the quality
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """One registered model. `quality` is None where it has none that can be read."""
+
+    name: str
+    version: str
+    aliases: tuple[str, ...]
+    created_at: str  # UTC, ISO 8601
+    digest: str | None  # of the model folder's content
+    files: Mapping[str, str]  # of its package: relative path -> sha256; empty: they cannot be read
+    quality: Quality | None
+    run_id: str | None
+    snapshot: str = ""  # or several, joined by '+'
+    verdicts_run: str | None = None  # the MLflow run that has the verdicts behind `quality`
+    notes: tuple[str, ...] = ()  # one line each: what cannot be read, or is of another version's form
+
+    @property
+    def uri(self) -> str:
+        return f"models:/{self.name}/{self.version}"
+
+
+def read_version(registered: "MlflowVersion", name: str, aliases: Mapping[str, str]) -> ModelVersion:
+    """One version as MLflow has it; never raises for what its tags hold. aliases: name -> version number."""
+    tags, number = registered.tags, str(registered.version)  # an int on SQLite
+    notes: list[str] = []
+    quality: Quality | None = None
+    if QUALITY_TAG in tags:
+        try:
+            quality = Quality.from_json(tags[QUALITY_TAG])
+            notes.append(quality.note)
+        except ValueError as error:
+            notes.append(f"its metrics cannot be read ({error})")
+    if not (files := _hashes(tags)):
+        notes.append("the hashes of its files cannot be read")
+    created = datetime.fromtimestamp(registered.creation_timestamp / 1000, UTC)
+    return ModelVersion(
+        name=name,
+        version=number,
+        aliases=tuple(sorted(alias for alias, holder in aliases.items() if holder == number)),
+        created_at=created.isoformat(timespec="seconds"),
+        digest=tags.get(DIGEST_TAG),
+        files=files,
+        quality=quality,
+        run_id=registered.run_id,
+        snapshot=tags.get(SNAPSHOT_TAG, ""),
+        verdicts_run=tags.get(VERDICTS_TAG),
+        notes=tuple(f"version {number} of '{name}': {note}" for note in notes if note),
+    )
+
+
+def _hashes(tags: Mapping[str, str]) -> dict[str, str]:
+    """Of the files of a version's package, as far as they were hashed; empty where that cannot be read."""
+    if FILES_TAG not in tags:
+        weights = _json_or_none(tags.get(WEIGHTS_TAG, ""))
+        found = weights.items() if isinstance(weights, dict) else ()
+        return {f"{MODEL_IN_PACKAGE}{path}": str(digest) for path, digest in found}
+    files = _json_or_none(tags[FILES_TAG])
+    return {path: str(digest) for path, digest in files.items()} if isinstance(files, dict) else {}
+
+
+def _json_or_none(text: str) -> Any:
+    """The value of a JSON text; None where it is none."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
