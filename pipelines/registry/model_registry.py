@@ -168,9 +168,9 @@ class Registry:
             )
         return folder_within(package)
 
-    def package(self, version: ModelVersion) -> Path:
-        """The local folder of the version's MLflow model; a remote one is fetched once. Verifies nothing."""
-        return local_package(self.tracker, self.location(version))
+    def package(self, version: ModelVersion, downloads: Path | None = None) -> Path:
+        """The local folder of the version's MLflow model; see local_package. Verifies nothing."""
+        return local_package(self.tracker, self.location(version), downloads)
 
     def is_remote(self, version: ModelVersion) -> bool:
         """Whether the version's MLflow model lies on a server."""

@@ -130,11 +130,11 @@ def upload(tracker: Tracker, location: str, source: Path, path: str) -> None:
         repository.log_artifact(str(named), None if parent == "." else parent)
 
 
-def local_package(tracker: Tracker, location: str) -> Path:
-    """The folder of an MLflow model; a remote one is fetched to HOME/models once."""
+def local_package(tracker: Tracker, location: str, downloads: Path | None = None) -> Path:
+    """The folder of an MLflow model; a remote one is fetched once, to `downloads`, else to HOME/models."""
     if not is_remote(location):
         return Path(url2pathname(urlparse(location).path))
-    local = tracker.home / DOWNLOADS / sha256(location.encode()).hexdigest()[:16]
+    local = (downloads or tracker.home / DOWNLOADS) / sha256(location.encode()).hexdigest()[:16]
     if not local.exists():
         import mlflow
 

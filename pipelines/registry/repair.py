@@ -56,10 +56,11 @@ def inspect(
 
 
 def _damaged(registry: Registry, version: ModelVersion) -> list[str]:
-    damaged = damaged_files(registry.package(version), version.files)
-    if damaged and registry.is_remote(version):  # perhaps only what was fetched of it
+    """Of a remote version as its server has it now; a copy here that is not the same goes."""
+    with tempfile.TemporaryDirectory() as folder:
+        damaged = damaged_files(registry.package(version, Path(folder)), version.files)
+    if registry.is_remote(version) and damaged_files(registry.package(version), version.files):
         shutil.rmtree(registry.package(version))
-        damaged = damaged_files(registry.package(version), version.files)
     return damaged
 
 
@@ -79,8 +80,6 @@ def _restore(registry: Registry, version: ModelVersion, damaged: Sequence[str], 
                 write_file(package / path, partial(shutil.copyfile, source))
             elif path not in version.files and not remote:
                 (package / path).unlink()
-    if remote:
-        shutil.rmtree(package)  # it is fetched again
 
 
 def _made_here(home: Path) -> dict[str, Path]:

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -30,6 +31,9 @@ from components.generation.model_folder import Model, ModelCard, save_model
 from pipelines.registry.mlflow_store import Tracker
 from pipelines.registry.model_registry import Registry, resolve
 from pipelines.registry.packaging import COMPONENTS, REQUIRED, SERVED_CODE
+from pipelines.registry.repair import inspect
+from pipelines.store.local import LocalStore
+from pipelines.store.receipts import RECEIPT, Counts, FileEntry, Receipt, sha256_file, write_receipt
 from tests.pipelines.make_champion import make_champion
 from tests.small_upsampler import small_upsampler
 
@@ -180,7 +184,46 @@ def test_a_registry_on_a_server_serves_the_same_model(model_folder, tmp_path):
         weights = fetched / "model.safetensors"
         assert weights.read_bytes() == (model_folder / "model.safetensors").read_bytes()
         assert resolve("champion", home, address) == fetched
+        output = home / "distill/made"
+        shutil.copytree(model_folder, output / "model")
+        write_output_receipt(output)
+        (stored,) = (tmp_path / "artifacts").rglob("artifacts/model/model.safetensors")
+        stored.write_bytes(b"damaged")
+        (found,) = inspect(home, address)
+        assert found.damaged == ("artifacts/model/model.safetensors",)
+        (repaired,) = inspect(home, address, repair=True)
+        assert repaired.restored == found.damaged and stored.read_bytes() == weights.read_bytes()
     assert not (home / "mlflow.db").exists()
+
+
+def write_output_receipt(output: Path) -> None:
+    """Of distill's output that lies there, as far as a repair reads it."""
+    files = tuple(
+        FileEntry(
+            path=path.relative_to(output).as_posix(), bytes=path.stat().st_size, sha256=sha256_file(path)
+        )
+        for path in output.rglob("*")
+        if path.is_file()
+    )
+    receipt = Receipt(
+        stage="distill",
+        version=1,
+        snapshot="all",
+        fingerprint=output.name,
+        config={},
+        inputs={},
+        input_fingerprints={},
+        libraries={},
+        counts=Counts(),
+        reasons={},
+        info={},
+        files=files,
+        digest="",
+        seconds=1.0,
+        peak_rss_mb=1.0,
+        finished_at="2026-11-20T10:00:00+00:00",
+    )
+    write_receipt(LocalStore(output), RECEIPT, receipt)
 
 
 def test_the_packaged_requirements_cover_every_import_of_the_served_code():
