@@ -20,10 +20,11 @@ from pipelines.execution.engine import Engine
 from pipelines.execution.progress import Progress
 from pipelines.graph import DATA_STAGES, EVERY_SNAPSHOT, SOURCES, STAGES, upstream
 from pipelines.sources import find_source, make_toy_web
-from pipelines.stage import Input, Stage, StageConfig, fingerprint, run_stage
+from pipelines.stage import Input, Stage, StageConfig, fingerprint, input_digests, run_stage
 from pipelines.store.locks import lock_owner
 from pipelines.store.outputs import FORCED, checked_receipt, load_receipt, read_failure
 from pipelines.store.receipts import RECEIPT, Receipt, ReceiptError
+from pipelines.withdrawals import less_withdrawn, made_before_withdrawal
 
 STATED_SNAPSHOT = re.compile(rb'"snapshot"\s*:\s*"([^"]*)"')
 
@@ -191,8 +192,8 @@ class Pipeline:
         fields = _different(last.config, self._config_of(stage).model_dump(mode="json"))
         if fields:
             changes.append(f"config: {', '.join(fields)} changed")
-        for name, items in (inputs or {}).items():
-            if last.inputs.get(name) != [item.digest for item in items]:
+        for name, digests in input_digests(inputs or {}).items():
+            if last.inputs.get(name) != digests:
                 changes.append(f"input {name} changed")
         return changes
 
@@ -213,6 +214,8 @@ class Pipeline:
             source = find_source(name, self.config, self.home)
             if source is None:
                 raise ConfigError("the toy web is not written yet")
+            if name == "corpus":
+                source = less_withdrawn(source, self.config.snapshot, self.home)
             self._known[name] = source
         return self._known[name]
 
@@ -237,7 +240,7 @@ class Pipeline:
         last = self._last_receipt(name, snapshot)
         out = self.home / name / last.fingerprint if last else None
         receipt = load_receipt(out) if out else None
-        if out is None or receipt is None:
+        if out is None or receipt is None or made_before_withdrawal(receipt, self.home):
             raise ConfigError(
                 f"train_snapshots: no {name} of snapshot '{snapshot}' under {self.home}; make it with"
                 f" `straightshot run --snapshot {snapshot} --corpus ... --select +{name}`"

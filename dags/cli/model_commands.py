@@ -65,6 +65,7 @@ def models(
     from pipelines.registry.champion import history as champion_history
     from pipelines.registry.model_registry import models as registered_models
     from pipelines.registry.model_registry import registered_text
+    from pipelines.retention.takedown import notes as withdrawal_notes
     from pipelines.store.home import home_path
 
     folder = home_path(home)
@@ -74,6 +75,8 @@ def models(
         _inspect(folder, name, repair=repair)
     else:
         print_models(registered_models(folder, name=name))
+        for note in withdrawal_notes(folder, name=name):
+            typer.echo(note)
         if history:
             print_history(champion_history(folder, name=name))
 

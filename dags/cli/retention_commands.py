@@ -1,5 +1,6 @@
 """`straightshot gc` and `straightshot withdraw`: what goes from a HOME."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -22,3 +23,26 @@ def gc(
     from pipelines.store.home import home_path
 
     collect_garbage(home_path(home), keep, dry_run=dry_run)
+
+
+@commands.command()
+def withdraw(
+    key: Annotated[list[str] | None, typer.Option("--key", help="A record's key; may be repeated.")] = None,
+    file: Annotated[
+        Path | None, typer.Option("--file", help="An image, or a text of keys, one a line.")
+    ] = None,
+    reason: Annotated[str, typer.Option("--reason", help="Kept with the withdrawal.")] = "",
+    unseen: Annotated[bool, typer.Option("--unseen", help="Also what no output here has.")] = False,
+    purge: Annotated[
+        bool, typer.Option("--purge", help="Also delete the outputs that hold a withdrawn record.")
+    ] = False,
+    home: Home = None,
+) -> None:
+    """Take records out of every later version of the shards, and mark the models trained on them.
+
+    Without --key and --file: what was withdrawn so far, and where it still is.
+    """
+    from dags.cli.retention import withdraw_records
+    from pipelines.store.home import home_path
+
+    withdraw_records(home_path(home), key or [], file, reason=reason, unseen=unseen, purge_them=purge)

@@ -53,6 +53,7 @@ FORCED = [("recaption", (END, *SWAP)), ("train", ("checkpoint.before_rename:1", 
 ELSEWHERE = {
     "swap.between_renames": "tests/pipelines/test_stage_kills.py",  # where names cannot be exchanged
     "before_previous": "pipelines/registry/model_registry.py",  # of `rollback`, which is no stage
+    "before_mark": "tests/pipelines/retention/test_takedown.py",
     **dict.fromkeys(
         ("before_receipt", "before_rename", "before_removal"), "tests/pipelines/retention/test_collection.py"
     ),
@@ -86,7 +87,9 @@ def test_a_forced_stage_killed_anywhere_ends_with_one_whole_output(micro_home, t
 
 def test_every_fault_point_in_the_code_is_in_a_series():
     text = "\n".join(path.read_text() for path in SOURCES.rglob("*.py"))
-    points = re.findall(r'fault_point(?:\(|, )f?"(?:\{[\w.]+\}|promote|rollback|gc)\.([\w.]+)"', text)
+    points = re.findall(
+        r'fault_point(?:\(|, )f?"(?:\{[\w.]+\}|promote|rollback|gc|withdraw)\.([\w.]+)"', text
+    )
     assert len(points) == len(re.findall(r"fault_point(?:\(|, )f?\"", text))  # the pattern reads all of them
     cases = [*(case[1] for case in (*SHORT, *LONG)), *(points for _, points in FORCED)]
     killed_at = {point.partition(":")[0] for case in cases for point in case}

@@ -24,7 +24,7 @@ NAMES = [stage.name for stage in STAGES]
 
 def write_line(work: Work):
     """Output that depends on the config and on the content of the inputs."""
-    digests = [item.digest for inputs in work.inputs.values() for item in inputs]
+    digests = [(item.digest, item.withdrawn) for inputs in work.inputs.values() for item in inputs]
     text = f"{work.stage} {work.config.model_dump_json()} {digests}"
     if work.stage == "distill":
         return [_model(work, text)]
