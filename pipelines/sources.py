@@ -55,7 +55,7 @@ def find_source(name: str, config: RunConfig, home: Path) -> Input | None:
 def make_toy_web(config: RunConfig, home: Path, engine: Engine, progress: Progress) -> Receipt:
     """Write the toy web of this run, or find it written."""
     return run_stage(
-        TOY_WEB, _toy_config(config), {}, home=home, snapshot="", engine=engine, progress=progress
+        TOY_WEB, toy_config(config), {}, home=home, snapshot="", engine=engine, progress=progress
     )
 
 
@@ -88,7 +88,8 @@ def _write(work: Work) -> Iterator[PartReceipt]:
 TOY_WEB = Stage(name="corpus", version=3, config_type=ToyWebConfig, inputs=(), run=_write)
 
 
-def _toy_config(config: RunConfig) -> ToyWebConfig:
+def toy_config(config: RunConfig) -> ToyWebConfig:
+    """What the toy web of a run is made from. Raises ConfigError for a corpus that is none."""
     records = config.corpus.partition(":")[2]
     if not records.isdecimal() or int(records) < 1:
         raise ConfigError(f"--corpus {config.corpus}: expected toy:N with N records, such as toy:4000")
@@ -99,7 +100,7 @@ def _toy(config: RunConfig, home: Path, prefix: str) -> Input | None:
     """One side of the toy web: its digest covers only the files under `prefix`, so that the stored truth
     and the other side never make it stale.
     """
-    settings = _toy_config(config)
+    settings = toy_config(config)
     out = home / TOY_WEB.name / fingerprint(TOY_WEB, "", settings, {})
     receipt = load_receipt(out)
     if receipt is None:

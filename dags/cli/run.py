@@ -19,7 +19,7 @@ from pipelines.execution.progress import Progress
 from pipelines.graph import select, stage_named, upstream
 from pipelines.pipeline import Pipeline, Planned, State
 from pipelines.report import write_run_report
-from pipelines.store.home import home_path, open_home
+from pipelines.store.home import free_bytes, home_path, open_home
 
 
 @dataclass(frozen=True)
@@ -58,10 +58,16 @@ class RunRequest:
 
 
 def dry_run_of(request: RunRequest) -> None:
-    """Print the plan; touch nothing."""
+    """Print the plan and what it will take; touch nothing."""
+    from dags.cli.forecast import print_forecast
+    from pipelines.forecasting.run import forecast_run
+
     config, chosen, forced = request.config(), select(request.select), request.forced()
-    plan = Pipeline(config, home_path(request.home), progress=Progress()).plan()
-    print_plan(plan, _todo(plan, chosen, forced), forced)
+    home = home_path(request.home)
+    plan = Pipeline(config, home, progress=Progress()).plan()
+    todo = _todo(plan, chosen, forced)
+    print_plan(plan, todo, forced)
+    print_forecast(forecast_run(plan, todo, config, home), free_bytes(home))
 
 
 def run_pipeline(request: RunRequest) -> None:
