@@ -17,7 +17,8 @@ LOG_COLUMNS = 120  # the width of what goes to a file or a pipe
 UNKNOWN = "unknown"
 LEGEND = (
     "Forecast from earlier runs under this home, for as many workers and as busy a machine as then; disk is"
-    " of the outputs. ≤ and ≥ are bounds: from runs of one size alone the fixed cost is not known."
+    " of the outputs. ≤ and ≥ are bounds: of memory at another size, and of seconds where runs of one size"
+    " alone hide the fixed cost."
 )
 
 

@@ -3,7 +3,8 @@
 Pure: sizes and measurements in, estimates out (run.py takes them from receipts and configs). Nothing
 is guessed: without a comparable run an estimate is unknown, and one that can only be bounded is a bound.
 
-    runs of two sizes or more    value = fixed + rate · size, by least squares, neither below 0
+    runs of two sizes or more    value = fixed + rate · size, by least squares, neither below 0; of the memory
+                                 a bound, by the run of the nearest size
     runs of one size, this one   the newest of them
     runs of one size, another    the fixed cost is not known: scaled in full it is an upper bound for a larger
                                  size, and a lower bound for a smaller one
@@ -61,12 +62,12 @@ def forecast(runs: Sequence[Measured], size: float, unit: str) -> Forecast:
     """The forecast for a run of this size, from comparable ones, the newest first."""
     if not runs:
         return unknown("no comparable run")
+    nearest = min(runs, key=lambda run: abs(run.size - size))  # of equally near ones the newest
     smallest, largest = min(run.size for run in runs), max(run.size for run in runs)
     if largest >= APART * max(smallest, 1e-9):
         line = _line_through(runs, size)
         basis = f"line through {len(runs)} runs, {smallest:,.0f} to {largest:,.0f} {unit}"
-        return Forecast(Estimate(line(_seconds)), Estimate(line(_peak)), Estimate(line(_bytes)), basis)
-    nearest = min(runs, key=lambda run: abs(run.size - size))  # of equally near ones the newest
+        return Forecast(Estimate(line(_seconds)), _peak_of(nearest, size), Estimate(line(_bytes)), basis)
     if abs(nearest.size - size) <= SAME * size:
         return Forecast(
             Estimate(nearest.seconds),
@@ -85,10 +86,6 @@ def kept_share(counts: Sequence[tuple[int, int]]) -> float | None:
 
 def _seconds(run: Measured) -> float:
     return run.seconds
-
-
-def _peak(run: Measured) -> float:
-    return run.peak_mb
 
 
 def _bytes(run: Measured) -> float:
@@ -113,18 +110,26 @@ def _line_through(runs: Sequence[Measured], size: float) -> Callable[[Callable[[
     return value
 
 
+def _peak_of(run: Measured, size: float) -> Estimate:
+    """The memory of a run of another size: it grows with the size up to that of a fragment, and is then
+    nearly flat, so that a line through small runs would be far too high for a large one.
+    """
+    if abs(run.size - size) <= SAME * size:
+        return Estimate(run.peak_mb)
+    return Estimate(run.peak_mb, "≥" if size > run.size else "≤")
+
+
 def _scaled(run: Measured, size: float, unit: str) -> Forecast:
     """From runs of one other size alone."""
     factor = size / run.size
     bound: Literal["≤", "≥"] = "≤" if factor > 1 else "≥"
-    other: Literal["≤", "≥"] = "≥" if factor > 1 else "≤"
     if run.fixed_seconds is not None:
         seconds = Estimate(run.fixed_seconds + factor * (run.seconds - run.fixed_seconds))
     else:
         seconds = Estimate(factor * run.seconds, bound)
     return Forecast(
         seconds,
-        Estimate(run.peak_mb, other),
+        _peak_of(run, size),
         Estimate(factor * run.bytes),
         f"scaled from {run.size:,.0f} {unit}",
     )
