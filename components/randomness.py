@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from dataclasses import dataclass
 
 
 def derive_seed(seed: int, *words: str | int) -> int:
@@ -15,7 +15,8 @@ def derive_seed(seed: int, *words: str | int) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
-class SampleSeed(NamedTuple):
+@dataclass(frozen=True)
+class SampleSeed:
     """What the noise of one image or caption is a function of, in whatever batch it is sampled."""
 
     seed: int

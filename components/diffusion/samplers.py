@@ -26,8 +26,8 @@ def get_noise(shape: Sequence[int], seed: int, purpose: str, first: int = 0) -> 
 def noise_of(seeds: Sequence[SampleSeed], image: Sequence[int], purpose: str) -> Tensor:
     """Noise (B, C, H, W) on the CPU for images (C, H, W), each from its own (seed, index)."""
     rows = []
-    for seed, index in seeds:
-        generator = torch.Generator().manual_seed(derive_seed(seed, purpose, index))
+    for sample in seeds:
+        generator = torch.Generator().manual_seed(derive_seed(sample.seed, purpose, sample.index))
         rows.append(torch.randn(tuple(image), generator=generator))
     return torch.stack(rows)
 

@@ -41,6 +41,8 @@ REQUIRED = (
     "transformers",
     "einops",
     "open-clip-torch",
+    "c2pa-python",
+    "cryptography",
 )
 DOWNLOADS = "models"  # HOME/models/<of the address>: models of a remote registry
 MODEL_FILES = ("config.json", "model.safetensors")  # what makes a folder a model
