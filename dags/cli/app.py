@@ -38,6 +38,7 @@ def build_app() -> "typer.Typer":
         model_commands,
         page_commands,
         pipeline_commands,
+        serve_commands,
     )
 
     app = typer.Typer(
@@ -55,7 +56,14 @@ def build_app() -> "typer.Typer":
     ) -> None:
         """Options of every command; --debug may stand anywhere on the line."""
 
-    groups = (pipeline_commands, generate_commands, evaluate_commands, model_commands, page_commands)
+    groups = (
+        pipeline_commands,
+        generate_commands,
+        evaluate_commands,
+        model_commands,
+        page_commands,
+        serve_commands,
+    )
     for group in groups:
         app.add_typer(group.commands)
     return app
