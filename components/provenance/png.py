@@ -9,7 +9,7 @@ import importlib.metadata
 import io
 import threading
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -102,8 +102,12 @@ def _manifest(model: str) -> dict[str, Any]:
     return {"claim_generator_info": [_generator()], "format": PNG, "assertions": [actions]}
 
 
+@cache
 def _generator() -> dict[str, str]:
-    """This program; without a version where only its code is, in a served package."""
+    """This program; without a version where only its code is, in a served package.
+
+    Looked up once: it takes half as long as a signature.
+    """
     try:
         return {"name": GENERATOR, "version": importlib.metadata.version(GENERATOR)}
     except importlib.metadata.PackageNotFoundError:
