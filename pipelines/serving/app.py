@@ -87,14 +87,14 @@ class ImageServer:
 
     async def health(self, request: Request) -> Response:
         requests, evaluations = self.batcher.waiting()
-        return JSONResponse(
-            {
-                "status": "ok",
-                "model": self.current.loaded.label,
-                "waiting": {"requests": requests, "network_evaluations": evaluations},
-                "problem": self.current.problem,
-            }
-        )
+        is_running = self.batcher.is_running
+        state = {
+            "status": "ok" if is_running else "failed",
+            "model": self.current.loaded.label,
+            "waiting": {"requests": requests, "network_evaluations": evaluations},
+            "problem": self.current.problem,
+        }
+        return JSONResponse(state, 200 if is_running else 503)
 
     async def models(self, request: Request) -> Response:
         loaded = self.current.loaded

@@ -152,6 +152,11 @@ class Batcher:
             works = [work for work in self._works if not work.answer.done()]
             return len(works), sum(work.evaluations for work in works)
 
+    @property
+    def is_running(self) -> bool:
+        """Whether requests will be answered."""
+        return self._thread.is_alive()
+
     def watch(self, generator: Generator) -> None:
         """Let shorter work go before each forward pass of this model. Call once before its first request."""
         generator.model.network.register_forward_pre_hook(self._before_pass)
@@ -190,7 +195,8 @@ class Batcher:
         kind, seconds = works[0].kind, self._seconds_left(works[0])
         rows: list[tuple[Work, int]] = []
         for work in works:
-            if not 1 / MUCH_SHORTER < self._seconds_left(work) / seconds < MUCH_SHORTER:
+            other = self._seconds_left(work)
+            if max(seconds, other) > MUCH_SHORTER * min(seconds, other):
                 continue
             while work.rows and work.kind == kind and len(rows) < self.limits[kind[0]]:
                 rows.append((work, work.rows.popleft()))

@@ -8,6 +8,7 @@ from components.provenance.png import PngWriter
 from pipelines.errors import ConfigError
 from pipelines.serving.settings import ServerConfig
 
+BACKLOG = 1024  # connections that may wait to be accepted
 STOP_SECONDS = 30  # for the requests that are being answered when it is told to end
 
 
@@ -47,6 +48,7 @@ def _listen(config: ServerConfig) -> socket.socket:
         listener = socket.socket(family, socket.SOCK_STREAM)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
+        listener.listen(BACKLOG)
     except OSError as error:
         raise ConfigError(
             f"--host {config.host} --port {config.port}: {error.strerror}; choose another, or --port 0"
