@@ -78,7 +78,7 @@ def verify(
     target: Annotated[str | None, typer.Argument(metavar="[STAGE|PATH]", show_default="every output")] = None,
     home: Home = None,
 ) -> None:
-    """Hash every file of the outputs and name those that are not as they were made."""
+    """Hash every file of the outputs and name those that were changed; or check one generated image."""
     from dags.cli.messages import FAILED
     from dags.cli.verify import verify_outputs
 

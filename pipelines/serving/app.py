@@ -55,8 +55,7 @@ class ImageServer:
     def __init__(self, source: ModelSource, config: ServerConfig, writer: PngWriter) -> None:
         self.config, self.writer, limits = config, writer, config.limits
         self.batcher = Batcher(limits.waiting_requests, limits.waiting_evaluations, config.batch_images)
-        on_load = lambda loaded: self.batcher.watch(loaded.generator)  # noqa: E731
-        self.current = CurrentModel(source, config.poll_seconds, on_load)
+        self.current = CurrentModel(source, config.poll_seconds, self.batcher.watch)
         self.encoders = ThreadPoolExecutor(1, "encoder")  # beside the next batch; see tests/benchmarks
 
     def app(self) -> Starlette:

@@ -106,7 +106,7 @@ class CurrentModel:
     """The model for new requests. Those that were taken before a promotion are answered by the one before."""
 
     def __init__(
-        self, source: ModelSource, poll_seconds: float, on_load: Callable[[LoadedModel], object]
+        self, source: ModelSource, poll_seconds: float, on_load: Callable[[Generator], object]
     ) -> None:
         """on_load: called with each model before it answers its first request."""
         self.source, self.poll_seconds, self.on_load = source, poll_seconds, on_load
@@ -126,7 +126,7 @@ class CurrentModel:
         loaded = self.source.load()
         # The first pass through a model takes longer than the others.
         loaded.generator.generate(["warm up"])
-        self.on_load(loaded)
+        self.on_load(loaded.generator)
         return loaded
 
     def _follow(self) -> None:
