@@ -53,6 +53,8 @@ class ClusterSpec(Fields):
 
 class JobSpec(Fields):
     entrypoint: str
+    entrypoint_num_cpus: int
+    entrypoint_num_gpus: int
     backoff_limit: int
     submission_mode: Literal["K8sJobMode"]
     shutdown_after_job_finishes: bool
