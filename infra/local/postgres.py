@@ -20,12 +20,13 @@ OWNER = "postgres"  # the superuser inside, and for root the system's user that 
 DEBIAN = Path("/usr/lib/postgresql")  # Debian keeps the server's programs off the PATH
 
 
-def programs() -> Path | None:
-    """The folder of initdb and postgres; None where Postgres is not installed."""
+def programs() -> Path:
+    """The folder of initdb and postgres, the newest where there are several. Raises NotStarted."""
     versions = sorted(DEBIAN.glob("*/bin/initdb"), key=lambda path: float(path.parts[-3]))
     found = shutil.which("initdb")
-    path = versions[-1] if versions else Path(found) if found else None
-    return path.resolve().parent if path else None
+    if not versions and not found:
+        raise NotStarted("Postgres is not installed: apt-get install postgresql")
+    return (versions[-1] if versions else Path(str(found))).resolve().parent
 
 
 def system_user() -> str | None:
@@ -35,24 +36,22 @@ def system_user() -> str | None:
 
 def initialise(data: Path, password: str) -> None:
     """Make the folder of a new cluster; nothing to do where there is one. Raises NotStarted."""
-    if (data / "PG_VERSION").exists():
+    if data.exists():
         return
-    folder = programs()
-    if folder is None:
-        raise NotStarted("Postgres is not installed: apt-get install postgresql")
     user = system_user()
-    shutil.rmtree(data, ignore_errors=True)  # what a killed initdb left
-    data.mkdir(mode=0o700)
+    new = data.with_suffix(".new")  # it gets its name when it is whole
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir(mode=0o700)
     password_file = data.with_suffix(".password")
     password_file.touch(mode=0o600)
     password_file.write_text(password)
     if user is not None:
-        shutil.chown(data, user)
+        shutil.chown(new, user)
         shutil.chown(password_file, user)
     arguments = ("--username", OWNER, "--auth", "scram-sha-256", "--pwfile", str(password_file))
     try:
         done = subprocess.run(
-            [folder / "initdb", "--pgdata", data, *arguments, "--encoding", "UTF8", "--no-locale"],
+            [programs() / "initdb", "--pgdata", new, *arguments, "--encoding", "UTF8", "--no-locale"],
             cwd="/",
             user=user,
             group=user,
@@ -65,25 +64,17 @@ def initialise(data: Path, password: str) -> None:
         password_file.unlink()
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no reason given"])[0]
-        raise NotStarted(
-            f"initdb of {data} failed: {reason}"
-            + (
-                f"; the user '{user}' must be able to enter that folder: choose another --state"
-                if user
-                else ""
-            )
-        )
+        hint = f"; '{user}' must be able to enter that folder: choose another --state" if user else ""
+        raise NotStarted(f"initdb of {data} failed: {reason}{hint}")
+    new.rename(data)
 
 
 def service(data: Path, port: int, url: str) -> Service:
     """The server. url: of its superuser, which is used to see whether it answers."""
-    folder = programs()
-    if folder is None:
-        raise NotStarted("Postgres is not installed: apt-get install postgresql")
     settings = ("-h", LOOPBACK, "-p", str(port), "-k", "")
     return Service(
         "postgres",
-        (str(folder / "postgres"), "-D", str(data), *settings),
+        (str(programs() / "postgres"), "-D", str(data), *settings),
         partial(_answers, url),
         user=system_user(),
         stop=signal.SIGINT,  # Postgres' fast shutdown: it does not wait for clients
