@@ -5,8 +5,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 LOCK := infra/requirements/lock.txt
+CLUSTER_LOCK := infra/requirements/cluster.txt
 READY := $(VENV)/ready
 UV_VERSION := 0.13.8
+COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+    --no-emit-index-url --no-header
 TEST_WORKERS ?= 2
 PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile
 
@@ -22,11 +25,11 @@ setup: $(READY)  ## make .venv from the lock; does nothing when it stands
 demo: $(READY)  ## set up, then run the demo DAG into ./runs (about 50 minutes on two cores)
 	@$(BIN)/straightshot run --preset demo
 
-test: $(READY)  ## set up, then run every test but the long series of kills
-	@$(PYTEST) -m "not faults"
+test: $(READY)  ## set up, then run every test but the long ones of test-faults
+	@$(PYTEST) -m "not faults and not cluster"
 
-test-faults: $(READY)  ## set up, then kill every stage at each of its fault points, and at random moments
-	@$(PYTEST) -m faults
+test-faults: $(READY)  ## set up, then kill every stage at each of its fault points, and start real clusters
+	@$(PYTEST) -m "faults or cluster"
 
 check: $(READY)  ## lint, format, types and import contracts
 	@$(BIN)/ruff check .
@@ -35,8 +38,8 @@ check: $(READY)  ## lint, format, types and import contracts
 	@$(BIN)/lint-imports
 
 lock: $(READY)  ## pin what pyproject.toml asks for; UPGRADE=--upgrade takes the newest it allows
-	@$(BIN)/uv pip compile --quiet $(UPGRADE) --universal --python-version 3.11 --generate-hashes \
-	    --no-emit-index-url --no-header --group pyproject.toml:dev pyproject.toml -o $(LOCK)
+	@$(COMPILE) $(UPGRADE) --group pyproject.toml:dev pyproject.toml -o $(LOCK)
+	@$(COMPILE) --constraint $(LOCK) --extra cluster pyproject.toml -o $(CLUSTER_LOCK)
 
 clean:  ## remove .venv and the tools' caches; runs/ stays
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache *.egg-info

@@ -66,6 +66,23 @@ def write_bytes(path: Path, content: bytes, *, before_rename: Callable[[], None]
     return write_file(path, lambda temporary: temporary.write_bytes(content), before_rename=before_rename)
 
 
+def write_once(path: Path, content: bytes, *, mode: int = 0o666) -> bool:
+    """Write `content` to `path` unless something is there; whether it was written. mode: of the file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _beside(path, "")
+    try:
+        with os.fdopen(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode), "wb") as file:
+            file.write(content)
+        flush(temporary)
+        os.link(temporary, path)  # unlike a rename it leaves one that is there
+    except FileExistsError:
+        return False
+    finally:
+        temporary.unlink(missing_ok=True)
+    flush(path.parent)
+    return True
+
+
 def write_text(path: Path, text: str) -> Written:
     """Write `text` to `path` as UTF-8, whole or not at all."""
     return write_bytes(path, text.encode())

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 
 def derive_seed(seed: int, *words: str | int) -> int:
@@ -12,6 +13,19 @@ def derive_seed(seed: int, *words: str | int) -> int:
     """
     text = "\x1f".join([str(seed), *(str(word) for word in words)])
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+@dataclass(frozen=True)
+class SampleSeed:
+    """What the noise of one image or caption is a function of, in whatever batch it is sampled."""
+
+    seed: int
+    index: int
+
+
+def sample_seeds(seed: int, count: int, first: int = 0) -> list[SampleSeed]:
+    """Those of `count` samples with one seed, numbered from `first`."""
+    return [SampleSeed(seed, index) for index in range(first, first + count)]
 
 
 @contextmanager

@@ -9,7 +9,9 @@ from collections.abc import Iterator, Sequence
 import dagster as dg
 
 from dags.checks import check_results, check_specs, refusal
+from dags.failures import shown_failures
 from dags.interrupts import keyboard_interrupts
+from dags.metadata import metadata_of
 from dags.resources import StraightshotRun
 from pipelines.errors import GateRefused
 from pipelines.graph import DATA_STAGES, SOURCES, STAGES
@@ -17,6 +19,7 @@ from pipelines.pipeline import Outcome
 from pipelines.stage import Stage
 
 snapshots = dg.DynamicPartitionsDefinition(name="snapshots")
+GROUP = "straightshot"  # one for all: the page opens a graph of several groups collapsed to these
 
 DESCRIPTIONS = {
     "corpus": "The raw corpus: images and the alt texts that web pages gave them.",
@@ -50,13 +53,13 @@ def all_assets() -> Sequence[dg.AssetsDefinition]:
 def _source_asset(name: str) -> dg.AssetsDefinition:
     @dg.asset(
         name=name,
-        group_name="sources",
+        group_name=GROUP,
         description=DESCRIPTIONS[name],
         partitions_def=snapshots if name == "corpus" else None,
     )
     def source(straightshot: StraightshotRun) -> dg.MaterializeResult:
-        with keyboard_interrupts():
-            corpus = straightshot.pipeline.source(name)
+        with shown_failures(), keyboard_interrupts():
+            corpus = straightshot.source(name)
         return dg.MaterializeResult(
             metadata={"uri": corpus.location, "digest": corpus.digest},
             data_version=dg.DataVersion(corpus.digest),
@@ -69,7 +72,7 @@ def _stage_asset(stage: Stage) -> dg.AssetsDefinition:
     @dg.asset(
         name=stage.name,
         deps=list(stage.inputs),
-        group_name="data" if stage.name in DATA_STAGES else "models",
+        group_name=GROUP,
         description=DESCRIPTIONS.get(stage.name),
         kinds=KINDS.get(stage.name),
         code_version=str(stage.version),
@@ -77,12 +80,13 @@ def _stage_asset(stage: Stage) -> dg.AssetsDefinition:
         check_specs=check_specs(stage.name),
     )
     def run(straightshot: StraightshotRun) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
-        try:
-            with keyboard_interrupts():
-                outcome = straightshot.pipeline.run_one(stage.name, force=stage.name in straightshot.force)
-        except GateRefused as refused:
-            yield refusal(str(refused))
-            raise
+        with shown_failures():
+            try:
+                with keyboard_interrupts():
+                    outcome = straightshot.make(stage.name)
+            except GateRefused as refused:
+                yield refusal(str(refused))
+                raise
         yield _result(outcome)
 
     return run
@@ -91,15 +95,7 @@ def _stage_asset(stage: Stage) -> dg.AssetsDefinition:
 def _result(outcome: Outcome) -> dg.MaterializeResult:
     receipt = outcome.receipt
     return dg.MaterializeResult(
-        metadata={
-            "ran": outcome.ran,
-            "path": dg.MetadataValue.path(str(outcome.path)),
-            "snapshot": receipt.snapshot,
-            "seconds": receipt.seconds,
-            "peak_rss_mb": receipt.peak_rss_mb,
-            "info": dg.MetadataValue.json(receipt.info),
-            **receipt.counts.as_dict(),
-        },
+        metadata=metadata_of(outcome),
         data_version=dg.DataVersion(receipt.digest),
         check_results=check_results(receipt),
     )

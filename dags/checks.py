@@ -5,6 +5,7 @@
 
 import dagster as dg
 
+from components.redaction import redacted
 from pipelines.store.receipts import Receipt
 
 COUNTS = "every_record_ended_once"
@@ -44,4 +45,4 @@ def refusal(text: str) -> dg.AssetCheckResult:
 
 
 def _info(receipt: Receipt) -> dict[str, str]:
-    return {name: str(value) for name, value in receipt.info.items()}
+    return {name: redacted(str(value)) for name, value in receipt.info.items()}

@@ -1,18 +1,19 @@
-"""Everything that Dagster loads: assets, jobs, schedule, sensor and resource."""
+"""Everything that Dagster loads: assets, jobs, schedules, sensor and resource."""
 
 import dagster as dg
 
 from dags.assets import all_assets
 from dags.jobs import JOBS
 from dags.resources import StraightshotRun
-from dags.schedules import nightly
+from dags.schedules import all_schedules
 from dags.sensors import new_snapshots
+from dags.watch import watch
 
 defs = dg.Definitions(
     assets=all_assets(),
     jobs=JOBS,
-    schedules=[nightly],
-    sensors=[new_snapshots],
+    schedules=all_schedules(),
+    sensors=[new_snapshots, watch],
     resources={"straightshot": StraightshotRun()},
     executor=dg.in_process_executor,
 )

@@ -17,9 +17,17 @@ COMMAND_SETTINGS = "command.yaml"  # the command's: the same store, but a step's
 COMMON = """\
 telemetry:
   enabled: false
+nux:
+  enabled: false  # the page opens without its newsletter dialog
 run_coordinator:
   module: dagster.core.run_coordinator
   class: QueuedRunCoordinator
+run_launcher:
+  module: dags.run_launcher
+  class: MonitoredRunLauncher
+run_monitoring:  # closes the runs of killed processes, which would hold the one slot for ever
+  enabled: true
+  poll_interval_seconds: 10
 concurrency:
   runs:
     max_concurrent_runs: 1  # SQLite's event log locks under parallel runs

@@ -1,8 +1,8 @@
-"""The jobs: everything, and the data stages of one snapshot."""
+"""The jobs: everything, the data stages of one snapshot, and the models of all of them."""
 
 import dagster as dg
 
-from pipelines.graph import DATA_STAGES, SOURCES
+from pipelines.graph import DATA_STAGES, MODEL_STAGES, SOURCES
 
 everything = dg.define_asset_job(
     "straightshot",
@@ -14,4 +14,9 @@ data = dg.define_asset_job(
     selection=dg.AssetSelection.assets(*SOURCES, "annotators", *DATA_STAGES),
     description="One corpus snapshot, filtered, captioned and sharded.",
 )
-JOBS = (everything, data)
+models = dg.define_asset_job(
+    "models",
+    selection=dg.AssetSelection.assets(*MODEL_STAGES),
+    description="Teacher and student from the shards of every registered snapshot, evaluated and promoted.",
+)
+JOBS = (everything, data, models)

@@ -19,7 +19,9 @@ from components.errors import one_line
 from pipelines.config_draft import ConfigDraft, fit_to, merge_defaults, read_yaml
 from pipelines.errors import ConfigError
 from pipelines.execution.ray_connection import address_fault, ray_address
+from pipelines.operations import OperationsConfig
 from pipelines.presets import DEFAULT_PRESET, preset_path
+from pipelines.snapshots import name_fault, registered
 from pipelines.stages.annotators import AnnotatorsConfig
 from pipelines.stages.distill import DistillConfig
 from pipelines.stages.evaluate import EvaluateConfig
@@ -61,6 +63,7 @@ class RunConfig(BaseModel):
     ray: str = (
         "local"  # local | auto | HOST:PORT; RAY_ADDRESS goes before it, unless --ray or --set names one
     )
+    insecure: bool = False  # use a Ray that asks for no token: whoever reaches its ports can run code on it
     workers: int | None = Field(default=None, ge=1)  # actors per pool; by default one per CPU
     toy: ToySettings = ToySettings()
     annotators: AnnotatorsConfig = AnnotatorsConfig()
@@ -71,12 +74,13 @@ class RunConfig(BaseModel):
     distill: DistillConfig = DistillConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     promote: PromoteConfig = PromoteConfig()
+    operations: OperationsConfig = OperationsConfig()
 
     @field_validator("snapshot")
     @classmethod
     def _plain(cls, name: str) -> str:
-        if not name or not all(letter.isalnum() or letter in "-_." for letter in name) or name[0] == ".":
-            raise ValueError("a snapshot's name is letters, digits, '-', '_' and '.', such as 2026-11-20")
+        if (fault := name_fault(name)) is not None:
+            raise ValueError(fault)
         return name
 
     @field_validator("ray")
@@ -92,10 +96,14 @@ class RunConfig(BaseModel):
         return tuple(sorted(set(self.train_snapshots))) or (self.snapshot,)
 
 
-def load_config(preset: str = DEFAULT_PRESET, overrides: Iterable[str] = (), **flags: Any) -> RunConfig:
+def load_config(
+    preset: str = DEFAULT_PRESET, overrides: Iterable[str] = (), *, home: Path | None = None, **flags: Any
+) -> RunConfig:
     """The config of `preset` (a name, or a path of a YAML file), overridden. A flag of None is not set.
 
-    Raises ConfigError for an unknown preset, section, field or value.
+    home: where snapshots are registered. One that is named by a flag, an override or a file that names no
+    corpus gets its recorded corpus, unless a flag or an override names one. Raises ConfigError for an unknown
+    preset, section, field or value.
     """
     path = preset_path(preset)
     draft = ConfigDraft(RunConfig, read_yaml(path), {(): str(path)})
@@ -105,9 +113,49 @@ def load_config(preset: str = DEFAULT_PRESET, overrides: Iterable[str] = (), **f
         if value is not None:
             draft.put((name,), value, f"--{name.replace('_', '-')}")
     draft.put(("preset",), preset, "--preset")
+    if home is not None:
+        _put_recorded_corpus(draft, home)
     corpus = str(draft.values.get("corpus", RunConfig.model_fields["corpus"].default))
-    merge_defaults(draft.values, TOY_WEB_DEFAULTS if corpus.startswith("toy:") else OPEN_WEB_DEFAULTS)
+    merge_defaults(draft.values, TOY_WEB_DEFAULTS if _is_toy(corpus) else OPEN_WEB_DEFAULTS)
     return _with_absolute_paths(draft.build())
+
+
+def _put_recorded_corpus(draft: ConfigDraft[RunConfig], home: Path) -> None:
+    chosen = ("snapshot",) in draft.sources or "corpus" not in draft.values
+    if not chosen or ("corpus",) in draft.sources:
+        return
+    name = str(draft.values.get("snapshot", RunConfig.model_fields["snapshot"].default))
+    if name_fault(name) is None and (snapshot := registered(home, name)) is not None:
+        draft.put(("corpus",), snapshot.corpus, f"snapshot '{name}'")
+
+
+def config_of_snapshot(config: RunConfig, home: Path, name: str, corpus: str | None = None) -> RunConfig:
+    """The config for a snapshot: with the corpus that is given, else the one that is registered for it.
+
+    Raises ConfigError for a name that cannot be one, for another snapshot than the config's whose corpus is
+    not known, and for a snapshot of the toy web under a config of the open web, or the other way round.
+    """
+    if (fault := name_fault(name)) is not None:
+        raise ConfigError(f"snapshot '{name}': {fault}")
+    if corpus is None and (snapshot := registered(home, name)) is not None:
+        corpus = snapshot.corpus
+    if corpus is None and name != config.snapshot:
+        raise ConfigError(
+            f"snapshot '{name}' is not registered under {home}, so its corpus is not known; run it once with"
+            f" `straightshot run --snapshot {name} --corpus ...`, or set the run's corpus"
+        )
+    corpus = corpus or config.corpus
+    if _is_toy(corpus) != _is_toy(config.corpus):
+        raise ConfigError(
+            f"snapshot '{name}' is {corpus}, and the config is for {config.corpus}: what holds on the toy web"
+            " and what on the open one (languages, thresholds, domain) differs; use a config with a `corpus`"
+            " of its kind"
+        )
+    return config.model_copy(update={"snapshot": name, "corpus": corpus})
+
+
+def _is_toy(corpus: str) -> bool:
+    return corpus.startswith("toy:")
 
 
 def ray_of(config: RunConfig, overrides: Iterable[str] = (), ray: str | None = None) -> str:

@@ -10,12 +10,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from components.errors import InputError, one_line
+from components.redaction import redacted
 
 
 class StraightshotError(Exception):
-    """One line that says what, where and what to do."""
+    """One line that says what, where and what to do. Secrets in it are hidden: errors travel everywhere."""
 
     exit_status = 1
+
+    def __init__(self, text: str = "") -> None:
+        super().__init__(redacted(text))
 
 
 class ConfigError(StraightshotError):
@@ -67,8 +71,13 @@ def serialize_error(error: Exception) -> dict[str, Any]:
     return {
         "error": describe(error),
         "kind": kind,
-        "traceback": "".join(traceback.format_exception(error)),
+        "traceback": traceback_of(error),
     }
+
+
+def traceback_of(error: BaseException) -> str:
+    """The traceback of an error and its causes, secrets hidden."""
+    return redacted("".join(traceback.format_exception(error)))
 
 
 def raise_serialized(event: Mapping[str, Any]) -> None:

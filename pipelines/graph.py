@@ -21,6 +21,7 @@ STAGES: tuple[Stage, ...] = (
     promote.STAGE,
 )
 DATA_STAGES = ("filter", "recaption", "shard")  # they run once per corpus snapshot
+MODEL_STAGES = ("train", "distill", "evaluate", "promote")  # they run once for all snapshots together
 EVERY_SNAPSHOT = "all"  # the snapshot of a stage that depends on none
 
 

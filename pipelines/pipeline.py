@@ -19,11 +19,13 @@ from pipelines.errors import ConfigError
 from pipelines.execution.engine import Engine
 from pipelines.execution.progress import Progress
 from pipelines.graph import DATA_STAGES, EVERY_SNAPSHOT, SOURCES, STAGES, upstream
+from pipelines.snapshots import Snapshot, all_registered, refuse_other_corpus, register, registered
 from pipelines.sources import find_source, make_toy_web
-from pipelines.stage import Input, Stage, StageConfig, fingerprint, run_stage
+from pipelines.stage import Input, Stage, StageConfig, fingerprint, input_digests, run_stage
 from pipelines.store.locks import lock_owner
 from pipelines.store.outputs import FORCED, checked_receipt, load_receipt, read_failure
 from pipelines.store.receipts import RECEIPT, Receipt, ReceiptError
+from pipelines.withdrawals import less_withdrawn
 
 STATED_SNAPSHOT = re.compile(rb'"snapshot"\s*:\s*"([^"]*)"')
 
@@ -94,6 +96,8 @@ class Pipeline:
     def run_one(self, name: str, *, force: bool = False) -> Outcome:
         """Make one stage's output, or find it made. Raises ConfigError when an input is not there yet."""
         stage = self._stage(name)
+        if "corpus" in stage.inputs:
+            self.register()
         inputs = {source: self._inputs_for(stage, source) for source in stage.inputs}
         out = self._out(stage, inputs)
         finished = load_receipt(out, verify=False)
@@ -115,6 +119,7 @@ class Pipeline:
 
     def prepare(self) -> None:
         """Have every source there: write the toy web if this run wants one. Raises ConfigError."""
+        self.refuse_other_corpus()
         for name in SOURCES:
             if any(name in stage.inputs for stage in self.stages):
                 self.source(name)
@@ -126,9 +131,52 @@ class Pipeline:
 
     def source(self, name: str) -> Input:
         """The corpus or the labelled set; a toy web is written if it is not there yet."""
+        if name == "corpus":
+            self.refuse_other_corpus()
         if name not in self._known and find_source(name, self.config, self.home) is None:
             make_toy_web(self.config, self.home, self.engine, self.progress)
         return self._source(name)
+
+    def register(self) -> Input:
+        """Record that the run's snapshot means this corpus, which is returned. ConfigError for another."""
+        name, corpus = self.config.snapshot, self.source("corpus")
+        register(self.home, name, self.config.corpus, corpus.digest, replace=not self.made(name))
+        return corpus
+
+    def refuse_other_corpus(self, digest: str | None = None) -> None:
+        """Raise ConfigError if the run's snapshot was made of another corpus than the run's.
+
+        digest: of the run's corpus, to compare its content as well.
+        """
+        snapshot = registered(self.home, self.config.snapshot)
+        if snapshot is not None and self.made(snapshot.name):
+            refuse_other_corpus(snapshot, self.config.corpus, digest)
+
+    def refuse_missing_snapshots(self) -> None:
+        """Raise ConfigError for another snapshot that train is to read and that has no shards of this config.
+
+        While the annotators, on which every output depends, are still to be made, being registered is enough.
+        """
+        for snapshot in self.config.snapshots:
+            if snapshot != self.config.snapshot:
+                self._record_of("shard", snapshot)
+                if "annotators" in self._known:
+                    self._of_snapshot("shard", snapshot)
+
+    def finished_snapshots(self) -> tuple[tuple[str, ...], dict[str, str]]:
+        """The registered snapshots with shards of this config, and of the others why they have none."""
+        finished, missing = [], {}
+        for snapshot in all_registered(self.home):
+            try:
+                self._of_snapshot("shard", snapshot.name)
+                finished.append(snapshot.name)
+            except ConfigError as error:
+                missing[snapshot.name] = str(error)
+        return tuple(finished), missing
+
+    def made(self, snapshot: str, stages: Iterable[str] = DATA_STAGES) -> bool:
+        """Whether one of the data stages made an output of a snapshot, by any config."""
+        return any(self._last_receipt(name, snapshot) is not None for name in stages)
 
     def snapshot_of(self, name: str) -> str:
         """The corpus snapshot a stage is made of: the run's, several joined by '+', or all alike."""
@@ -188,11 +236,11 @@ class Pipeline:
         changes = []
         if last.version != stage.version:
             changes.append(f"version {last.version} -> {stage.version}")
-        fields = _different(last.config, self._config_of(stage).model_dump(mode="json"))
+        fields = changed_fields(last.config, self._config_of(stage).model_dump(mode="json"))
         if fields:
             changes.append(f"config: {', '.join(fields)} changed")
-        for name, items in (inputs or {}).items():
-            if last.inputs.get(name) != [item.digest for item in items]:
+        for name, digests in input_digests(inputs or {}).items():
+            if last.inputs.get(name) != digests:
                 changes.append(f"input {name} changed")
         return changes
 
@@ -205,14 +253,24 @@ class Pipeline:
         if name in SOURCES:
             return (self._source(name),)
         if name in DATA_STAGES and stage.name not in DATA_STAGES:
-            return tuple(self._of_snapshot(consumer, name, snapshot) for snapshot in self.config.snapshots)
+            return tuple(
+                self._finished(consumer, name)
+                if snapshot == self.config.snapshot
+                else self._of_snapshot(name, snapshot)
+                for snapshot in self.config.snapshots
+            )
         return (self._finished(consumer, name),)
 
     def _source(self, name: str) -> Input:
         if name not in self._known:
+            if name == "corpus":
+                self.refuse_other_corpus()
             source = find_source(name, self.config, self.home)
             if source is None:
                 raise ConfigError("the toy web is not written yet")
+            if name == "corpus":
+                self.refuse_other_corpus(source.digest)
+                source = less_withdrawn(source, self.config.snapshot, self.home)
             self._known[name] = source
         return self._known[name]
 
@@ -230,19 +288,34 @@ class Pipeline:
             self._known[name] = Input(name, str(out), receipt.digest, receipt)
         return self._known[name]
 
-    def _of_snapshot(self, consumer: str, name: str, snapshot: str) -> Input:
-        """A data stage's output of one snapshot: this run's, or the last one of another."""
-        if snapshot == self.config.snapshot:
-            return self._finished(consumer, name)
-        last = self._last_receipt(name, snapshot)
-        out = self.home / name / last.fingerprint if last else None
-        receipt = load_receipt(out) if out else None
-        if out is None or receipt is None:
+    def _of_snapshot(self, name: str, snapshot: str) -> Input:
+        """A data stage's output of another snapshot: of its recorded corpus, which need not be there any
+        more, under this run's config and annotators.
+        """
+        record = self._record_of(name, snapshot)
+        config = self.config.model_copy(update={"snapshot": snapshot, "corpus": record.corpus})
+        known = {
+            "corpus": less_withdrawn(Input("corpus", record.corpus, record.digest), snapshot, self.home),
+            "annotators": self._finished(name, "annotators"),
+        }
+        other = Pipeline(config, self.home, stages=self.stages, _known=known)
+        try:
+            return other._finished(name, name)
+        except ConfigError as error:
             raise ConfigError(
-                f"train_snapshots: no {name} of snapshot '{snapshot}' under {self.home}; make it with"
+                f"train_snapshots: no {name} of snapshot '{snapshot}' by the config of this run under"
+                f" {self.home}; make it with `straightshot run --preset {self.config.preset} --snapshot"
+                f" {snapshot} --select +{name}` and this run's --set"
+            ) from error
+
+    def _record_of(self, name: str, snapshot: str) -> Snapshot:
+        record = registered(self.home, snapshot)
+        if record is None:
+            raise ConfigError(
+                f"train_snapshots: no snapshot '{snapshot}' is registered under {self.home}; make it with"
                 f" `straightshot run --snapshot {snapshot} --corpus ... --select +{name}`"
             )
-        return Input(name, str(out), receipt.digest, receipt)
+        return record
 
     def _last_receipt(self, name: str, snapshot: str) -> Receipt | None:
         """The receipt of the newest output of a stage for a snapshot, whatever its config.
@@ -300,12 +373,12 @@ def _summary(outcome: Outcome) -> str:
     return f"{outcome.stage}: {records}{receipt.seconds:,.1f} s, {receipt.peak_rss_mb:,.0f} MB at most"
 
 
-def _different(old: Any, new: Any, prefix: str = "") -> list[str]:
+def changed_fields(old: Any, new: Any, prefix: str = "") -> list[str]:
     """Dotted names of the values that differ between two JSON objects."""
     if not isinstance(old, dict) or not isinstance(new, dict):
         return [prefix.rstrip(".")] if old != new else []
     return [
         name
         for key in dict.fromkeys([*old, *new])
-        for name in _different(old.get(key), new.get(key), f"{prefix}{key}.")
+        for name in changed_fields(old.get(key), new.get(key), f"{prefix}{key}.")
     ]

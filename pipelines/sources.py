@@ -16,10 +16,11 @@ from pipelines.execution.engine import Engine
 from pipelines.execution.progress import Progress
 from pipelines.stage import Input, Stage, StageConfig, Work, fingerprint, run_stage
 from pipelines.store.outputs import load_receipt
-from pipelines.store.receipts import PartReceipt, Receipt, content_digest, sha256_file
+from pipelines.store.receipts import FileEntry, PartReceipt, Receipt, content_digest, sha256_file
 from pipelines.store.verified import VerifiedFiles, state_of
 
 TOY = "toy"
+WEB, LABELLED = "web/", "labelled.parquet"  # the two sides of a toy web
 NOT_READ = "none"  # in place of a digest: of the labelled set when both annotators are pretrained
 
 
@@ -37,7 +38,7 @@ def find_source(name: str, config: RunConfig, home: Path) -> Input | None:
     Raises ConfigError when it cannot be read, naming what and where.
     """
     if name == "corpus":
-        return _toy(config, home, "web/") if is_toy(config.corpus) else _corpus(config.corpus, home)
+        return _toy(config, home, WEB) if is_toy(config.corpus) else _corpus(config.corpus, home)
     if not config.annotators.fitted:
         return Input("labelled", "", NOT_READ)
     labelled = str(config.annotators.labelled)
@@ -48,13 +49,22 @@ def find_source(name: str, config: RunConfig, home: Path) -> Input | None:
             f"annotators.labelled is 'toy', but the corpus is {config.corpus}: give a labelled set with"
             " --set annotators.labelled=PATH.parquet (image, caption_short, caption_long)"
         )
-    return _toy(config, home, "labelled.parquet")
+    return _toy(config, home, LABELLED)
 
 
 def make_toy_web(config: RunConfig, home: Path, engine: Engine, progress: Progress) -> Receipt:
     """Write the toy web of this run, or find it written."""
     return run_stage(
-        TOY_WEB, _toy_config(config), {}, home=home, snapshot="", engine=engine, progress=progress
+        TOY_WEB, toy_config(config), {}, home=home, snapshot="", engine=engine, progress=progress
+    )
+
+
+def web_digests(receipt: Receipt) -> tuple[str, ...]:
+    """The digests under which later stages know the two sides of a toy web: its corpus, its labelled set."""
+    return tuple(
+        digest
+        for prefix in (WEB, LABELLED)
+        if (digest := _side_digest([e for e in receipt.files if e.path.startswith(f"toy/{prefix}")], prefix))
     )
 
 
@@ -78,7 +88,8 @@ def _write(work: Work) -> Iterator[PartReceipt]:
 TOY_WEB = Stage(name="corpus", version=3, config_type=ToyWebConfig, inputs=(), run=_write)
 
 
-def _toy_config(config: RunConfig) -> ToyWebConfig:
+def toy_config(config: RunConfig) -> ToyWebConfig:
+    """What the toy web of a run is made from. Raises ConfigError for a corpus that is none."""
     records = config.corpus.partition(":")[2]
     if not records.isdecimal() or int(records) < 1:
         raise ConfigError(f"--corpus {config.corpus}: expected toy:N with N records, such as toy:4000")
@@ -89,16 +100,20 @@ def _toy(config: RunConfig, home: Path, prefix: str) -> Input | None:
     """One side of the toy web: its digest covers only the files under `prefix`, so that the stored truth
     and the other side never make it stale.
     """
-    settings = _toy_config(config)
+    settings = toy_config(config)
     out = home / TOY_WEB.name / fingerprint(TOY_WEB, "", settings, {})
     receipt = load_receipt(out)
     if receipt is None:
         return None
     files = [entry for entry in receipt.files if entry.path.startswith(f"toy/{prefix}")]
     path = (out / "toy" / prefix.rstrip("/")).as_posix()
-    if prefix.endswith("/"):
-        return Input("corpus", f"parquet:{path}", content_digest(files))
-    return Input("labelled", path, files[0].sha256)
+    digest = _side_digest(files, prefix)
+    return Input("corpus", f"parquet:{path}", digest) if prefix == WEB else Input("labelled", path, digest)
+
+
+def _side_digest(files: Sequence[FileEntry], prefix: str) -> str:
+    """The digest of one side's files, "" where there are none."""
+    return content_digest(files) if prefix == WEB else "".join(entry.sha256 for entry in files)
 
 
 def _corpus(uri: str, home: Path) -> Input:

@@ -70,13 +70,15 @@ class StageConfig(BaseModel):
 class Input:
     """One finished output that a stage reads: where it lies and the digest of its content.
 
-    For the corpus, `location` is its URI and there is no receipt.
+    For the corpus, `location` is its URI and there is no receipt; `withdrawn` are the keys, in order, of the
+    records in it that were withdrawn.
     """
 
     name: str
     location: str
     digest: str
     receipt: Receipt | None = None
+    withdrawn: tuple[str, ...] = ()
 
     @property
     def path(self) -> Path:
@@ -176,9 +178,16 @@ def fingerprint(
         "version": stage.version,
         "snapshot": snapshot,
         "config": config.model_dump(mode="json", exclude=dict(config.NOT_IN_FINGERPRINT)),
-        "inputs": {name: [item.digest for item in items] for name, items in inputs.items()},
+        "inputs": input_digests(inputs),
     }
     return json_digest(value)[:FINGERPRINT_DIGITS]
+
+
+def input_digests(inputs: Mapping[str, Iterable[Input]]) -> dict[str, list[str]]:
+    """The content digests of the inputs by name; `withdrawals` only where records were withdrawn from one."""
+    digests = {name: [item.digest for item in items] for name, items in inputs.items()}
+    withdrawn = [item.withdrawn for items in inputs.values() for item in items if item.withdrawn]
+    return digests | ({"withdrawals": [json_digest(withdrawn)]} if withdrawn else {})
 
 
 def run_stage(
@@ -289,7 +298,7 @@ def _make(stage: Stage, work: Work, lease: Lease) -> Receipt:
         snapshot=work.snapshot,
         fingerprint=work.fingerprint,
         config=work.config.model_dump(mode="json"),
-        inputs={name: [item.digest for item in items] for name, items in work.inputs.items()},
+        inputs=input_digests(work.inputs),
         input_fingerprints={
             name: [item.receipt.fingerprint if item.receipt else item.digest for item in items]
             for name, items in work.inputs.items()

@@ -12,6 +12,12 @@ from filelock import FileLock
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def user_configuration(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The user's configuration folder for these tests and what they start: the real one stays as it is."""
+    os.environ["XDG_CONFIG_HOME"] = str(tmp_path_factory.mktemp("configuration"))
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real corpora beside the checkout; skips where it is absent."""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from components.diffusion.denoiser import ConditionedDenoiser
 from components.diffusion.process import over
-from components.randomness import derive_seed
+from components.randomness import SampleSeed, derive_seed, sample_seeds
 
 Step = Callable[[ConditionedDenoiser, Tensor, Tensor, Tensor], Tensor]
 
@@ -20,10 +20,15 @@ Step = Callable[[ConditionedDenoiser, Tensor, Tensor, Tensor], Tensor]
 def get_noise(shape: Sequence[int], seed: int, purpose: str, first: int = 0) -> Tensor:
     """Noise (B, C, H, W) on the CPU; image `first + i` has the same noise in whatever batch it is."""
     batch, *image = shape
+    return noise_of(sample_seeds(seed, batch, first), image, purpose)
+
+
+def noise_of(seeds: Sequence[SampleSeed], image: Sequence[int], purpose: str) -> Tensor:
+    """Noise (B, C, H, W) on the CPU for images (C, H, W), each from its own (seed, index)."""
     rows = []
-    for index in range(first, first + batch):
-        generator = torch.Generator().manual_seed(derive_seed(seed, purpose, index))
-        rows.append(torch.randn(image, generator=generator))
+    for sample in seeds:
+        generator = torch.Generator().manual_seed(derive_seed(sample.seed, purpose, sample.index))
+        rows.append(torch.randn(tuple(image), generator=generator))
     return torch.stack(rows)
 
 

@@ -11,12 +11,13 @@ from torch import Tensor
 from components.conditioning.autoencoder import to_pixels
 from components.diffusion.denoiser import conditioned
 from components.diffusion.guidance import guided
-from components.diffusion.samplers import consistency, euler, get_noise
+from components.diffusion.samplers import consistency, euler, noise_of
 from components.diffusion.times import even_times
 from components.errors import InputError
 from components.generation.model_folder import Model, load_model
 from components.generation.prompt_upsampler import UpsampledPrompt, unchanged
 from components.precision import Precision, autocast, resolve_precision
+from components.randomness import SampleSeed, sample_seeds
 
 BATCH = 64  # images that are generated together, by default
 MAX_STEPS = 1000
@@ -67,12 +68,26 @@ class Generator:
         longer ones. Raises InputError for steps or guidance out of range, and for guidance other than the
         absorbed one of a consistency model.
         """
+        seeds = sample_seeds(seed, len(prompts), first)
+        return self.generate_each(prompts, seeds, steps=steps, guidance=guidance)
+
+    def generate_each(
+        self,
+        prompts: Sequence[str],
+        seeds: Sequence[SampleSeed],
+        *,
+        steps: int | None = None,
+        guidance: float | None = None,
+    ) -> npt.NDArray[np.uint8]:
+        """As `generate`, each image from the noise of its own (seed, index): one batch of many requests."""
         steps = self.model.card.steps if steps is None else steps
         if not 1 <= steps <= MAX_STEPS:
             raise InputError(f"steps is {steps}; it must be 1 to {MAX_STEPS}")
         scale = self._guidance_scale(guidance)
         batches = [
-            self._generate_batch(prompts[at : at + self.batch_size], steps, seed, scale, first + at)
+            self._generate_batch(
+                prompts[at : at + self.batch_size], steps, seeds[at : at + self.batch_size], scale
+            )
             for at in range(0, len(prompts), self.batch_size)
         ]
         empty = np.zeros((0, self.image_size, self.image_size, 3), np.uint8)
@@ -80,18 +95,22 @@ class Generator:
 
     def upsample(self, prompts: Sequence[str], *, seed: int = 0, first: int = 0) -> list[UpsampledPrompt]:
         """What to generate from for each prompt, as the model's upsampler finds; the prompt without one."""
+        return self.upsample_each(prompts, sample_seeds(seed, len(prompts), first))
+
+    def upsample_each(self, prompts: Sequence[str], seeds: Sequence[SampleSeed]) -> list[UpsampledPrompt]:
+        """As `upsample`, each caption sampled with the noise of its own (seed, index)."""
         if self.model.upsampler is None:
             return unchanged(prompts)
-        return self.model.upsampler(prompts, seed=seed, first=first)
+        return self.model.upsampler.upsample_each(prompts, seeds)
 
     def _generate_batch(
-        self, prompts: Sequence[str], steps: int, seed: int, scale: float, first: int
+        self, prompts: Sequence[str], steps: int, seeds: Sequence[SampleSeed], scale: float
     ) -> Tensor:
         """Images (B, 3, H, W) in about [-1, 1]."""
         denoiser, encoder, times = self.model.denoiser, self.model.encoder, even_times(steps)
         dit = self.model.card.dit
-        shape = (len(prompts), dit.channels, dit.image_size, dit.image_size)
-        noise = get_noise(shape, seed, "noise", first).to(self.device)
+        shape = (dit.channels, dit.image_size, dit.image_size)
+        noise = noise_of(seeds, shape, "noise").to(self.device)
         text, null = encoder(prompts).to(self.device), encoder([""]).to(self.device)
         with torch.no_grad(), autocast(self.precision, self.device):
             if self.model.card.kind == "consistency":
@@ -99,7 +118,7 @@ class Generator:
                     conditioned(denoiser, text),
                     noise,
                     times,
-                    lambda step: get_noise(shape, seed, f"consistency-{step}", first),
+                    lambda step: noise_of(seeds, shape, f"consistency-{step}"),
                 )
             else:
                 latents = euler(guided(denoiser, text, null, scale), noise, times)

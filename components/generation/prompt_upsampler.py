@@ -17,7 +17,7 @@ from components.generation.prompt_checks import PromptChecks
 from components.generation.prompt_editor import PromptEditor
 from components.generation.prompt_writer import PromptWriter
 from components.generation.upsampler_card import UpsamplerCard
-from components.randomness import derive_seed
+from components.randomness import SampleSeed, derive_seed, sample_seeds
 
 CARD, WRITER, JUDGE = "card.json", "language_model", "judge"  # in an upsampler's folder
 SAMPLES_GROW_BY = 2  # captions of each try for one of the try before: 1, 2, 4, 8
@@ -82,7 +82,11 @@ class PromptUpsampler:
             shutil.copytree(self.checks.judge_folder, folder / JUDGE, copy_function=shutil.copyfile)
 
     def __call__(self, prompts: Sequence[str], *, seed: int = 0, first: int = 0) -> list[UpsampledPrompt]:
-        """What to generate from for each prompt; caption i is sampled with the noise of (seed, first + i).
+        """What to generate from for each prompt; caption i is sampled with the noise of (seed, first + i)."""
+        return self.upsample_each(prompts, sample_seeds(seed, len(prompts), first))
+
+    def upsample_each(self, prompts: Sequence[str], seeds: Sequence[SampleSeed]) -> list[UpsampledPrompt]:
+        """What to generate from for each prompt, each caption sampled with the noise of its (seed, index).
 
         The tries after the first sample ever more captions at once, and take the first that passes.
         """
@@ -90,8 +94,11 @@ class PromptUpsampler:
         rows = [row for row, text in enumerate(prompts) if text.strip() and not self.checks.is_complete(text)]
         for attempt in range(self.checks.card.tries):
             samples = [(row, sample) for row in rows for sample in range(SAMPLES_GROW_BY**attempt)]
-            seeds = [derive_seed(seed, "upsample", first + row, attempt, sample) for row, sample in samples]
-            tried = self._tried([prompts[row] for row, _ in samples], seeds, attempt + 1)
+            noise_seeds = [
+                derive_seed(seeds[row].seed, "upsample", seeds[row].index, attempt, sample)
+                for row, sample in samples
+            ]
+            tried = self._tried([prompts[row] for row, _ in samples], noise_seeds, attempt + 1)
             for (row, _), result in zip(samples, tried, strict=True):
                 if results[row].outcome != "rewritten":
                     results[row] = result

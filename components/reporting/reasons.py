@@ -32,6 +32,7 @@ FAMILIES: Mapping[str, Mapping[Reason, str]] = {
         Reason.DUPLICATE: "the same record twice",
         Reason.NEAR_DUPLICATE: "nearly the same image again",
         Reason.JUDGE_SCORE: "the text does not fit the image",
+        Reason.WITHDRAWN: "withdrawn (a takedown)",
     },
     "Caption": {
         Reason.CAPTION_EMPTY: "the captioner wrote nothing",

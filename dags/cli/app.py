@@ -10,7 +10,6 @@ Nothing heavy is imported before a command runs, and what it needs it imports it
 
 import os
 import sys
-import traceback
 from typing import TYPE_CHECKING, Annotated
 
 if TYPE_CHECKING:
@@ -36,8 +35,11 @@ def build_app() -> "typer.Typer":
         evaluate_commands,
         generate_commands,
         model_commands,
+        operations_commands,
         page_commands,
         pipeline_commands,
+        retention_commands,
+        serve_commands,
     )
 
     app = typer.Typer(
@@ -55,7 +57,10 @@ def build_app() -> "typer.Typer":
     ) -> None:
         """Options of every command; --debug may stand anywhere on the line."""
 
-    groups = (pipeline_commands, generate_commands, evaluate_commands, model_commands, page_commands)
+    groups = (
+        *(pipeline_commands, generate_commands, evaluate_commands, model_commands, page_commands),
+        *(operations_commands, retention_commands, serve_commands),
+    )
     for group in groups:
         app.add_typer(group.commands)
     return app
@@ -77,9 +82,10 @@ def _exit_status(arguments: list[str], *, debug: bool) -> int:
         return 0
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  the end of every command
         from dags.cli.messages import ending_of
+        from pipelines.errors import traceback_of
 
         if debug:
-            traceback.print_exception(error)
+            print(traceback_of(error), end="", file=sys.stderr)
         ending = ending_of(error)
         print(f"straightshot: {ending.text}", file=sys.stderr)
         return ending.exit_status

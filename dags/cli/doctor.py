@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
 
+from components.redaction import redacted
 from pipelines.errors import ConfigError, describe
 from pipelines.store.home import FREE_BYTES, open_home
 
@@ -106,9 +107,10 @@ def _mlflow(home: Path) -> str:
     from pipelines.registry.mlflow_store import Tracker
 
     tracker = Tracker(home)
+    uri = redacted(tracker.uri)
     if tracker.empty:
-        return f"{tracker.uri}, not made yet"
-    return f"{tracker.uri}, {len(tracker.client.search_experiments())} experiments"
+        return f"{uri}, not made yet"
+    return f"{uri}, {len(tracker.client.search_experiments())} experiments"
 
 
 def _dagster() -> str:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from components.generation.prompt_upsampler import UpsampledPrompt
+    from components.provenance.png import PngWriter
 
 SHEET_SIDE = 192  # pixels of one image on the sheet: the models here generate 32 to 64
 SHEET = "sheet.png"
@@ -44,15 +45,16 @@ def generate(
     steps: int | None,
     guidance: float | None,
     upsample: bool,
+    writer: "PngWriter",
 ) -> GeneratedFiles:
     """Generate `count` images of each prompt with `model` and write them to `out`.
 
     steps: network evaluations; guidance: guidance scale; by default the model's own. upsample: generate from
     what the model's upsampler makes of a prompt; each file holds its prompt and its caption as text. The same
-    arguments give the same images. Several come with a sheet that shows them all, enlarged.
+    arguments give the same pixels and texts; the signature of `writer` holds its time. Several come with a
+    sheet that shows them all, enlarged.
     """
     from PIL import Image
-    from PIL.PngImagePlugin import PngInfo
 
     from components.generation.generator import Generator
     from components.generation.prompt_upsampler import unchanged
@@ -68,18 +70,16 @@ def generate(
     out.mkdir(parents=True, exist_ok=True)
     paths = []
     for number, (source, image) in enumerate(zip(upsampled, images, strict=True)):
-        texts = PngInfo()
-        origin = {"prompt": source.prompt, "caption": source.caption, "upsampling": source.how}
-        origin |= {"model": model, "seed": str(seed), "number": str(number)}
-        for key, value in origin.items():
-            texts.add_itxt(key, value)
+        texts = {"prompt": source.prompt, "caption": source.caption, "upsampling": source.how}
+        texts |= {"model": model, "seed": str(seed), "number": str(number)}
         path = out / f"{_slug(source.prompt)}-{number:03d}.png"
-        image.save(path, pnginfo=texts)
+        path.write_bytes(writer.encode(image, texts, model))
         paths.append(path)
     files = [GeneratedFile(path, prompt) for path, prompt in zip(paths, upsampled, strict=True)]
     if len(images) < 2:
         return GeneratedFiles(files)
-    _sheet(images, count if len(prompts) > 1 else min(len(images), 8)).save(out / SHEET)
+    sheet = _sheet(images, count if len(prompts) > 1 else min(len(images), 8))
+    (out / SHEET).write_bytes(writer.encode(sheet, {"model": model}, model))
     return GeneratedFiles(files, out / SHEET)
 
 

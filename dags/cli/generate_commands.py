@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from dags.cli.options import Home
+from dags.cli.options import Credentials, Home, Provenance
 
 commands = typer.Typer()
 
@@ -29,9 +29,12 @@ def generate(
     upsample: Annotated[
         bool, typer.Option("--upsample/--as-is", help="Expand the prompt to a long caption first, or not.")
     ] = True,
+    provenance: Provenance = True,
+    credentials: Credentials = None,
     home: Home = None,
 ) -> None:
     """Generate images with the promoted one-step model, or with another."""
+    from components.provenance.png import png_writer
     from dags.cli.generate import generate as generate_files
     from pipelines.store.home import home_path
 
@@ -45,6 +48,7 @@ def generate(
         steps=steps,
         guidance=guidance,
         upsample=upsample,
+        writer=png_writer(provenance, credentials),
     )
     for image in files.images:
         typer.echo(f"{image.path}  {image.prompt.how}: {image.prompt.caption}")

@@ -26,10 +26,12 @@ def promote(
     name: Name = NAME,
 ) -> None:
     """Make a registered model champion, if the gate accepts it."""
+    from pipelines.absence import notice_champion
     from pipelines.registry.champion import promote as promote_version
     from pipelines.store.home import home_path
 
     promotion = promote_version(home_path(home), version, name=name, force=force, first=first)
+    notice_champion(home_path(home))
     before = f"; it was version {promotion.replaced}" if promotion.moved and promotion.replaced else ""
     typer.echo(f"champion is version {promotion.version}{before}")
     for note in promotion.notes:
@@ -39,10 +41,12 @@ def promote(
 @commands.command()
 def rollback(home: Home = None, name: Name = NAME) -> None:
     """Make the champion before this one champion again; the one that goes stays barred."""
+    from pipelines.absence import notice_champion
     from pipelines.registry.champion import rollback as rollback_champion
     from pipelines.store.home import home_path
 
     promotion = rollback_champion(home_path(home), name=name)
+    notice_champion(home_path(home))
     typer.echo(
         f"champion is version {promotion.version} again; version {promotion.replaced} stays barred until"
         f" `straightshot promote {promotion.replaced} --force`"

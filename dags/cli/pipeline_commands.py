@@ -35,6 +35,7 @@ def run(
             help="local | auto | HOST:PORT of a cluster.", show_default="RAY_ADDRESS, else the preset's"
         ),
     ] = None,
+    insecure: Annotated[bool, typer.Option("--insecure", help="Use a Ray that asks for no token.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would run, and do nothing.")] = False,
 ) -> None:
     """Run the DAG: fresh outputs are kept, the others are made. The same command again resumes."""
@@ -46,7 +47,7 @@ def run(
         snapshot=snapshot,
         select=tuple(select or ()),
         force=tuple(force or ()),
-        overrides=tuple(overrides or ()),
+        overrides=(*(overrides or ()), *(["insecure=true"] if insecure else [])),
         home=home,
         ray=ray,
     )
@@ -78,7 +79,7 @@ def verify(
     target: Annotated[str | None, typer.Argument(metavar="[STAGE|PATH]", show_default="every output")] = None,
     home: Home = None,
 ) -> None:
-    """Hash every file of the outputs and name those that are not as they were made."""
+    """Hash every file of the outputs and name those that were changed; or check one generated image."""
     from dags.cli.messages import FAILED
     from dags.cli.verify import verify_outputs
 

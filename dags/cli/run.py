@@ -19,7 +19,7 @@ from pipelines.execution.progress import Progress
 from pipelines.graph import select, stage_named, upstream
 from pipelines.pipeline import Pipeline, Planned, State
 from pipelines.report import write_run_report
-from pipelines.store.home import home_path, open_home
+from pipelines.store.home import free_bytes, home_path, open_home
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,12 @@ class RunRequest:
     def config(self) -> RunConfig:
         """The preset with what the options change. Raises ConfigError."""
         return load_config(
-            self.preset, self.overrides, corpus=self.corpus, snapshot=self.snapshot, ray=self.ray
+            self.preset,
+            self.overrides,
+            home=home_path(self.home),
+            corpus=self.corpus,
+            snapshot=self.snapshot,
+            ray=self.ray,
         )
 
     def forced(self) -> tuple[str, ...]:
@@ -58,24 +63,37 @@ class RunRequest:
 
 
 def dry_run_of(request: RunRequest) -> None:
-    """Print the plan; touch nothing."""
+    """Print the plan and what it will take; touch nothing."""
+    from dags.cli.forecast import print_forecast
+    from pipelines.forecasting.run import forecast_run
+
     config, chosen, forced = request.config(), select(request.select), request.forced()
-    plan = Pipeline(config, home_path(request.home), progress=Progress()).plan()
-    print_plan(plan, _todo(plan, chosen, forced), forced)
+    home = home_path(request.home)
+    pipeline = Pipeline(config, home, progress=Progress())
+    pipeline.refuse_other_corpus()
+    plan = pipeline.plan()
+    todo = _todo(plan, chosen, forced)
+    print_plan(plan, todo, forced)
+    print_forecast(forecast_run(plan, todo, config, home), free_bytes(home))
 
 
 def run_pipeline(request: RunRequest) -> None:
     """Run the selected stages that are not fresh. Raises what the first failing stage raised."""
     config, chosen, forced = request.config(), select(request.select), request.forced()
     home = open_home(request.home)
-    engine = Engine(ray_of(config, request.overrides, request.ray), config.workers)
+    address = ray_of(config, request.overrides, request.ray)
+    engine = Engine(address, config.workers, insecure=config.insecure)
     pipeline = Pipeline(config, home, engine, Progress())
     pipeline.prepare()
-    save_config(config, home)
     plan = pipeline.plan()
     todo = _todo(plan, chosen, forced)
     _refuse_busy(plan, todo)
     _refuse_gaps(plan, todo)
+    if any("shard" in stage_named(name).inputs for name in todo):
+        pipeline.refuse_missing_snapshots()
+    save_config(config, home)
+    if "filter" in chosen:
+        pipeline.register()
     if not todo:
         print_nothing_to_do(plan, home)
         return

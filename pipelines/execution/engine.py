@@ -28,11 +28,15 @@ class Engine:
     """Ray, on this machine or a cluster.
 
     address: "local", "auto" or HOST:PORT; by default RAY_ADDRESS, else "local". workers: the most in a pool.
+    insecure: use a Ray that asks for no token, too.
     """
 
-    def __init__(self, address: str | None = None, workers: int | None = None) -> None:
+    def __init__(
+        self, address: str | None = None, workers: int | None = None, *, insecure: bool = False
+    ) -> None:
         self.address = address or ray_address("local", explicit=False)
         self._workers = workers
+        self.insecure = insecure
         self._started = self._embedded = False
 
     def map_parts(
@@ -150,7 +154,7 @@ class Engine:
     def start(self) -> None:
         """Start Ray, or join it; nothing to do the second time. Raises ConfigError if there is none."""
         if not self._started:
-            connect(self.address)
+            connect(self.address, insecure=self.insecure)
             self._started, self._embedded = True, self.address == "local"
 
     def _pool_size(self, resources: Resources) -> int:

@@ -4,6 +4,9 @@ An address is "local" (a Ray of this process, on this machine), "auto" (a Ray th
 HOST:PORT (a cluster, at the port of `ray start --head`). Ray Client's `ray://` has no Ray Data, so it is
 refused. The workers of a cluster get this project's code with the connection; the libraries that it needs
 must be installed there.
+
+Ray's ports are open on every interface, whatever address it is given, and whoever reaches them can run code:
+its token is the protection. So a Ray that asks for none is refused, unless the run's `insecure` is set.
 """
 
 import logging
@@ -32,6 +35,8 @@ ENVIRONMENT = {  # unless the user set them
 # Attempts to join a cluster whose port answers: Ray's twenty take 20 s where the token is wrong, and minutes
 # where something else than Ray listens.
 ONE_ATTEMPT = {"RAY_gcs_server_port_wait_time_s": "1"}
+AUTH_MODE = {"RAY_AUTH_MODE": "token"}  # by itself Ray sends no token to an address that it is given
+ALIVE = "/ray.rpc.NodeInfoGcsService/CheckAlive"  # a small question to a head node
 NOT_SENT = ["__pycache__", "*.pyc", ".mypy_cache", ".ruff_cache"]
 
 
@@ -50,10 +55,11 @@ def address_fault(address: str) -> str | None:
     return None
 
 
-def connect(address: str) -> None:
+def connect(address: str, *, insecure: bool = False) -> None:
     """Start Ray in this process, or join the one at `address`.
 
-    Raises ConfigError where there is none or it refuses us, StageFailed where it does not start.
+    insecure: also one that anybody who reaches it can use. Raises ConfigError where there is none, or it
+    refuses us, or it is such a one; StageFailed where it does not start.
     """
     if (fault := address_fault(address)) is not None:
         raise ConfigError(f"--ray or {ADDRESS_VARIABLE} '{address}': {fault}")
@@ -61,11 +67,19 @@ def connect(address: str) -> None:
         os.environ.setdefault(name, value)
     if ":" in address:
         _check_reachable(address)
+        if not _is_open(address):
+            for name, value in AUTH_MODE.items():
+                os.environ.setdefault(name, value)
+        elif not insecure:
+            raise _open_to_all(address)
     import ray
 
     if not ray.is_initialized():
         with _nothing_on_stderr():
             _start() if address == "local" else _join(address)
+        if not insecure and _is_open(ray.get_runtime_context().gcs_address):
+            ray.shutdown()
+            raise _open_to_all(address)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.execution_no_progress_timeout_s = NO_PROGRESS_SECONDS
@@ -130,6 +144,25 @@ def _check_reachable(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
     except (OSError, ValueError) as error:
         raise ConfigError(f"no Ray at '{address}' ({error}); start one, or use --ray local") from error
+
+
+def _is_open(address: str) -> bool:
+    """Whether the head node answers a call that shows no token. What does not answer at all is not open."""
+    import grpc
+
+    with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
+        try:
+            channel.unary_unary(ALIVE)(b"", timeout=CONNECT_SECONDS)
+        except grpc.RpcError:
+            return False
+    return True
+
+
+def _open_to_all(address: str) -> ConfigError:
+    return ConfigError(
+        f"the Ray at '{address}' asks for no token, so whoever reaches its ports can run code on it: start it"
+        " with RAY_AUTH_MODE=token and a token, or use it all the same with --insecure"
+    )
 
 
 def _refuses_token(address: str) -> bool:

@@ -187,9 +187,9 @@ class Champions:
 
     def _make(self, change: Change) -> None:
         """Write the change down, make it, mark it as done."""
-        fault_point("registry.before_intent")
+        fault_point("promote.before_intent")
         begun = self.journal.begin(change)
-        fault_point("registry.after_intent")
+        fault_point("promote.after_intent")
         self._apply(begun)
         self.entries.append(replace(begun, done=True))
 
@@ -200,9 +200,9 @@ class Champions:
             write_stored_gate(self.registry, StoredGate.of(change.gate))
         elif change.action != REFUSE:
             self.registry.set_alias(PREVIOUS, change.previous)
-            fault_point("registry.between_aliases")
+            fault_point("promote.between_aliases")
             self.registry.set_alias(CHAMPION, change.after)
-        fault_point("registry.before_done")
+        fault_point("promote.before_done")
         self.journal.finish(change)
 
     def _holder_of(self, alias: str) -> str | None:

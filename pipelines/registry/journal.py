@@ -5,9 +5,7 @@ written down before it is made and marked as done afterwards; whoever next holds
 what a killed process had begun, and so the journal always tells what the aliases show.
 """
 
-import getpass
 import json
-import socket
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -15,6 +13,7 @@ from functools import cached_property
 from typing import Any
 
 from pipelines.registry.mlflow_store import Tracker
+from pipelines.store.provenance import user_and_host
 
 JOURNAL = "straightshot-registry"  # the experiment
 PROMOTE, FORCE, FIRST, ROLLBACK, REFUSE, GATE = "promote", "force", "first", "rollback", "refuse", "gate"
@@ -79,7 +78,7 @@ class Journal:
         """Write down what is about to be done. Only under the registry's lock."""
         number = 1 + max((entry.number for entry in self.entries(change.model)), default=0)
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        change = replace(change, number=number, at=now, by=f"{_user()}@{socket.gethostname()}", done=False)
+        change = replace(change, number=number, at=now, by=user_and_host(), done=False)
         core = {
             name: getattr(change, name)
             for name in ("action", "before", "after", "previous", "digest", "protocol", "gate", "at", "by")
@@ -170,10 +169,3 @@ def _fitting(checks: Mapping[str, str]) -> str:
         return text
     each = TAG_LENGTH // (2 * len(checks))
     return json.dumps({name[:each]: says[:each] for name, says in checks.items()}, ensure_ascii=False)
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container's user without a name
-        return "unknown"

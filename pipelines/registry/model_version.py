@@ -6,7 +6,7 @@ version's `notes` say what is different.
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ QUALITY_TAG = "straightshot.quality"
 WEIGHTS_TAG = "straightshot.weights"  # of an older version of this project: relative path -> sha256
 SNAPSHOT_TAG, LINEAGE_TAG = "snapshot", "straightshot.lineage"
 CARD_TAG = "straightshot.card"  # the id of the MLflow run with the version's card and lineage
+WITHDRAWN_TAG = "straightshot.withdrawn"  # JSON, see withdrawn_in
 VERDICTS_TAG = "straightshot.verdicts"  # the id of the MLflow run with the verdicts behind the quality
 
 
@@ -46,6 +47,35 @@ class ModelVersion:
         return f"models:/{self.name}/{self.version}"
 
 
+@dataclass(frozen=True)
+class WithdrawnRecords:
+    """What a registered version's tag says: how many records it was trained on were withdrawn since; when
+    that was noted, a date in UTC.
+    """
+
+    records: int
+    at: str
+
+    @property
+    def note(self) -> str:
+        records = "1 record that was" if self.records == 1 else f"{self.records} records that were"
+        return f"trained on {records} withdrawn since (noted {self.at})"
+
+    def to_tag(self) -> str:
+        return json.dumps(asdict(self))
+
+
+def withdrawn_in(tags: Mapping[str, str]) -> WithdrawnRecords | None:
+    """What the tags of a registered version say of withdrawn records; None when there is nothing to say."""
+    if WITHDRAWN_TAG not in tags:
+        return None
+    try:
+        values = json.loads(tags[WITHDRAWN_TAG])
+        return WithdrawnRecords(int(values["records"]), str(values["at"]))
+    except (ValueError, TypeError, KeyError):
+        return WithdrawnRecords(0, "in a form that cannot be read")
+
+
 def read_version(registered: "MlflowVersion", name: str, aliases: Mapping[str, str]) -> ModelVersion:
     """One version as MLflow has it; never raises for what its tags hold. aliases: name -> version number."""
     tags, number = registered.tags, str(registered.version)  # an int on SQLite
@@ -57,6 +87,8 @@ def read_version(registered: "MlflowVersion", name: str, aliases: Mapping[str, s
             notes.append(quality.note)
         except ValueError as error:
             notes.append(f"its metrics cannot be read ({error})")
+    if (withdrawn := withdrawn_in(tags)) is not None:
+        notes.append(withdrawn.note)
     if not (files := _hashes(tags)):
         notes.append("the hashes of its files cannot be read")
     created = datetime.fromtimestamp(registered.creation_timestamp / 1000, UTC)

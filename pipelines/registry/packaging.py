@@ -42,6 +42,8 @@ REQUIRED = (
     "transformers",
     "einops",
     "open-clip-torch",
+    "c2pa-python",
+    "cryptography",
 )
 CODE, MODEL_IN_PACKAGE = "code/", "artifacts/model/"  # in a package
 PACKAGE_COPIES = "package"  # in the run's artifacts: the small files of the package, to restore them from

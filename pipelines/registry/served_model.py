@@ -5,13 +5,15 @@
     curl localhost:5000/invocations -H 'content-type: application/json' \
         -d '{"dataframe_split": {"columns": ["prompt"], "data": [["a red circle"]]}, "params": {"seed": 1}}'
 
+Each PNG says that a model made it, signed with STRAIGHTSHOT_CREDENTIALS, else with the user's own
+credentials; STRAIGHTSHOT_PROVENANCE=off leaves it out.
+
 MLflow copies this file and the components beside the weights, so a registered model is served by the code
 that trained it. It imports nothing of pipelines, which is not copied.
 """
 
 import base64
 import hashlib
-import io
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel
 
 MAX_PROMPTS = 256  # per request; more is a batch job
+MODEL = "a registered model"  # in the manifest; which one, the package does not know
 
 
 class ServedModel(PythonModel):
@@ -30,12 +33,13 @@ class ServedModel(PythonModel):
     def load_context(self, context: Any) -> None:
         """Load the model, after comparing its files with the registered hashes."""
         from components.generation.generator import Generator
+        from components.provenance.png import png_writer
 
         folder = Path(context.artifacts["model"])
         registered, actual = context.model_config["files"], _files_of(folder)
         if wrong := sorted(p for p in registered | actual if registered.get(p) != actual.get(p)):
             raise MlflowException(f"{folder}: not as registered, changed or damaged: {', '.join(wrong)}")
-        self.generator = Generator.load(folder)
+        self.generator, self.writer = Generator.load(folder), png_writer()
 
     def predict(
         self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
@@ -58,7 +62,15 @@ class ServedModel(PythonModel):
             images = self.generator.generate(captions, steps=steps, seed=seed, guidance=guidance)
         except InputError as error:
             raise MlflowException.invalid_parameter_value(str(error)) from error
-        return pd.DataFrame({"image": [_png(image) for image in images], "caption": captions})
+        pngs = [self._png(*texts) for texts in zip(images, prompts, captions, strict=True)]
+        return pd.DataFrame({"image": pngs, "caption": captions})
+
+    def _png(self, pixels: np.ndarray, prompt: str, caption: str) -> str:
+        """(H, W, 3) uint8 -> a PNG with its texts, in base64."""
+        from PIL import Image
+
+        png = self.writer.encode(Image.fromarray(pixels), {"prompt": prompt, "caption": caption}, MODEL)
+        return base64.b64encode(png).decode("ascii")
 
 
 def _files_of(folder: Path) -> dict[str, str]:
@@ -76,15 +88,6 @@ def _check(prompts: list[Any]) -> None:
     for row, prompt in enumerate(prompts):
         if not isinstance(prompt, str) or not prompt.strip():
             raise MlflowException.invalid_parameter_value(f"prompt {row} is empty; describe an image")
-
-
-def _png(image: np.ndarray) -> str:
-    """(H, W, 3) uint8 -> a PNG in base64."""
-    from PIL import Image
-
-    file = io.BytesIO()
-    Image.fromarray(image).save(file, "PNG")
-    return base64.b64encode(file.getvalue()).decode("ascii")
 
 
 set_model(ServedModel())  # MLflow runs this file and serves the model that is set here

@@ -52,6 +52,7 @@ if TYPE_CHECKING:
 NAME = "filter"
 PARTS_WITHOUT_A_POOL = 32  # so many are written for good here: a pool takes longer to start
 LONG_STREAM = 16  # fragments that one worker must read alone, from which there is a warning
+WITHDRAWN = Rejection(Reason.WITHDRAWN, "by a takedown")
 MEASURED_COLUMNS = ("key", "sha256", "phash", "judge_score")  # in the order of MeasuredRecord's fields
 
 
@@ -162,10 +163,14 @@ class MeasureWorker:
 
 
 class FinishWorker:
-    """Writes one part for good: what was measured, less what the whole corpus decided against."""
+    """Writes one part for good: what was measured, less what the whole corpus decided against.
 
-    def __init__(self, measured: Parts, parts: Parts) -> None:
-        self.measured, self.parts = measured, parts
+    A withdrawn record is rejected here, without its texts, and not before: its copies are still rejected as
+    such, and no other record fares otherwise for its going.
+    """
+
+    def __init__(self, measured: Parts, parts: Parts, withdrawn: frozenset[str] = frozenset()) -> None:
+        self.measured, self.parts, self.withdrawn = measured, parts, withdrawn
 
     def __call__(self, task: Any) -> PartReceipt:
         name: str = task["name"]
@@ -177,7 +182,11 @@ class FinishWorker:
             int(row): Rejection(Reason(reason), detail) for row, (reason, detail) in task["rejected"].items()
         }
         records = kept.select(["key", "alt_text", "url"]).to_pylist()
+        for row, record in enumerate(records):
+            if record["key"] in self.withdrawn:
+                rejected[row] = WITHDRAWN
         rejects += [reject_row(NAME, records[row], rejected[row]) for row in sorted(rejected)]
+        rejects = [_withdrawn_row(row) if row["key"] in self.withdrawn else row for row in rejects]
         goes_on = pa.array([row not in rejected for row in range(len(records))], pa.bool_())
         return write_table_part(self.parts, name, FILTERED_FOLDER, kept.filter(goes_on), rejects)
 
@@ -197,9 +206,14 @@ def _warn_of_long_streams(work: Work, streams: Sequence[Sequence[Fragment]]) -> 
         )
 
 
+def _withdrawn_row(row: Row) -> Row:
+    return reject_row(NAME, {"key": row["key"], "alt_text": None, "url": None}, WITHDRAWN)
+
+
 def _finish(work: Work, measured: Parts, tasks: list[dict[str, Any]]) -> list[PartReceipt]:
     """Write the parts for good."""
-    setup = {"measured": measured, "parts": work.parts}
+    withdrawn = frozenset(work.input("corpus").withdrawn)
+    setup: dict[str, Any] = {"measured": measured, "parts": work.parts, "withdrawn": withdrawn}
     if len(tasks) <= PARTS_WITHOUT_A_POOL:
         finish = FinishWorker(**setup)
         return [finish(task) for task in tasks]

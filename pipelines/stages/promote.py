@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import Field
 
 from components.evaluation.results import METRICS_FILE, read_metrics
+from components.redaction import redacted
 from pipelines.errors import StageFailed
 from pipelines.registry.champion import Promotion, changing
 from pipelines.registry.gate import GateConfig
@@ -151,5 +152,5 @@ def _registry_info(registry: Registry, promotion: Promotion) -> Mapping[str, Any
         "version": promotion.version,
         "replaced": promotion.replaced,
         "model": f"models:/{registry.name}@{CHAMPION}",
-        "registry": registry.tracker.uri,
+        "registry": redacted(registry.tracker.uri),
     }

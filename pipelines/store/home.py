@@ -2,8 +2,11 @@
 
 HOME/<stage>/<fingerprint>/   outputs            HOME/run.json      the config of the last run
 HOME/corpus/                  toy webs           HOME/report.html   its page
+HOME/withdrawn/               takedowns          HOME/models/       models fetched from a remote registry
 HOME/mlflow.db, mlflow/       metrics, models    HOME/dagster/      run history
 HOME/cache/verified.json      what was hashed    HOME/logs/         of `straightshot ui`
+HOME/registered/              snapshots' corpora HOME/deployed.yaml what schedules and sensor run
+HOME/alerts/, noticed.json    alerts that wait   HOME/snapshots/    uploads that the sensor finds
 
 Everything here is written through components/durable.py and the store, but for what MLflow, Dagster and the
 logs write themselves.
@@ -33,6 +36,11 @@ def home_path(home: str | Path | None) -> Path:
             f" or one that is mounted, with --home or {HOME_VARIABLE}"
         )
     return Path(text).expanduser().absolute()
+
+
+def free_bytes(home: Path) -> int:
+    """What is free on the disk that HOME is on, or would be made on."""
+    return shutil.disk_usage(next(folder for folder in (home, *home.parents) if folder.exists())).free
 
 
 def open_home(home: str | Path | None, *, free_bytes: int = FREE_BYTES) -> Path:

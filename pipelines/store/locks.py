@@ -170,7 +170,7 @@ def reading(store: Store, output: str, owner: Owner) -> Iterator[None]:
 
     Waits while a replacement is under way; raises StageBusy if that does not end within SWAP_SECONDS.
     """
-    _remove_dead_readers(store, output)
+    living_readers(store, output)
     lease = Lease(store, f"{output}.reader-{owner.run_id}", owner)
     deadline = time.monotonic() + SWAP_SECONDS
     # First the key, then the look: of a reader and a replacer at one moment, at least one sees the other.
@@ -199,7 +199,7 @@ def exclusive(
     waited = False
     while True:
         with hold(store, f"{output}.swap", owner):
-            readers = _remove_dead_readers(store, output)
+            readers = living_readers(store, output)
             if not readers:
                 yield
                 return
@@ -209,7 +209,7 @@ def exclusive(
         time.sleep(READERS_SECONDS)
 
 
-def _remove_dead_readers(store: Store, output: str) -> list[Owner]:
+def living_readers(store: Store, output: str) -> list[Owner]:
     """The living readers of an output; the marks of dead ones are removed."""
     readers = []
     for key in store.keys(f"{output}.reader-"):

@@ -2,6 +2,7 @@
 
 HOME/<stage>/<fingerprint>/         an output; complete once its receipt is there
 HOME/<stage>/<fingerprint>.forced/  what `--force` makes beside it
+HOME/<stage>/<fingerprint>.removed/ one that was given up and is being deleted
 HOME/<stage>/<fingerprint>.lock, .reader-<run>, .swap: see locks.py
 """
 
@@ -28,7 +29,7 @@ from pipelines.store.verified import VerifiedFiles, state_of
 
 FAILED = "failed.json"
 SCRATCH = "scratch"
-FORCED, REPLACED = ".forced", ".replaced"  # end the names of folders beside an output
+FORCED, REPLACED, REMOVED = ".forced", ".replaced", ".removed"  # end the names of folders beside an output
 
 
 def load_receipt(out: Path, *, verify: bool = True) -> Receipt | None:
@@ -102,7 +103,7 @@ def discard_damaged(out: Path) -> None:
 
 def write_failure(out: Path, error: Exception, at: str) -> None:
     """Leave `failed.json`: what the stage raised, and when."""
-    text = canonical_json({"error": f"{type(error).__name__}: {error}", "at": at})
+    text = canonical_json({"error": f"{type(error).__name__}: {one_line(error)}", "at": at})
     with suppress(OSError):  # no space, perhaps: the stage's own error is the one to show
         write_text(out / FAILED, text)
 
@@ -165,6 +166,22 @@ def finish_swap(out: Path) -> None:
     remove(replaced)
     if readable_receipt(forced) is not None and not awaits_swap(out):
         remove(forced)
+
+
+def retire(out: Path) -> Path:
+    """Take an output, or a folder beside one, out of use; its lock is ours. Returns the folder to delete.
+
+    It loses its receipt, then its name: killed on the way it is whole or not there. A folder that is half
+    gone never has a name under which a run would take up what is left in it.
+    """
+    retired = out.with_name(f"{out.name.removesuffix(REMOVED)}{REMOVED}")
+    if out != retired and out.exists():
+        remove(retired)
+        fault_point("gc.before_receipt")
+        remove(out / RECEIPT)
+        fault_point("gc.before_rename")
+        rename(out, retired)
+    return retired
 
 
 def _files(folder: Path) -> list[str]:

@@ -1,7 +1,9 @@
-"""How an output was made, as its receipt says: library versions, peak memory, the time."""
+"""How something was made, as receipts and journals say: library versions, peak memory, the time, by whom."""
 
+import getpass
 import importlib.metadata
 import platform
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -64,3 +66,12 @@ def peak_memory(interval: float = 0.5) -> Iterator[list[int]]:
 def now() -> str:
     """The time, UTC, ISO 8601, to the microsecond: two runs of a tiny stage differ."""
     return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
+def user_and_host() -> str:
+    """Who does this, such as ann@node-7; "unknown" for a container's user without a name."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = "unknown"
+    return f"{user}@{socket.gethostname()}"

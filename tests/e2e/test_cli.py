@@ -143,7 +143,9 @@ def test_a_changed_caption_prompt_would_run_recaption_and_what_follows_and_nothi
 ):
     changed = ["--preset", "micro", "--home", micro_home, "--set", "recaption.kinds.long.prompt=Say more."]
     result = straightshot("run", *changed, "--dry-run")
-    would = {name: cells[:2] for name, cells in table(result.out).items()}
+    plan, _, forecast = result.out.partition("\nforecast")
+    would = {name: cells[:2] for name, cells in table(plan).items()}
+    assert set(table(forecast)) == set(NAMES[2:])
     assert {name for name, cells in would.items() if cells == ["fresh", "keep"]} == {"annotators", "filter"}
     assert would["recaption"] == ["stale", "run"]
     assert "config: kinds.long.prompt changed" in result.out
@@ -161,9 +163,7 @@ def test_the_same_prompt_and_seed_give_the_same_images(straightshot, micro_home,
         *paths, sheet_path = sorted((tmp_path / folder).iterdir())
         assert sheet == str(sheet_path)
         assert lines == [line_of(path) for path in paths]
-        generated.append(
-            {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in (tmp_path / folder).iterdir()}
-        )
+        generated.append({path.name: content_of(path) for path in (tmp_path / folder).iterdir()})
     assert generated[0] == generated[1]
     images = [name for name in generated[0] if name != "sheet.png"]
     assert len({generated[0][name] for name in images}) == 3
@@ -175,6 +175,31 @@ def test_the_same_prompt_and_seed_give_the_same_images(straightshot, micro_home,
     assert result.status == 0, result.err
     (path,) = (tmp_path / "as-is").iterdir()
     assert result.out == f"{path}  kept: {prompt}\n"
+
+
+def content_of(path: Path) -> str:
+    """A digest of an image's pixels and texts: of all but the time and the signature in its manifest."""
+    with Image.open(path) as image:
+        return hashlib.sha256(image.tobytes() + repr(sorted(image.info.items())).encode()).hexdigest()
+
+
+def test_verify_tells_in_one_line_whether_an_image_is_ours(straightshot, micro_home, tmp_path):
+    options = ["a red circle", "-o", tmp_path, "--home", micro_home]
+    assert straightshot("generate", *options).status == 0
+    (path,) = tmp_path.iterdir()
+    status, out, _ = straightshot("verify", path)
+    assert status == 0
+    assert out.startswith(f"{path}: ok: made by straightshot ") and len(out.splitlines()) == 1
+    damaged = bytearray(path.read_bytes())
+    damaged[damaged.rindex(b"IDAT") + 20] ^= 1
+    path.write_bytes(damaged)
+    status, out, _ = straightshot("verify", path)
+    assert status == 1
+    assert out.startswith(f"{path}: CHANGED: it is not as it was signed (assertion.dataHash.mismatch)")
+    assert straightshot("generate", *options, "--no-provenance").status == 0
+    status, out, _ = straightshot("verify", path)
+    assert status == 1
+    assert out.startswith(f"{path}: UNSIGNED")
 
 
 def line_of(path: Path) -> str:
@@ -233,10 +258,12 @@ def test_a_second_run_of_the_same_thing_names_who_runs_it(straightshot, micro_ho
 
 def test_a_refused_model_is_status_3_and_the_champion_stays(straightshot, micro_home):
     strict = ["--set", "promote.min_prompt_following=1", "--select", "promote"]
+    strict += ["--set", "promote.registered_name=strict"]  # a name without a gate of its own yet
     try:
         result = straightshot("run", "--preset", "micro", "--home", micro_home, *strict)
         assert result.status == 3, result.err
-        assert "gate refused version 1" in result.err.splitlines()[-1]
+        assert "gate refused version 1 of 'strict'" in result.err.splitlines()[-1]
+        assert "champion" in straightshot("models", "--home", micro_home).out
         failed = rows(straightshot, micro_home)["promote"]
         assert failed["state"] == "failed" and "gate refused" in failed["why"]
         assert table(result.out)["promote"][0] == "failed"

@@ -172,3 +172,13 @@ def test_debug_shows_the_traceback(straightshot, tmp_path):
     status, _, err = straightshot("run", "--preset", "mirco", "--debug", "--home", tmp_path)
     assert status == 2
     assert "Traceback" in err and err.splitlines()[-1].startswith("straightshot: ")
+
+
+def test_a_refused_run_leaves_no_config_behind_and_holds_no_snapshots_name(straightshot, tmp_path):
+    options = ["--preset", "micro", "--corpus", "toy:20", "--set", "toy.labelled=5", "--home", tmp_path]
+    status, _, err = straightshot("run", *options, "--select", "train")
+    assert status == 2 and "run it too: --select +train" in err
+    options += ["--set", "train_snapshots=[gone]"]
+    status, _, err = straightshot("run", *options)
+    assert status == 2 and "no snapshot 'gone' is registered" in err and len(err.splitlines()) == 1
+    assert not (tmp_path / "run.json").exists() and not (tmp_path / "registered").exists()

@@ -23,6 +23,7 @@ SOURCES = Path(__file__).parents[2] / "pipelines"
 KILLED, FAILED = -9, 1
 PART = ("part.before_rename", "part.before_receipt", "part_receipt.before_rename")
 END = "receipt.before_rename"
+MOVE = ("before_intent", "after_intent", "between_aliases", "before_done")
 SWAP = ("swap.before_exchange", "swap.before_removal")
 # stage, its fault points in turn, and how the attempts end. Where the work is done by Ray's workers, a killed
 # one is started again a few times: killed at every first part (:1) the stage fails, killed now and then it
@@ -43,16 +44,15 @@ LONG = [
     ("train", (*PART, END), KILLED),
     ("distill", PART, KILLED),
     ("evaluate", (*(f"{point}:2" for point in PART), END), KILLED),
-    (
-        "promote",
-        ("before_version", *PART, "before_champion", "before_log", "history.before_rename", END),
-        KILLED,
-    ),
+    ("promote", ("before_version", *PART, *MOVE, END), KILLED),
 ]
 FORCED = [("recaption", (END, *SWAP)), ("train", ("checkpoint.before_rename:1", END, *SWAP))]
 ELSEWHERE = {
     "swap.between_renames": "tests/pipelines/test_stage_kills.py",  # where names cannot be exchanged
-    "before_previous": "pipelines/registry/model_registry.py",  # of `rollback`, which is no stage
+    "before_mark": "tests/pipelines/retention/test_takedown.py",
+    **dict.fromkeys(
+        ("before_receipt", "before_rename", "before_removal"), "tests/pipelines/retention/test_collection.py"
+    ),
 }
 
 
@@ -83,7 +83,9 @@ def test_a_forced_stage_killed_anywhere_ends_with_one_whole_output(micro_home, t
 
 def test_every_fault_point_in_the_code_is_in_a_series():
     text = "\n".join(path.read_text() for path in SOURCES.rglob("*.py"))
-    points = re.findall(r'fault_point(?:\(|, )f?"(?:\{[\w.]+\}|promote|rollback)\.([\w.]+)"', text)
+    points = re.findall(
+        r'fault_point(?:\(|, )f?"(?:\{[\w.]+\}|promote|rollback|gc|withdraw)\.([\w.]+)"', text
+    )
     assert len(points) == len(re.findall(r"fault_point(?:\(|, )f?\"", text))  # the pattern reads all of them
     cases = [*(case[1] for case in (*SHORT, *LONG)), *(points for _, points in FORCED)]
     killed_at = {point.partition(":")[0] for case in cases for point in case}

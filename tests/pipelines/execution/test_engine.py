@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import grpc
 import pytest
 
 from components.errors import InputError
@@ -59,6 +60,18 @@ def map_names(engine: Engine, folder: Path, tasks) -> tuple[list[str], list[str]
         Worker, tasks, setup={"folder": str(folder)}, on_done=lambda receipt: arrived.append(receipt.name)
     )
     return arrived, [receipt.name for receipt in receipts]
+
+
+def test_whoever_has_no_token_gets_no_answer_from_the_ray_of_this_process(engine):
+    engine.start()
+    import ray
+
+    with (
+        grpc.insecure_channel(ray.get_runtime_context().gcs_address) as channel,
+        pytest.raises(grpc.RpcError) as refused,
+    ):
+        channel.unary_unary("/ray.rpc.NodeInfoGcsService/CheckAlive")(b"", timeout=30)
+    assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
 
 
 def test_no_tasks_need_no_ray():

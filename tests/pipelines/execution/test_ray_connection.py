@@ -1,6 +1,7 @@
-"""Which Ray is used, what a wrong token of a cluster gives, and that a cluster gets this project's code.
+"""Which Ray is used, what a wrong token of a cluster gives, that one without tokens is refused, and that a
+cluster gets this project's code.
 
-The cluster is a real one on loopback, a process group of its own that is killed at the end.
+The clusters are real ones on loopback, each a process group of its own that is killed at the end.
 """
 
 import os
@@ -11,6 +12,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,6 +44,11 @@ class Located:
 engine = Engine(sys.argv[1])
 for receipt in engine.map_parts(Located, [{}, {}], setup={}, on_done=lambda receipt: None):
     print(receipt.name)
+"""
+ONE_TASK = """\
+import sys
+from pipelines.execution.engine import Engine
+print(Engine(sys.argv[1], insecure="insecure" in sys.argv[2:]).check())
 """
 
 
@@ -102,17 +110,14 @@ def node_python(tmp_path_factory) -> Path:
     return folder / "bin" / "python"
 
 
-@pytest.fixture(scope="module")
-def cluster(node_python, tmp_path_factory):
-    """`ray start --head` by that Python, with a token: Ray's ports are open on every interface."""
-    secret = tmp_path_factory.mktemp("token") / "right"
-    secret.write_text("right" * 8)
-    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(secret)}
+@contextmanager
+def head_node(python: Path, auth: dict[str, str]) -> Iterator[Cluster]:
+    """`ray start --head` by that Python, with these settings of who may use it."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [
-        str(node_python),
+        str(python),
         "-c",
         "from ray.scripts.scripts import main; main()",
         "start",
@@ -127,7 +132,7 @@ def cluster(node_python, tmp_path_factory):
         with log.open("wb") as output:
             head = subprocess.Popen(
                 [*command, "--object-store-memory=100000000", f"--temp-dir={folder}"],
-                env={**without("PYTHONPATH", "RAY_ADDRESS"), **token, "RAY_USAGE_STATS_ENABLED": "0"},
+                env={**without("PYTHONPATH", "RAY_ADDRESS"), **auth, "RAY_USAGE_STATS_ENABLED": "0"},
                 cwd=folder,
                 stdout=output,
                 stderr=output,
@@ -138,10 +143,19 @@ def cluster(node_python, tmp_path_factory):
             while "--block" not in log.read_text():  # printed once it is up
                 assert head.poll() is None and time.monotonic() < deadline, log.read_text()
                 time.sleep(0.2)
-            yield Cluster(f"127.0.0.1:{port}", token)
+            yield Cluster(f"127.0.0.1:{port}", auth)
         finally:
             os.killpg(head.pid, signal.SIGKILL)
             head.wait()
+
+
+@pytest.fixture(scope="module")
+def cluster(node_python, tmp_path_factory):
+    """With a token: Ray's ports are open on every interface."""
+    secret = tmp_path_factory.mktemp("token") / "right"
+    secret.write_text("right" * 8)
+    with head_node(node_python, {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(secret)}) as node:
+        yield node
 
 
 def without(*names: str) -> dict[str, str]:
@@ -149,20 +163,24 @@ def without(*names: str) -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in names}
 
 
-def drive(cluster: Cluster, folder: Path, **token: str) -> "subprocess.CompletedProcess[str]":
-    """DRIVER in a folder that is not the project's, so that only `runtime_env` can bring the code."""
+def drive(
+    cluster: Cluster, folder: Path, *words: str, script: str = DRIVER, unset: str = "", **token: str
+) -> "subprocess.CompletedProcess[str]":
+    """A script in a folder that is not the project's, so that only `runtime_env` can bring the code."""
     environment = {**without("RAY_AUTH_TOKEN"), "PYTHONPATH": str(REPOSITORY), **cluster.token, **token}
-    command = [sys.executable, "-c", DRIVER, cluster.address]
+    environment.pop(unset, None)
+    command = [sys.executable, "-c", script, cluster.address, *words]
     return subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.cluster
 def test_a_node_that_has_only_the_libraries_gets_the_code_with_the_connection(node_python, cluster, tmp_path):
     script = f"import importlib.util, ray, torch; print(*map(importlib.util.find_spec, {PACKAGES}))"
     node = {"env": without("PYTHONPATH"), "cwd": tmp_path, "capture_output": True, "text": True}
     found = subprocess.run([node_python, "-c", script], **node, check=True)
     assert found.stdout.split() == ["None"] * len(PACKAGES)
 
-    done = drive(cluster, tmp_path)
+    done = drive(cluster, tmp_path, unset="RAY_AUTH_MODE")  # the token is sent unasked, with an address too
     assert done.returncode == 0, done.stderr[-3000:]
     (file,) = set(done.stdout.split())
     assert "runtime_resources" in file and not Path(file).is_relative_to(REPOSITORY)
@@ -182,3 +200,20 @@ def test_a_token_that_the_cluster_refuses_is_one_line_that_says_what_to_set(clus
         done.stderr
     )
     assert "RAY_AUTH_TOKEN_PATH to the cluster's token" in last
+
+
+@pytest.mark.cluster
+def test_a_cluster_that_asks_for_no_token_is_refused_unless_insecure_is_said(node_python, tmp_path):
+    with head_node(node_python, {"RAY_AUTH_MODE": "disabled"}) as node:
+        refused = drive(node, tmp_path, script=ONE_TASK, unset="RAY_AUTH_MODE").stderr.splitlines()[-1]
+        assert f"ConfigError: the Ray at '{node.address}' asks for no token" in refused
+        assert "RAY_AUTH_MODE=token" in refused and "--insecure" in refused
+        done = drive(node, tmp_path, "insecure", script=ONE_TASK, unset="RAY_AUTH_MODE")
+        assert done.stdout.startswith(f"{node.address}: a task ran"), done.stderr[-3000:]
+
+
+def test_a_ray_of_this_process_without_tokens_is_refused(tmp_path):
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "RAY_AUTH_MODE": "disabled"}
+    command = [sys.executable, "-c", "from pipelines.execution.engine import Engine; Engine('local').start()"]
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert "the Ray at 'local' asks for no token" in done.stderr.splitlines()[-1]

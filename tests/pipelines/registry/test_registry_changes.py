@@ -122,9 +122,7 @@ def test_an_owner_whose_lock_was_taken_over_moves_nothing(uri, tmp_path):
     assert aliases(tmp_path, uri, "asleep") == {}
 
 
-@pytest.mark.parametrize(
-    "fault", ["registry.after_intent", "registry.between_aliases", "registry.before_done"]
-)
+@pytest.mark.parametrize("fault", ["promote.after_intent", "promote.between_aliases", "promote.before_done"])
 def test_a_move_that_was_killed_midway_is_finished_by_the_next_change_from_another_home(uri, tmp_path, fault):
     name = fault.replace(".", " ")
     registry_with(tmp_path, uri, name, 2)

@@ -21,13 +21,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-from components.conditioning.text import LearnedText, TextConfig
-from components.diffusion.dit import DiT, DiTConfig
 from components.generation.generator import Generator
-from components.generation.model_folder import Model, ModelCard, save_model
+from components.provenance.credentials import find_credentials
+from components.provenance.verification import examine
 from pipelines.registry.mlflow_store import Tracker
 from pipelines.registry.model_registry import Registry, resolve
 from pipelines.registry.packaging import COMPONENTS, REQUIRED, SERVED_CODE
@@ -35,28 +33,14 @@ from pipelines.registry.repair import inspect
 from pipelines.store.local import LocalStore
 from pipelines.store.receipts import RECEIPT, Counts, FileEntry, Receipt, sha256_file, write_receipt
 from tests.pipelines.make_champion import make_champion
-from tests.small_upsampler import small_upsampler
+from tests.small_model import PROMPTS, write_small_model
 
 START_SECONDS = 120  # for a server to come up on a machine that does other things
-PROMPTS = ["a red circle", "a blue square above a green star"]
 
 
 @pytest.fixture(scope="module")
 def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A student of the right architecture with random weights: it generates coloured noise."""
-    folder = tmp_path_factory.mktemp("made") / "model"
-    folder.mkdir()
-    encoder = LearnedText.fit(PROMPTS, vocabulary=300, max_length=32)
-    sizes = DiTConfig(image_size=16, patch=8, width=32, depth=1, heads=2, vocabulary=encoder.vocabulary)
-    torch.manual_seed(0)
-    network = DiT(sizes).eval()
-    for weights in network.parameters():  # a fresh network has zeros where a trained one has not
-        torch.nn.init.normal_(weights, std=0.2)
-    text_config = TextConfig(max_length=32)
-    card = ModelCard(kind="consistency", dit=sizes, text=text_config, steps=1, guidance=3.0, images_seen=0)
-    upsampler = small_upsampler([(prompt, f"{prompt}, at length") for prompt in PROMPTS])
-    save_model(folder, Model(network, encoder, card, upsampler))
-    return folder
+    return write_small_model(tmp_path_factory.mktemp("made") / "model")
 
 
 def register(tracker: Tracker, folder: Path) -> Registry:
@@ -142,7 +126,7 @@ def test_a_served_model_answers_with_the_generators_images(served, model_folder)
         status, answer = ask(served, PROMPTS, **params)
         assert status == 200, answer
         pngs = [base64.b64decode(row["image"]) for row in answer["predictions"]]
-        assert all(png.startswith(b"\x89PNG") for png in pngs)
+        assert {examine(png, "image/png", find_credentials()).verdict for png in pngs} == {"ours"}
         images = np.stack([np.asarray(Image.open(io.BytesIO(png))) for png in pngs])
         seed, captions = params.get("seed", 0), PROMPTS
         if params.get("upsample", True):

@@ -64,12 +64,13 @@ def run(
     config: FilterConfig = CONFIG,
     engine: Engine | None = None,
     log: TextIO | None = None,
+    withdrawn: tuple[str, ...] = (),
 ) -> Receipt:
     return run_stage(
         STAGE,
         config,
         {
-            "corpus": (Input("corpus", corpus, open_corpus(corpus).digest()),),
+            "corpus": (Input("corpus", corpus, open_corpus(corpus).digest(), withdrawn=withdrawn),),
             "annotators": (Input("annotators", str(annotators), "a" * 64),),
         },
         home=home,
@@ -131,6 +132,31 @@ def test_every_record_ends_once_and_the_counts_say_so(done, toy: ToyWeb):
         reason: rejects["reason"].to_pylist().count(reason)
         for reason in sorted(set(rejects["reason"].to_pylist()))
     }
+
+
+def test_withdrawn_records_go_without_their_texts_and_no_other_record_fares_otherwise(
+    done, toy: ToyWeb, annotators: Path
+):
+    """Of the three, one was kept, is the original of a copy, and one was rejected for its text."""
+    home, before = done
+    kept, rejects = table(home, before, "filtered"), table(home, before, "rejects").to_pylist()
+    original = next(row["detail"] for row in rejects if row["reason"] == "near_duplicate").removeprefix("of ")
+    by_text = next(row["key"] for row in rejects if row["reason"].startswith("alt_"))
+    withdrawn = tuple(sorted({kept["key"][0].as_py(), original, by_text}))
+    receipt = run(home, f"parquet:{toy.web}", annotators, withdrawn=withdrawn)
+
+    assert receipt.fingerprint != before.fingerprint
+    assert table(home, receipt, "filtered")["key"].to_pylist() == [
+        key for key in kept["key"].to_pylist() if key not in withdrawn
+    ]
+    after = table(home, receipt, "rejects").to_pylist()
+    taken = {row["key"]: (row["alt_text"], row["url"]) for row in after if row["reason"] == "withdrawn"}
+    assert taken == dict.fromkeys(withdrawn, (None, None))
+    assert [row for row in after if row["key"] not in withdrawn] == [
+        row for row in rejects if row["key"] not in withdrawn
+    ]
+    assert receipt.counts.in_ == ROWS and receipt.reasons["withdrawn"] == 3
+    assert run(home, f"parquet:{toy.web}", annotators) == before
 
 
 def test_junk_goes_and_the_rest_stays(done, toy: ToyWeb):

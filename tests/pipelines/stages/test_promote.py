@@ -36,10 +36,10 @@ FAULTS = (
     "promote.before_version",
     "promote.part.before_rename",
     "promote.part.before_receipt",
-    "registry.before_intent",
-    "registry.after_intent",
-    "registry.between_aliases",
-    "registry.before_done",
+    "promote.before_intent",
+    "promote.after_intent",
+    "promote.between_aliases",
+    "promote.before_done",
     "promote.receipt.before_rename",
 )
 

@@ -1,0 +1,1 @@
+"""Dagster's and MLflow's pages on loopback, behind a guard."""

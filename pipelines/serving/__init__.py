@@ -1,0 +1,1 @@
+"""`straightshot serve`: one model behind HTTP, for many clients at once."""
