@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from pipelines.graph import STAGES
+from pipelines.registry.mlflow_store import Tracker
 from pipelines.store.locks import lock
 
 NAMES = [stage.name for stage in STAGES]
@@ -270,6 +271,7 @@ def test_a_refused_model_is_status_3_and_the_champion_stays(straightshot, micro_
         assert gate_says(micro_home) == (False, failed["why"].removeprefix("GateRefused: "))
     finally:  # the HOME is others', too: leave it as it was
         shutil.rmtree(failed["path"])
+        Tracker(micro_home).client.delete_registered_model("strict")
         assert straightshot("run", "--preset", "micro", "--home", micro_home).status == 0
 
 
