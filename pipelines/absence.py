@@ -17,10 +17,10 @@ DAY = 86400.0
 
 def notice_champion(home: Path, now: float | None = None) -> None:
     """Alert when another version is champion than at the last look, whoever promoted it."""
-    from pipelines.registry.model_registry import models
+    from pipelines.registry.model_registry import champion_of
 
     try:
-        champion = next((model.version for model in models(home) if "champion" in model.aliases), None)
+        champion = champion_of(home)
     except (StraightshotError, OSError):  # no registry to look at; the run that needs it says so
         return
     stored, noticed = _noticed(home)

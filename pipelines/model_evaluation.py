@@ -16,13 +16,12 @@ from pipelines.execution.progress import Progress
 from pipelines.pipeline import Pipeline
 from pipelines.registry.model_registry import resolve
 from pipelines.store.outputs import FORCED, readable_receipt
-from pipelines.store.receipts import RECEIPT, Receipt, sha256_file
+from pipelines.store.receipts import MODEL, RECEIPT, Receipt, sha256_file
 
 if TYPE_CHECKING:
     from pipelines.stages.evaluation_inputs import EvaluationInputs
 
 STAGES_OF = {TEACHER: "train", STUDENT: "distill"}  # model -> the stage that makes it
-MODEL_FOLDER = "model/"  # within that stage's output
 GIVEN = ("annotators", "shard")  # inputs of evaluate that measure; the others are measured
 
 
@@ -137,11 +136,7 @@ def _receipts(outputs: Path) -> Iterator[Receipt]:
 
 
 def _model_files(receipt: Receipt) -> Mapping[str, str]:
-    return {
-        entry.path.removeprefix(MODEL_FOLDER): entry.sha256
-        for entry in receipt.files
-        if entry.path.startswith(MODEL_FOLDER)
-    }
+    return {entry.path: entry.sha256 for entry in receipt.files_in(MODEL)}
 
 
 def _numbers(metrics: Metrics) -> dict[str, dict[str, float]]:

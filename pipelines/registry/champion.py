@@ -93,7 +93,8 @@ class Champions:
         self, candidate: ModelVersion, decision: Decision | None, *, force: bool = False, first: bool = False
     ) -> Promotion:
         """Make the version champion if the gate passes it or is overruled. Raises GateRefused."""
-        before = self._holder_of(CHAMPION)
+        aliases = self.registry.aliases()
+        before = aliases.get(CHAMPION)
         if before == candidate.version:
             return Promotion(before, before, decision, candidate.notes)
         refused = decision is not None and not decision.passed
@@ -101,22 +102,20 @@ class Champions:
         if decision is not None and refused and not force:
             self._refuse(change, decision, before)
         action = FORCE if refused else FIRST if first else PROMOTE
-        self._make(replace(change, action=action, previous=before or self._holder_of(PREVIOUS)))
+        self._make(replace(change, action=action, previous=before or aliases.get(PREVIOUS)))
         return Promotion(candidate.version, before, decision, candidate.notes)
 
     def rollback(self) -> Promotion:
         """Make the champion before this one champion again. Raises ConfigError when there is none."""
-        champion, previous = self.registry.holder(CHAMPION), self._holder_of(PREVIOUS)
+        champion, previous = self.registry.holder(CHAMPION), self.registry.aliases().get(PREVIOUS)
         if champion is None or previous is None:
             reason = (
                 f"version {champion.version} is the first champion" if champion else "there is no champion"
             )
             where = f"'{self.registry.name}' in {self.registry.tracker.uri}"
             raise ConfigError(f"nothing to roll back to: {reason} of {where}")
-        history = champions(self.entries)
-        while history and history[-1] != previous:
-            history.pop()
         change = self._change(ROLLBACK, champion, champion.version, previous, None)
+        history = champions([*self.entries, change])
         self._make(replace(change, previous=history[-2] if len(history) > 1 else None))
         back = self.registry.version(previous)
         return Promotion(previous, champion.version, notes=back.notes)
@@ -205,10 +204,6 @@ class Champions:
         fault_point("promote.before_done")
         self.journal.finish(change)
 
-    def _holder_of(self, alias: str) -> str | None:
-        holder = self.registry.holder(alias)
-        return holder.version if holder else None
-
 
 @contextmanager
 def changing(registry: Registry) -> Iterator[Champions]:
@@ -238,8 +233,7 @@ def promote(
         version = registry.version(reference)
         decision = None
         if version.quality is not None:
-            stored = read_stored_gate(registry)
-            decision = its.decide(version, stored.limits if stored else default_gate(), first=first)
+            decision = its.decide(version, its.gate(default_gate()).limits, first=first)
         elif not force:
             reason = "; ".join(version.notes) or (
                 f"version {version.version} of '{name}' was registered without an evaluation"

@@ -40,6 +40,7 @@ from pipelines.store.locks import Owner
 REGISTERED_NAME = "straightshot"
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 ALIASES = (CHAMPION, CHALLENGER, PREVIOUS)
+SCHEME = "models:/"  # of MLflow's addresses of models
 
 
 def resolve(model: str, home: Path, uri: str | None = None, name: str = REGISTERED_NAME) -> Path:
@@ -47,18 +48,26 @@ def resolve(model: str, home: Path, uri: str | None = None, name: str = REGISTER
 
     The files of a version are compared with the hashes they were registered with. Raises ConfigError.
     """
-    if not (is_version(model) or model.startswith("models:/")):
+    registered = registered_reference(model, name)
+    if registered is None and not model.startswith(SCHEME):
         return model_folder(Path(model))
     tracker = _tracker(home, uri)
     with tracker.answering():
-        if not model.startswith("models:/"):
-            return Registry(tracker, name).folder(model)
-        path = model.removeprefix("models:/")
+        if registered is not None:
+            return Registry(tracker, registered[0]).folder(registered[1])
+        return folder_within(local_package(tracker, _logged_model(tracker, model.removeprefix(SCHEME))))
+
+
+def registered_reference(model: str, name: str = REGISTERED_NAME) -> tuple[str, str] | None:
+    """(registered name, alias or version) that `model` means; None for a folder or a logged model's id."""
+    if is_version(model):
+        return name, model
+    if model.startswith(SCHEME):
         for separator in ("@", "/"):
-            owner, _, reference = path.partition(separator)
+            owner, _, reference = model.removeprefix(SCHEME).partition(separator)
             if owner and reference:
-                return Registry(tracker, owner).folder(reference)
-        return folder_within(local_package(tracker, _logged_model(tracker, path)))
+                return owner, reference
+    return None
 
 
 def models(home: Path, uri: str | None = None, name: str = REGISTERED_NAME) -> list[ModelVersion]:
@@ -68,6 +77,15 @@ def models(home: Path, uri: str | None = None, name: str = REGISTERED_NAME) -> l
         return []
     with tracker.answering():
         return Registry(tracker, name).versions()
+
+
+def champion_of(home: Path, uri: str | None = None, name: str = REGISTERED_NAME) -> str | None:
+    """The version that is champion, by its alias alone; None where there is none."""
+    tracker = Tracker(home, uri)
+    if tracker.empty:
+        return None
+    with tracker.answering():
+        return Registry(tracker, name).aliases().get(CHAMPION)
 
 
 def registry_of(home: Path, uri: str | None = None, name: str = REGISTERED_NAME) -> "Registry":
@@ -123,13 +141,13 @@ class Registry:
     def versions(self) -> list[ModelVersion]:
         """Every version, the newest first."""
         registered = self._client.search_model_versions(f"name='{self.name}'", max_results=10_000)
-        aliases = self._aliases()
+        aliases = self.aliases()
         versions = (read_version(version, self.name, aliases) for version in registered)
         return sorted(versions, key=lambda version: -int(version.version))
 
     def version(self, reference: str) -> ModelVersion:
         """The version with this number or alias. Raises ConfigError that lists those there are."""
-        aliases = self._aliases()
+        aliases = self.aliases()
         number = aliases.get(reference, reference)
         for version in self.versions():
             if version.version == number:
@@ -142,7 +160,7 @@ class Registry:
 
     def holder(self, alias: str) -> ModelVersion | None:
         """The version that has this alias."""
-        return self.version(alias) if alias in self._aliases() else None
+        return self.version(alias) if alias in self.aliases() else None
 
     def with_digest(self, digest: str) -> ModelVersion | None:
         """The version whose model folder has this content."""
@@ -236,10 +254,10 @@ class Registry:
         """Have the alias lead to a version, or to none."""
         if version is not None:
             self._client.set_registered_model_alias(self.name, alias, version)
-        elif alias in self._aliases():
+        elif alias in self.aliases():
             self._client.delete_registered_model_alias(self.name, alias)
 
-    def _aliases(self) -> dict[str, str]:
+    def aliases(self) -> dict[str, str]:
         """Alias -> version number."""
         registered = self._registered()
         return {alias: str(version) for alias, version in registered.aliases.items()} if registered else {}

@@ -39,6 +39,7 @@ class ModelVersion:
     quality: Quality | None
     run_id: str | None
     snapshot: str = ""  # or several, joined by '+'
+    withdrawn: "WithdrawnRecords | None" = None
     verdicts_run: str | None = None  # the MLflow run that has the verdicts behind `quality`
     notes: tuple[str, ...] = ()  # one line each: what cannot be read, or is of another version's form
 
@@ -87,8 +88,8 @@ def read_version(registered: "MlflowVersion", name: str, aliases: Mapping[str, s
             notes.append(quality.note)
         except ValueError as error:
             notes.append(f"its metrics cannot be read ({error})")
-    if (withdrawn := withdrawn_in(tags)) is not None:
-        notes.append(withdrawn.note)
+    withdrawn = withdrawn_in(tags)
+    notes.append(withdrawn.note if withdrawn else "")
     if not (files := _hashes(tags)):
         notes.append("the hashes of its files cannot be read")
     created = datetime.fromtimestamp(registered.creation_timestamp / 1000, UTC)
@@ -102,6 +103,7 @@ def read_version(registered: "MlflowVersion", name: str, aliases: Mapping[str, s
         quality=quality,
         run_id=registered.run_id,
         snapshot=tags.get(SNAPSHOT_TAG, ""),
+        withdrawn=withdrawn,
         verdicts_run=tags.get(VERDICTS_TAG),
         notes=tuple(f"version {number} of '{name}': {note}" for note in notes if note),
     )

@@ -136,7 +136,7 @@ def local_package(tracker: Tracker, location: str, downloads: Path | None = None
     """The folder of an MLflow model; a remote one is fetched once, to `downloads`, else to HOME/models."""
     if not is_remote(location):
         return Path(url2pathname(urlparse(location).path))
-    local = (downloads or tracker.home / DOWNLOADS) / sha256(location.encode()).hexdigest()[:16]
+    local = (downloads or tracker.home / DOWNLOADS) / download_name(location)
     if not local.exists():
         import mlflow
 
@@ -149,6 +149,11 @@ def local_package(tracker: Tracker, location: str, downloads: Path | None = None
             with suppress(OSError):  # another process was first
                 rename(Path(fetched), local)
     return local
+
+
+def download_name(location: str) -> str:
+    """The folder under HOME/models of the MLflow model at this address."""
+    return sha256(location.encode()).hexdigest()[:16]
 
 
 def is_remote(location: str) -> bool:

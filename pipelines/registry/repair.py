@@ -20,9 +20,7 @@ from pipelines.registry.packaging import (
     upload,
 )
 from pipelines.store.outputs import readable_receipt
-from pipelines.store.receipts import RECEIPT, sha256_file, wrong_with
-
-MODEL_FOLDER = "model/"  # in distill's output
+from pipelines.store.receipts import MODEL, RECEIPT, sha256_file, wrong_with
 
 
 @dataclass(frozen=True)
@@ -87,9 +85,9 @@ def _made_here(home: Path) -> dict[str, Path]:
     files = {}
     for receipt_path in sorted(home.glob(f"distill/*/{RECEIPT}")):
         receipt = readable_receipt(receipt_path.parent)
-        for entry in receipt.files if receipt else ():
-            path = receipt_path.parent / entry.path
-            if entry.path.startswith(MODEL_FOLDER) and not wrong_with(path, entry):
+        for entry in receipt.files_in(MODEL) if receipt else ():
+            path = receipt_path.parent / MODEL / entry.path
+            if not wrong_with(path, entry):
                 files[entry.sha256] = path
     return files
 

@@ -7,7 +7,6 @@ or a rollback names, and the newest outputs; what they were made from stays with
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
-from hashlib import sha256
 from pathlib import Path
 
 from pipelines.config import saved_config
@@ -18,13 +17,12 @@ from pipelines.registry.journal import Journal, champions
 from pipelines.registry.mlflow_store import Tracker
 from pipelines.registry.model_registry import Registry
 from pipelines.registry.model_version import ModelVersion
-from pipelines.registry.packaging import DOWNLOADS
+from pipelines.registry.packaging import DOWNLOADS, download_name
 from pipelines.retention.catalog import STAGE_FOLDERS, Catalog, Output, folders
 from pipelines.sources import TOY_WEB, find_source
-from pipelines.stages.training_config import MODEL
 from pipelines.store.local import LocalStore
 from pipelines.store.locks import owner_of
-from pipelines.store.receipts import content_digest
+from pipelines.store.receipts import MODEL, content_digest
 
 
 def reasons_to_stay(home: Path, catalog: Catalog, keep: int, uri: str | None = None) -> dict[Path, str]:
@@ -70,10 +68,8 @@ def served_downloads(home: Path, uri: str | None = None) -> set[str]:
     """The folders under HOME/models of the versions that an alias or a rollback names."""
     if not (home / DOWNLOADS).is_dir():
         return set()
-    locations = []
-    for registry, version, _ in _models_in_use(home, uri):
-        locations.append(registry.location(version))
-    return {sha256(location.encode()).hexdigest()[:16] for location in locations}
+    used = _models_in_use(home, uri)
+    return {download_name(registry.location(version)) for registry, version, _ in used}
 
 
 def distilled_as(version: ModelVersion, catalog: Catalog) -> list[Output]:
@@ -83,12 +79,7 @@ def distilled_as(version: ModelVersion, catalog: Catalog) -> list[Output]:
 
 def model_digest(distilled: Output) -> str:
     """The content digest of the model folder in an output of distill, as it is registered."""
-    files = [
-        entry.model_copy(update={"path": entry.path.removeprefix(f"{MODEL}/")})
-        for entry in distilled.receipt.files
-        if entry.path.startswith(f"{MODEL}/")
-    ]
-    return content_digest(files)
+    return content_digest(distilled.receipt.files_in(MODEL))
 
 
 def registries(home: Path, uri: str | None = None) -> list[Registry]:

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING
 
 from components.shards.index import HOLDOUT, INDEX_NAME, TRAIN, Split, load_index
 from pipelines.errors import ConfigError
-from pipelines.registry.model_registry import Registry
-from pipelines.registry.model_version import WITHDRAWN_TAG, ModelVersion, WithdrawnRecords, withdrawn_in
+from pipelines.registry.model_version import WITHDRAWN_TAG, ModelVersion, WithdrawnRecords
 from pipelines.retention.catalog import Catalog, Output, read_catalog
 from pipelines.retention.collection import remove_output
 from pipelines.retention.roots import distilled_as, registries
@@ -186,8 +185,7 @@ def _mark_models(home: Path, catalog: Catalog, keys: set[str], uri: str | None) 
                 count = len(set().union(*(trained[output.path] for output in shards)))
                 if not count:
                     continue
-                known = withdrawn_in(_tags(registry, version))
-                if known is None or known.records < count:
+                if version.withdrawn is None or version.withdrawn.records < count:
                     tag = WithdrawnRecords(count, now()[:10]).to_tag()
                     registry.describe(version, {WITHDRAWN_TAG: tag})
                 yield Marked(version, count)
@@ -220,7 +218,3 @@ def _tar_keys(output: Output, splits: tuple[Split, ...]) -> set[str]:
         with tarfile.open(output.path / shard.name) as tar:
             keys.update(name.partition(".")[0] for name in tar.getnames())
     return keys
-
-
-def _tags(registry: Registry, version: ModelVersion) -> dict[str, str]:
-    return dict(registry.tracker.client.get_model_version(version.name, version.version).tags)

@@ -11,7 +11,8 @@ from typing import Any
 from components.errors import REASON_LENGTH, one_line
 from components.generation.generator import Generator
 from pipelines.registry.comparison import COLUMNS, LEGEND, MeasuredModel, compared
-from pipelines.registry.model_registry import ALIASES, REGISTERED_NAME, ModelVersion, registry_of, resolve
+from pipelines.registry.model_registry import registered_reference, registry_of, resolve
+from pipelines.registry.model_version import ModelVersion
 
 STOP_SECONDS = 10.0
 
@@ -70,12 +71,12 @@ class ModelSource:
 
     def __init__(self, model: str, home: Path, batch_images: int) -> None:
         self.model, self.home, self.batch_images = model, home, batch_images
-        self._registered, self._reference = _reference(model)
+        self._registered = registered_reference(model)
 
     @property
     def follows(self) -> bool:
         """Whether another model may come under this name."""
-        return self._reference is not None and not self._reference.isdecimal()
+        return self._registered is not None and not self._registered[1].isdecimal()
 
     def load(self) -> LoadedModel:
         """The model as of now. Raises ConfigError where there is none, InputError where it does not load."""
@@ -85,21 +86,12 @@ class ModelSource:
 
     def version(self) -> ModelVersion | None:
         """The registered version that the name means now; None for a folder."""
-        if self._reference is None:
+        if self._registered is None:
             return None
-        registry = registry_of(self.home, name=self._registered)
+        name, reference = self._registered
+        registry = registry_of(self.home, name=name)
         with registry.tracker.answering():
-            return registry.version(self._reference)
-
-
-def _reference(model: str) -> tuple[str, str | None]:
-    """The registered name, and the alias or version of it; None for a folder or a logged model's id."""
-    for separator in ("@", "/"):
-        name, _, reference = model.removeprefix("models:/").partition(separator)
-        if model.startswith("models:/") and name and reference:
-            return name, reference
-    named = model in ALIASES or model.isdecimal()
-    return REGISTERED_NAME, model if named else None
+            return registry.version(reference)
 
 
 class CurrentModel:

@@ -15,8 +15,8 @@ from pydantic import Field
 from components.distillation.config import ConsistencyConfig
 from components.training.config import OptimizerConfig
 from pipelines.stage import Stage, Work
-from pipelines.stages.training_config import MODEL, LearningConfig
-from pipelines.store.receipts import PartReceipt
+from pipelines.stages.training_config import LearningConfig
+from pipelines.store.receipts import MODEL, PartReceipt
 
 if TYPE_CHECKING:
     from components.generation.model_folder import Model

@@ -44,10 +44,9 @@ from pipelines.errors import StageFailed
 from pipelines.stage import Input, Work
 from pipelines.stages.evaluate_config import EvaluateConfig
 from pipelines.stages.model_runtime import ModelRuntime, judge_name, load_judge
-from pipelines.store.receipts import json_digest, sha256_file
+from pipelines.store.receipts import MODEL, json_digest, sha256_file
 
 STAGES_OF = {TEACHER: "train", STUDENT: "distill"}  # model -> the stage that made it
-MODEL = "model"  # the folder of it in that stage's output
 SCORER_VERSION = 4  # of how images are scored and scenes are drawn; numbers of two versions do not compare
 JUDGE_SETTING = "evaluate.judge"  # in the config
 WARM_UP = 4  # images generated before the clock starts: first calls allocate

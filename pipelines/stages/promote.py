@@ -33,10 +33,9 @@ from pipelines.registry.model_version import (
 )
 from pipelines.registry.packaging import MODEL_FILES, damaged_files
 from pipelines.registry.quality import quality_of
-from pipelines.registry.repair import MODEL_FOLDER
 from pipelines.registry.verdicts import VERDICTS_FILE, read_verdicts
 from pipelines.stage import Input, Stage, Work
-from pipelines.store.receipts import Counts, FileEntry, PartReceipt, canonical_json, content_digest
+from pipelines.store.receipts import MODEL, Counts, PartReceipt, canonical_json, content_digest
 
 DECISION_FILE = "decision.json"
 SAMPLES_FOLDER = "samples/"  # in evaluate's output
@@ -132,17 +131,10 @@ def _writer(text: str) -> Any:
 def _model_of(distilled: Input) -> tuple[Path, str]:
     """The model folder in distill's output, and the digest of its content. Raises StageFailed."""
     assert distilled.receipt is not None
-    files = [
-        FileEntry(path=entry.path.removeprefix(MODEL_FOLDER), bytes=entry.bytes, sha256=entry.sha256)
-        for entry in distilled.receipt.files
-        if entry.path.startswith(MODEL_FOLDER)
-    ]
+    folder, files = distilled.path / MODEL, distilled.receipt.files_in(MODEL)
     if missing := sorted(set(MODEL_FILES) - {entry.path for entry in files}):
-        raise StageFailed(
-            f"{distilled.path / MODEL_FOLDER} has no {' and no '.join(missing)}; run again with --force"
-            " distill"
-        )
-    return distilled.path / MODEL_FOLDER, content_digest(files)
+        raise StageFailed(f"{folder} has no {' and no '.join(missing)}; run again with --force distill")
+    return folder, content_digest(files)
 
 
 def _registry_info(registry: Registry, promotion: Promotion) -> Mapping[str, Any]:

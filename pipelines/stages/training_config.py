@@ -9,7 +9,7 @@ from components.shards.blend import Blend
 from components.training.config import TrainingConfig
 from pipelines.stage import StageConfig
 
-CURVE, MODEL = "curve.json", "model"  # what the outputs hold
+CURVE = "curve.json"  # in the outputs, beside the model
 
 
 class LearningConfig(TrainingConfig, StageConfig):

@@ -34,10 +34,10 @@ from pipelines.execution.training_workers import train_together
 from pipelines.execution.worker_events import EventWriter
 from pipelines.registry.mlflow_store import Tracker
 from pipelines.stage import Work
-from pipelines.stages.training_config import CURVE, MODEL
+from pipelines.stages.training_config import CURVE
 from pipelines.stages.training_progress import TrainingEvents, TrainingObserver, TrainingProgress, replay
 from pipelines.store.faults import checkpoints_at
-from pipelines.store.receipts import Counts, PartReceipt
+from pipelines.store.receipts import MODEL, Counts, PartReceipt
 
 VOCABULARY_CAPTIONS = 100_000  # that a vocabulary is fitted on, at most
 LATENT_CACHE_BYTES = 2**29  # in each process

@@ -23,6 +23,7 @@ from pipelines.store.store import Store
 
 RECEIPT = "receipt.json"
 PARTS = "parts"
+MODEL = "model"  # the folder of the model in an output of train or distill
 OWN_HASH = "sha256"  # the field of a receipt with the hash of the others
 
 
@@ -97,6 +98,14 @@ class Receipt(BaseModel):
     peak_rss_mb: float  # of the largest single process
     finished_at: str  # UTC, ISO 8601
     sha256: str = ""  # of the fields above; set when it is written
+
+    def files_in(self, folder: str) -> list[FileEntry]:
+        """The files under a folder of the output, their paths relative to that folder."""
+        return [
+            entry.model_copy(update={"path": entry.path.removeprefix(f"{folder}/")})
+            for entry in self.files
+            if entry.path.startswith(f"{folder}/")
+        ]
 
 
 AnyReceipt = TypeVar("AnyReceipt", Receipt, PartReceipt)

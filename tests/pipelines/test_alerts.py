@@ -12,6 +12,7 @@ from pipelines.alerts import EVENTS, SECRET_VARIABLE, URL_VARIABLE, alert, alert
 from pipelines.config import load_config
 from pipelines.deployment import deploy
 from pipelines.errors import GateRefused
+from pipelines.registry.mlflow_store import Tracker
 
 SECRET = "s3cret-of-the-team"
 
@@ -111,15 +112,15 @@ def test_an_error_is_an_alert_of_its_kind_and_goes_on(tmp_path, webhook):
 
 
 def test_another_champion_is_noticed_once_whoever_promoted_it(tmp_path, webhook, monkeypatch):
-    class Model:
-        def __init__(self, version, *aliases):
-            self.version, self.aliases = version, aliases
-
-    registered = [Model("1", "champion")]
-    monkeypatch.setattr("pipelines.registry.model_registry.models", lambda home: registered)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    client = Tracker(tmp_path).client
+    client.create_registered_model("straightshot")
+    for _ in range(2):
+        client.create_model_version("straightshot", source=str(tmp_path))
+    client.set_registered_model_alias("straightshot", "champion", "1")
     notice_champion(tmp_path)
     notice_champion(tmp_path)
-    registered[:] = [Model("2", "champion", "challenger"), Model("1")]
+    client.set_registered_model_alias("straightshot", "champion", "2")
     notice_champion(tmp_path)
     assert webhook.events == ["promoted", "promoted"]
     assert "version 2 is champion; it was 1" in json.loads(webhook.requests[1][1])["text"]
