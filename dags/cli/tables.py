@@ -119,15 +119,13 @@ def print_gate(gate: "StoredGate") -> None:
 
 def print_lineage(lineage: "Lineage") -> None:
     """What is behind a model: outputs, sources and tars."""
-    outputs = _table("output", "snapshot", "content", "finished")
+    outputs = _table("output", "snapshot", "content")
     for made in lineage.outputs:
-        path = f"{made.stage}/{made.fingerprint}"
-        outputs.add_row(
-            path, made.snapshot or "–", made.digest[:12] or "its receipt is gone", made.finished_at[:16]
-        )
+        content = made.digest[:12] or "its receipt is gone"
+        outputs.add_row(f"{made.stage}/{made.fingerprint}", made.snapshot or "–", content)
     for name, digests in lineage.sources.items():
         for digest in digests:
-            outputs.add_row(name, "–", digest[:12], "–")
+            outputs.add_row(name, "–", digest[:12])
     _console().print(outputs)
     tars = _table("tar", "snapshot", "sha256", ">bytes")
     for tar in lineage.tars:

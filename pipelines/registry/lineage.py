@@ -23,13 +23,15 @@ SHORTEST_HASH = 8  # hex digits that name something
 
 @dataclass(frozen=True)
 class Made:
-    """One output behind a model. digest: of its content; empty where its receipt is gone."""
+    """One output behind a model. digest: of its content; empty where its receipt is gone.
+
+    No time of its making: the lineage is part of promote's output, and the same inputs give the same bytes.
+    """
 
     stage: str
     fingerprint: str
     snapshot: str = ""
     digest: str = ""
-    finished_at: str = ""
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ def lineage_of(receipts: Mapping[tuple[str, str], Receipt | None]) -> Lineage:
         if receipt is None:
             outputs.append(Made(stage, fingerprint))
             continue
-        outputs.append(Made(stage, fingerprint, receipt.snapshot, receipt.digest, receipt.finished_at))
+        outputs.append(Made(stage, fingerprint, receipt.snapshot, receipt.digest))
         tars += [
             Tar(receipt.snapshot, entry.path, entry.sha256, entry.bytes)
             for entry in receipt.files
