@@ -1,10 +1,10 @@
 """The sensor: the deployed config makes the data of each new snapshot in the snapshots' folder.
 
-The folder is STRAIGHTSHOT_SNAPSHOTS, by default HOME/snapshots. Each entry is one snapshot and has its name:
-`2026-11-20.parquet`, or a folder `2026-11-20/` of Parquet files, tars, or images. An upload counts as done
-when the folder has a `_SUCCESS` file, or when two ticks in a row find the same files with the same sizes and
-times. A snapshot that fails is tried `operations.snapshot_attempts` times, then named in an alert and left
-until its files or the deployed config change.
+The folder is STRAIGHTSHOT_SNAPSHOTS, by default HOME/snapshots; it may be an s3:// URL. Each entry is one
+snapshot and has its name: `2026-11-20.parquet`, or a folder `2026-11-20/` of Parquet files, tars, or images.
+An upload counts as done when the folder has a `_SUCCESS` file, or when two ticks in a row find the same
+files with the same sizes and times. A snapshot that fails is tried `operations.snapshot_attempts` times, then
+named in an alert and left until its files or the deployed config change.
 """
 
 import json
@@ -13,9 +13,11 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from components.errors import InputError, one_line
 from dags.assets import snapshots
 from dags.attempts import Attempts
 from dags.jobs import data
@@ -28,6 +30,9 @@ from pipelines.snapshots import name_fault, registered
 from pipelines.sources import find_source
 from pipelines.store.home import home_path
 from pipelines.store.receipts import json_digest
+
+if TYPE_CHECKING:
+    from upath import UPath
 
 SNAPSHOTS_VARIABLE = "STRAIGHTSHOT_SNAPSHOTS"
 COMPLETE = "_SUCCESS"  # an empty file in a snapshot's folder: all of it is there
@@ -53,15 +58,14 @@ class Upload:
 )
 def new_snapshots(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     home = home_path(None)
-    folder = Path(os.environ.get(SNAPSHOTS_VARIABLE) or home / "snapshots")
+    folder = os.environ.get(SNAPSHOTS_VARIABLE) or str(home / "snapshots")
     try:
         deployed = deployment(home)
+        found = uploads(folder)
     except ConfigError as error:
         return dg.SensorResult(skip_reason=str(error), cursor=context.cursor)
-    if not folder.is_dir():
-        return dg.SensorResult(skip_reason=f"no folder at {folder}", cursor=context.cursor)
     tick = Tick(context.instance, home, deployed, json.loads(context.cursor or "{}"))
-    requests = list(tick.requests(uploads(folder)))
+    requests = list(tick.requests(found))
     for line in tick.lines:
         context.log.info(line)
     names = [request.partition_key or "" for request in requests]
@@ -145,13 +149,26 @@ class Tick:
             alert(self.home, "snapshot_refused", line)
 
 
-def uploads(folder: Path) -> list[Upload | str]:
+def uploads(folder: str) -> list[Upload | str]:
     """The entries of the folder in name order; of one whose name cannot be a snapshot's, what is wrong.
 
-    Entries with nothing to read in them, and hidden ones, are left out.
+    Entries with nothing to read in them, and hidden ones, are left out. Raises ConfigError where it cannot be
+    read.
     """
+    from components.corpus.locations import location, reading_errors
+
+    try:
+        root = location(folder)
+        if not root.is_dir():
+            raise ConfigError(f"no folder at {folder}")
+        return _uploads(root)
+    except reading_errors(InputError) as error:
+        raise ConfigError(f"{folder} cannot be read: {one_line(error)}") from error
+
+
+def _uploads(root: "UPath") -> list[Upload | str]:
     found: dict[str, Upload | str] = {}
-    for path in sorted(folder.iterdir()):
+    for path in sorted(root.iterdir()):
         files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
         kind = None if path.name.startswith(".") else _kind(files)
         if kind is None:
@@ -167,13 +184,13 @@ def uploads(folder: Path) -> list[Upload | str]:
     return list(found.values())
 
 
-def _listing(path: Path, files: list[Path]) -> str:
+def _listing(path: "UPath", files: list["UPath"]) -> str:
     """Digest of the files' names, sizes and modification times."""
     stats = [(file.relative_to(path.parent).as_posix(), file.stat()) for file in files]
     return json_digest([[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats])
 
 
-def _kind(files: list[Path]) -> str | None:
+def _kind(files: list["UPath"]) -> str | None:
     """How a snapshot's files are read; None where there is nothing to read."""
     suffixes = {file.suffix.lower() for file in files}
     for suffix, kind in ((".parquet", "parquet"), (".tar", "webdataset")):

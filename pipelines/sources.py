@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from pydantic import Field
+from upath import UPath
 
 from components.errors import InputError, one_line
 from pipelines.config import RunConfig
@@ -16,7 +17,7 @@ from pipelines.execution.engine import Engine
 from pipelines.execution.progress import Progress
 from pipelines.stage import Input, Stage, StageConfig, Work, fingerprint, run_stage
 from pipelines.store.outputs import load_receipt
-from pipelines.store.receipts import FileEntry, PartReceipt, Receipt, content_digest, sha256_file
+from pipelines.store.receipts import FileEntry, PartReceipt, Receipt, content_digest
 from pipelines.store.verified import VerifiedFiles, state_of
 
 TOY = "toy"
@@ -43,7 +44,7 @@ def find_source(name: str, config: RunConfig, home: Path) -> Input | None:
         return Input("labelled", "", NOT_READ)
     labelled = str(config.annotators.labelled)
     if labelled != TOY:
-        return _labelled(Path(labelled), home)
+        return _labelled(labelled, home)
     if not is_toy(config.corpus):
         raise ConfigError(
             f"annotators.labelled is 'toy', but the corpus is {config.corpus}: give a labelled set with"
@@ -117,26 +118,33 @@ def _side_digest(files: Sequence[FileEntry], prefix: str) -> str:
 
 
 def _corpus(uri: str, home: Path) -> Input:
+    from components.corpus.locations import reading_errors
     from components.corpus.readers import open_corpus
 
     try:
         corpus = open_corpus(uri)
         return Input("corpus", uri, _remembered(uri, corpus.files, corpus.digest, home))
-    except (InputError, OSError) as error:
+    except reading_errors(InputError) as error:
         raise ConfigError(f"--corpus {uri}: {one_line(error)}") from error
 
 
-def _labelled(path: Path, home: Path) -> Input:
-    if not path.is_file():
-        raise ConfigError(f"annotators.labelled: no file at {path}; it is a Parquet file (or 'toy')")
-    path = path.resolve()
-    files = [(path.name, str(path))]
-    return Input("labelled", str(path), _remembered(str(path), files, lambda: sha256_file(path), home))
+def _labelled(path: str, home: Path) -> Input:
+    from components.corpus.locations import location, reading_errors
+    from components.corpus.readers import file_digest
+
+    try:
+        file = location(path)
+        if not file.is_file():
+            raise ConfigError(f"annotators.labelled: no file at {path}; it is a Parquet file (or 'toy')")
+        file = file.resolve()
+        digest = _remembered(str(file), [(file.name, str(file))], lambda: file_digest(str(file)), home)
+    except reading_errors(InputError) as error:
+        raise ConfigError(f"annotators.labelled={path}: {one_line(error)}") from error
+    return Input("labelled", str(file), digest)
 
 
 def _remembered(uri: str, files: Sequence[tuple[str, str]], digest: Callable[[], str], home: Path) -> str:
-    """`digest()`, remembered under HOME for as long as the files' sizes, times and inodes stand."""
-    paths = [Path(path) for _, path in files]
-    if (state := state_of(paths)) is None:
-        return digest()  # remote: nothing tells cheaply that it stands
+    """`digest()`, remembered under HOME for as long as the files' sizes, times and inodes or e-tags stand."""
+    if (state := state_of(UPath(path) for _, path in files)) is None:
+        return digest()  # a store that has none: nothing tells cheaply that the files stand
     return VerifiedFiles(home).value(uri, state, digest)

@@ -1,14 +1,19 @@
 """Fixtures shared by every test: the real corpora beside the checkout, when they are there."""
 
+import hashlib
 import json
+import logging
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from upath import UPath
 
+BUCKET = "team"
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
@@ -62,3 +67,33 @@ def _run_micro(home: Path) -> dict[str, object]:
 def micro_home(micro_run: "subprocess.CompletedProcess[str]") -> Path:
     """The HOME of `micro_run`."""
     return Path(micro_run.args[micro_run.args.index("--home") + 1])
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """The address of a server on loopback that answers as S3 does, its keys in this process's environment."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line for every request
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    settings = {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in settings.items():
+            patch.setenv(name, value)
+        boto3.client("s3").create_bucket(Bucket=BUCKET)
+        yield settings["AWS_ENDPOINT_URL"]
+    server.stop()
+
+
+@pytest.fixture
+def s3(s3_server: str, request: pytest.FixtureRequest) -> UPath:
+    """A folder of its own in a bucket of `s3_server`."""
+    return UPath(f"s3://{BUCKET}/{hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:12]}")

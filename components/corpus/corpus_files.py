@@ -2,12 +2,13 @@
 
 from upath import UPath
 
+from components.corpus.locations import location
 from components.errors import InputError
 
 
 def find_files(path: str, suffixes: tuple[str, ...]) -> list[tuple[str, str]]:
     """(name within the corpus, path) of each file, by name. Raises InputError where there is none."""
-    root = UPath(path)
+    root = location(path)
     if root.is_file():
         return [(root.name, _absolute(root))]
     if root.is_dir():
@@ -28,7 +29,7 @@ def find_files(path: str, suffixes: tuple[str, ...]) -> list[tuple[str, str]]:
 
 def folder_files(path: str) -> tuple[str, list[str]]:
     """The folder's absolute path and the names of all files in and under it, relative to it, sorted."""
-    root = UPath(path)
+    root = location(path)
     if not root.is_dir():
         raise InputError(f"corpus folder {path} does not exist or is no folder; check the path")
     names = sorted(_relative(file, root) for file in root.rglob("*") if file.is_file())

@@ -8,15 +8,19 @@ import itertools
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
 from components.corpus.images import ImageRejected, ImageRules, open_image
+from components.corpus.locations import location, reading_errors
 from components.corpus.schemas import LABELLED, Reason, check_schema, record_key
 from components.errors import InputError, one_line
 from components.randomness import derive_seed
+
+if TYPE_CHECKING:
+    import pyarrow.parquet as pq
 
 # A labelled set was curated: only what cannot be opened is rejected.
 RULES = ImageRules(min_side=1, max_aspect=1e6, min_deviation=0.0)
@@ -58,8 +62,8 @@ class LabelledSet:
         return len(self.train) + len(self.held_out) + sum(self.skipped.values())
 
 
-def read_labelled(path: Path, holdout_fraction: float) -> LabelledSet:
-    """The set in the Parquet file at `path` (LABELLED schema). A bad record is skipped and counted.
+def read_labelled(path: str, holdout_fraction: float) -> LabelledSet:
+    """The set in the Parquet file at a path or URL (LABELLED schema). A bad record is skipped and counted.
 
     holdout_fraction: share kept from training, chosen by content, so that a copy of an image is on one side.
     Raises InputError naming the column if the schema differs, or when no record can be used.
@@ -67,13 +71,16 @@ def read_labelled(path: Path, holdout_fraction: float) -> LabelledSet:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    name = f"labelled set {path}"
     try:
-        file = pq.ParquetFile(path)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise InputError(
-            f"labelled set {path}: not a readable Parquet file ({one_line(error, 160)})"
-        ) from error
-    check_schema(file.schema_arrow, LABELLED, f"labelled set {path}", extra=True)
+        with location(path).open("rb") as source:
+            return _split(pq.ParquetFile(source), name, holdout_fraction)
+    except reading_errors(pa.ArrowInvalid) as error:
+        raise InputError(f"{name}: not a readable Parquet file ({one_line(error, 160)})") from error
+
+
+def _split(file: "pq.ParquetFile", name: str, holdout_fraction: float) -> LabelledSet:
+    check_schema(file.schema_arrow, LABELLED, name, extra=True)
     sides: tuple[list[LabelledImage], list[LabelledImage]] = ([], [])
     skipped: Counter[str] = Counter()
     columns = [name for name in (*LABELLED.names, TOY_SCENE) if name in file.schema_arrow.names]
@@ -86,7 +93,7 @@ def read_labelled(path: Path, holdout_fraction: float) -> LabelledSet:
                 sides[_is_held_out(usable, holdout_fraction)].append(usable)
     train, held_out = sides
     if not train:
-        raise InputError(f"labelled set {path}: no record can be used ({dict(skipped)}); give another file")
+        raise InputError(f"{name}: no record can be used ({dict(skipped)}); give another file")
     return LabelledSet(tuple(train), tuple(held_out), dict(sorted(skipped.items())))
 
 

@@ -18,9 +18,19 @@ from upath import UPath
 
 from components.corpus import reader_folder, reader_parquet, reader_webdataset
 from components.corpus.fragments import Fragment, FragmentSize, RawRecord, streams
+from components.corpus.locations import reading_errors
 from components.errors import InputError, one_line
 
-__all__ = ["Corpus", "Fragment", "FragmentSize", "RawRecord", "open_corpus", "read_fragment", "read_stream"]
+__all__ = [
+    "Corpus",
+    "Fragment",
+    "FragmentSize",
+    "RawRecord",
+    "file_digest",
+    "open_corpus",
+    "read_fragment",
+    "read_stream",
+]
 
 READERS: dict[str, ModuleType] = {
     "parquet": reader_parquet,
@@ -52,7 +62,7 @@ class Corpus:
         """sha256 of the kind, and of each file's name and content: where the corpus lies does not matter."""
         total = hashlib.sha256(self.kind.encode())
         for name, path in self.files:
-            total.update(f"\n{name} {_file_digest(path)}".encode())
+            total.update(f"\n{name} {file_digest(path)}".encode())
         return total.hexdigest()
 
 
@@ -74,7 +84,7 @@ def open_corpus(
     limit = FragmentSize(rows_per_fragment, fragment_bytes)
     try:
         fragments, files = READERS[kind].plan(path, limit)
-    except OSError as error:
+    except reading_errors() as error:
         raise InputError(f"corpus '{uri}' cannot be read: {one_line(error)}") from error
     if not fragments:
         raise InputError(f"corpus '{uri}' holds no records; check the path")
@@ -88,7 +98,7 @@ def read_fragment(fragment: Fragment) -> Iterator[RawRecord]:
         for record in READERS[fragment.kind].read(fragment):
             count += 1
             yield record
-    except OSError as error:
+    except reading_errors() as error:
         raise InputError(f"corpus file {fragment.path} cannot be read: {one_line(error)}") from error
     if count != fragment.rows:
         raise InputError(
@@ -112,7 +122,8 @@ def read_stream(fragments: Sequence[Fragment]) -> Iterator[tuple[Fragment, Itera
             pass
 
 
-def _file_digest(path: str) -> str:
+def file_digest(path: str) -> str:
+    """sha256 (hex) of the file at a path or URL."""
     digest = hashlib.sha256()
     with UPath(path).open("rb") as file:
         while chunk := file.read(_HASHED_AT_A_TIME):

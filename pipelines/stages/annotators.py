@@ -95,7 +95,7 @@ def _labelled(work: Work) -> "LabelledSet":
     config: AnnotatorsConfig = work.config
     if not config.fitted:
         return LabelledSet((), (), {})
-    return read_labelled(work.input("labelled").path, config.holdout_fraction)
+    return read_labelled(work.input("labelled").location, config.holdout_fraction)
 
 
 def _pin(work: Work, name: str) -> None:
@@ -122,7 +122,7 @@ def _fit_together(work: Work) -> None:
     jobs, progress = [], {}
     with work.progress.tasks([(name, trainings[name].images, "images") for name in names]) as advances:
         for name, advance in zip(names, advances, strict=True):
-            fit = partial(_fit, name, config, work.input("labelled").path, work.scratch / name)
+            fit = partial(_fit, name, config, work.input("labelled").location, work.scratch / name)
             jobs.append(Job(name, fit, trainings[name].cpu_threads))
             progress[name] = _FitProgress(advance)
 
@@ -202,7 +202,7 @@ class _FitProgress:
         self.advance(images, f"loss {event['loss']:.3f}" if "loss" in event else "")
 
 
-def _fit(name: str, config: AnnotatorsConfig, labelled: Path, scratch: Path, events: EventWriter) -> None:
+def _fit(name: str, config: AnnotatorsConfig, labelled: str, scratch: Path, events: EventWriter) -> None:
     """In a worker: fit the judge or the captioner into the scratch folder."""
     from components.captioning.fit import fit_captioner
     from components.corpus.labelled import read_labelled

@@ -12,9 +12,13 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from pipelines.store.local import LocalStore
 from pipelines.store.store import Stored
+
+if TYPE_CHECKING:
+    from upath import UPath
 
 KEY = "cache/verified.json"
 ATTEMPTS = 20  # at writing the file while other processes write it
@@ -66,16 +70,25 @@ class VerifiedFiles:
                     return
 
 
-def state_of(paths: Iterable[Path]) -> str | None:
-    """sha256 over the paths, sizes, modification times and inodes of files; None when one is missing."""
+def state_of(paths: Iterable["Path | UPath"]) -> str | None:
+    """sha256 over the paths, sizes, modification times and inodes of files; None when one is missing.
+
+    An object store has an e-tag for an inode; None where it has none.
+    """
     state = hashlib.sha256()
     for path in paths:
         try:
             stat = path.stat()
         except (FileNotFoundError, NotADirectoryError):
             return None
-        state.update(f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}\0{stat.st_ino}\n".encode())
+        if not (identity := _identity(stat)):
+            return None
+        state.update(f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}\0{identity}\n".encode())
     return state.hexdigest()
+
+
+def _identity(stat: Any) -> Any:
+    return stat.st_ino or (stat.as_info().get("ETag") if hasattr(stat, "as_info") else None)
 
 
 def _entries(stored: Stored | None) -> dict[str, tuple[str, str]]:

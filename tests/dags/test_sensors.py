@@ -165,5 +165,5 @@ def test_the_files_of_a_snapshot_decide_how_it_is_read(tmp_path, files, kind):
     for name in files:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
-    uris = [upload.uri for upload in uploads(tmp_path)]
+    uris = [upload.uri for upload in uploads(str(tmp_path))]
     assert uris == ([f"{kind}:{tmp_path / 's'}"] if kind else [])

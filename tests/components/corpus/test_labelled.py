@@ -22,9 +22,9 @@ def png(colour: int, mode: str = "RGB") -> bytes:
     return buffer.getvalue()
 
 
-def write(path: Path, rows: list[dict]) -> Path:
+def write(path: Path, rows: list[dict]) -> str:
     pq.write_table(pa.Table.from_pylist(rows, schema=LABELLED), path)
-    return path
+    return str(path)
 
 
 def row(image: bytes | None, short: str | None = "a square", long: str | None = "a red square") -> dict:
@@ -41,7 +41,7 @@ def test_a_bad_record_is_skipped_and_counted(tmp_path):
 
 def test_a_toy_webs_truth_is_read_with_its_records_and_missed_nowhere_else(tmp_path):
     toy = write_toy_web(tmp_path, records=1, seed=0, labelled=3).labelled
-    for record in read_labelled(toy, 0.0).train:
+    for record in read_labelled(str(toy), 0.0).train:
         assert is_true(record.caption_long, Scene.from_dict(json.loads(record.scene)))
     (plain,) = read_labelled(write(tmp_path / "l.parquet", [row(png(9))]), 0.0).train
     assert plain.scene is None
@@ -64,16 +64,16 @@ def test_a_wrong_file_is_told_in_one_line(tmp_path):
     path = tmp_path / "l.parquet"
     path.write_text("no parquet")
     with pytest.raises(ValueError, match="not a readable Parquet file"):
-        read_labelled(path, 0.0)
+        read_labelled(str(path), 0.0)
     pq.write_table(pa.table({"image": pa.array([b""], pa.binary()), "caption_short": ["a"]}), path)
     with pytest.raises(ValueError, match="column 'caption_long'"):
-        read_labelled(path, 0.0)
+        read_labelled(str(path), 0.0)
     with pytest.raises(ValueError, match="no record can be used"):
         read_labelled(write(path, [row(None)]), 0.0)
 
 
 def test_the_emoji_set_is_read(shared_data):
-    labelled = read_labelled(shared_data / "emoji" / "labelled.parquet", 0.1)
+    labelled = read_labelled(str(shared_data / "emoji" / "labelled.parquet"), 0.1)
     assert labelled.records == 900
     assert not labelled.skipped
 

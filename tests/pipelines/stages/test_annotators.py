@@ -107,7 +107,7 @@ def alone(tmp_path_factory, labelled) -> Path:
     """Both annotators fitted in this process, one after the other."""
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("alone")
-    records = read_labelled(labelled.path, CONFIG.holdout_fraction).train
+    records = read_labelled(labelled.location, CONFIG.holdout_fraction).train
     for name in (JUDGE, CAPTIONER):
         (folder / name).mkdir()
     fit_judge(records, folder / JUDGE, CONFIG.judge_fit, seed=0)
@@ -159,7 +159,7 @@ def test_of_a_toy_web_the_captions_truth_is_measured(tmp_path, engine):
 def test_true_captions_count_and_those_of_other_images_do_not(monkeypatch, tmp_path, shift, share):
     """The captions that the world wrote, handed to the images in order or one further."""
     toy = write_toy_web(tmp_path, records=1, seed=0, labelled=60).labelled
-    held_out = read_labelled(toy, 0.9).held_out
+    held_out = read_labelled(str(toy), 0.9).held_out
     texts = {kind: [record.captions[n] for record in held_out] for n, kind in enumerate(("short", "long"))}
     written = {kind: [*rows[shift:], *rows[:shift]] for kind, rows in texts.items()}
 
