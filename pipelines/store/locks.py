@@ -89,9 +89,12 @@ class Lease:
         while True:
             stored = self.store.read(self.key)
             owner = _living(stored)
-            if owner is not None:
+            if owner is not None and owner != self.owner:
                 return owner
-            self._tag = self.store.put(self.key, self._content(), if_match=stored.tag if stored else None)
+            if stored is not None and owner is not None:  # ours: a service whose answer was lost
+                self._tag = stored.tag
+            else:
+                self._tag = self.store.put(self.key, self._content(), if_match=stored.tag if stored else None)
             if self._tag is not None:
                 self._start()
                 return None
