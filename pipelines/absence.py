@@ -8,7 +8,7 @@ from typing import Any
 from pipelines.alerts import alert
 from pipelines.deployment import Deployment
 from pipelines.errors import StraightshotError
-from pipelines.store.local import LocalStore
+from pipelines.store.mirror import store_at
 from pipelines.store.store import Stored
 
 KEY = "noticed.json"
@@ -49,7 +49,7 @@ def alert_once_a_day(home: Path, event: str, line: str, now: float) -> None:
 
 
 def _noticed(home: Path) -> tuple[Stored | None, dict[str, Any]]:
-    stored = LocalStore(home).read(KEY)
+    stored = store_at(home).read(KEY)
     try:
         noticed = json.loads(stored.content) if stored else {}
     except ValueError:
@@ -59,4 +59,4 @@ def _noticed(home: Path) -> tuple[Stored | None, dict[str, Any]]:
 
 def _note(home: Path, stored: Stored | None, noticed: dict[str, Any]) -> None:
     """Remember; of two processes that noticed the same, one does, and both have sent it: at least once."""
-    LocalStore(home).put(KEY, json.dumps(noticed).encode(), if_match=stored.tag if stored else None)
+    store_at(home).put(KEY, json.dumps(noticed).encode(), if_match=stored.tag if stored else None)

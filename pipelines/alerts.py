@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.errors import GateRefused, describe
-from pipelines.store.local import LocalStore
+from pipelines.store.mirror import store_at
 from pipelines.store.provenance import now
 
 URL_VARIABLE, SECRET_VARIABLE = "STRAIGHTSHOT_WEBHOOK_URL", "STRAIGHTSHOT_WEBHOOK_SECRET"
@@ -52,7 +52,7 @@ def alert(home: Path, event: str, text: str, **details: str) -> None:
     body = {"id": name, "event": event, "text": text, "at": now(), "home": str(home), **details}
     key = f"{time.time_ns()}-{name}.json"
     with suppress(OSError):  # a full disk: the run's own error says so
-        LocalStore(home / FOLDER).put(key, json.dumps(body).encode(), if_match=None)
+        store_at(home / FOLDER).put(key, json.dumps(body).encode(), if_match=None)
     deliver(home)
 
 
@@ -72,7 +72,7 @@ def alerting(home: Path, what: str) -> Iterator[None]:
 def deliver(home: Path) -> int:
     """Send what waits under HOME, oldest first, until one does not get through; returns how many wait on."""
     url = os.environ.get(URL_VARIABLE)
-    store = LocalStore(home / FOLDER)
+    store = store_at(home / FOLDER)
     waiting = store.keys("") if url else []
     for sent, key in enumerate(waiting):
         with suppress(OSError):

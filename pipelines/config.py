@@ -14,7 +14,6 @@ from typing import Any, NoReturn
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from components.durable import write_text
 from components.errors import one_line
 from pipelines.config_draft import ConfigDraft, fit_to, merge_defaults, read_yaml
 from pipelines.errors import ConfigError
@@ -30,6 +29,7 @@ from pipelines.stages.promote import PromoteConfig
 from pipelines.stages.recaption import RecaptionConfig
 from pipelines.stages.shard import ShardConfig
 from pipelines.stages.train import TrainConfig
+from pipelines.store.mirror import store_at
 
 SAVED = "run.json"  # HOME/run.json: the config of the last run
 
@@ -166,7 +166,8 @@ def ray_of(config: RunConfig, overrides: Iterable[str] = (), ray: str | None = N
 
 def save_config(config: RunConfig, home: Path) -> None:
     """Keep the config of a run under HOME, so that later commands need only --home."""
-    write_text(home / SAVED, json.dumps(config.model_dump(mode="json"), indent=1) + "\n")
+    text = json.dumps(config.model_dump(mode="json"), indent=1) + "\n"
+    store_at(home).write(SAVED, lambda path: path.write_text(text, encoding="utf-8"))
 
 
 def _to_stderr(line: str) -> None:

@@ -12,13 +12,13 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from components.durable import write_text
 from components.errors import one_line
 from pipelines.config import RunConfig
 from pipelines.config_draft import read_yaml
 from pipelines.errors import ConfigError
 from pipelines.pipeline import Pipeline
 from pipelines.sources import find_source
+from pipelines.store.mirror import store_at
 from pipelines.store.provenance import now, user_and_host
 from pipelines.store.receipts import json_digest
 
@@ -51,7 +51,8 @@ def deploy(home: Path, config: RunConfig) -> Deployment:
     values = config.model_dump(mode="json")
     deployed = Deployment(config, user_and_host(), now(), json_digest(values))
     fields = {"by": deployed.by, "at": deployed.at, "digest": deployed.digest, "config": values}
-    write_text(home / FILE, HEADER + yaml.safe_dump(fields, sort_keys=False, allow_unicode=True))
+    text = HEADER + yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)
+    store_at(home).write(FILE, lambda path: path.write_text(text, encoding="utf-8"))
     return deployed
 
 

@@ -19,6 +19,7 @@ from pipelines.errors import ConfigError
 from pipelines.execution.engine import Engine
 from pipelines.execution.progress import Progress
 from pipelines.graph import DATA_STAGES, EVERY_SNAPSHOT, SOURCES, STAGES, upstream
+from pipelines.registry.mlflow_store import Tracker
 from pipelines.snapshots import Snapshot, all_registered, refuse_other_corpus, register, registered
 from pipelines.sources import find_source, make_toy_web
 from pipelines.stage import Input, Stage, StageConfig, fingerprint, input_digests, run_stage
@@ -118,7 +119,11 @@ class Pipeline:
         return outcome
 
     def prepare(self) -> None:
-        """Have every source there: write the toy web if this run wants one. Raises ConfigError."""
+        """Have every source there: write the toy web if this run wants one. Raises ConfigError.
+
+        Also where HOME is in a bucket and no MLflow is named: better now than after the data stages.
+        """
+        Tracker(self.home, self.tracking_uri)
         self.refuse_other_corpus()
         for name in SOURCES:
             if any(name in stage.inputs for stage in self.stages):

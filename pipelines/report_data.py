@@ -42,7 +42,9 @@ from pipelines.sources import find_source, is_toy
 from pipelines.stages.annotators import CAPTION_TRUTH
 from pipelines.stages.evaluate import SAMPLES
 from pipelines.stages.filter import FILTERED_FOLDER, REJECTS_FOLDER
+from pipelines.stages.promote import DECISION_FILE
 from pipelines.stages.training_config import CURVE
+from pipelines.store.mirror import fetch_files
 from pipelines.store.receipts import Receipt
 
 KEPT_SHOWN = 12  # records
@@ -220,8 +222,11 @@ def _metrics(fresh: Mapping[str, Planned], problems: list[str]) -> Metrics | Non
 def _gate_verdict(planned: Iterable[Planned], problems: list[str]) -> GateVerdict | None:
     """The gate's decision; one that refused has no receipt, and its output is read all the same."""
     promote = next((plan for plan in planned if plan.stage.name == "promote"), None)
-    path = promote.path / "decision.json" if promote and promote.path else None
-    if promote is None or path is None or not path.is_file():
+    if promote is None or promote.path is None:
+        return None
+    _files({"promote": promote}, "promote", DECISION_FILE)
+    path = promote.path / DECISION_FILE
+    if not path.is_file():
         return None
     version = promote.receipt.info.get("version") if promote.fresh and promote.receipt else None
     try:
@@ -249,8 +254,10 @@ def _files(fresh: Mapping[str, Planned], stage: str, prefix: str) -> list[Path]:
     plan = fresh.get(stage)
     if plan is None or plan.path is None or plan.receipt is None:
         return []
-    names = sorted(entry.path for entry in plan.receipt.files if entry.path.startswith(prefix))
-    return [plan.path / name for name in names[:PARTS_READ]]
+    entries = [entry for entry in plan.receipt.files if entry.path.startswith(prefix)]
+    shown = sorted(entries, key=lambda entry: entry.path)[:PARTS_READ]
+    fetch_files(plan.path, shown)
+    return [plan.path / entry.path for entry in shown]
 
 
 def _in_turn(paths: Sequence[Path], columns: list[str]) -> Iterator[dict[str, Any]]:

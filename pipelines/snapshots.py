@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from pipelines.errors import ConfigError
-from pipelines.store.local import LocalStore
+from pipelines.store.mirror import store_at
 from pipelines.store.provenance import now
 
 FOLDER = "registered"
@@ -39,7 +39,7 @@ def name_fault(name: str) -> str | None:
 
 def registered(home: Path, name: str) -> Snapshot | None:
     """The record of a name; None when it never ran. Raises ConfigError for a record that cannot be read."""
-    stored = LocalStore(home / FOLDER).read(f"{name}{SUFFIX}")
+    stored = store_at(home / FOLDER).read(f"{name}{SUFFIX}")
     if stored is None:
         return None
     try:
@@ -54,7 +54,7 @@ def registered(home: Path, name: str) -> Snapshot | None:
 
 def all_registered(home: Path) -> Iterator[Snapshot]:
     """Every registered snapshot, in name order."""
-    for key in LocalStore(home / FOLDER).keys(""):
+    for key in store_at(home / FOLDER).keys(""):
         if key.endswith(SUFFIX) and (snapshot := registered(home, key.removesuffix(SUFFIX))) is not None:
             yield snapshot
 
@@ -64,7 +64,7 @@ def register(home: Path, name: str, corpus: str, digest: str, *, replace: bool =
 
     replace: also if it means something else so far. Raises ConfigError for another corpus.
     """
-    store, key = LocalStore(home / FOLDER), f"{name}{SUFFIX}"
+    store, key = store_at(home / FOLDER), f"{name}{SUFFIX}"
     stored = store.read(key) if replace else None
     recorded = registered(home, name)
     if recorded is None or (stored and (recorded.corpus, recorded.digest) != (corpus, digest)):

@@ -21,14 +21,16 @@ from components.durable import remove, sweep, write_folder
 from pipelines.errors import StageBusy
 from pipelines.execution.engine import Engine
 from pipelines.execution.progress import Progress
+from pipelines.store.commit import claim, commit
 from pipelines.store.faults import fault_point
-from pipelines.store.local import LocalStore
 from pipelines.store.locks import Lease, Owner, exclusive, hold, reading
+from pipelines.store.mirror import publish, store_at
 from pipelines.store.outputs import (
     FAILED,
     SCRATCH,
     awaits_swap,
     discard_damaged,
+    fetch,
     finish_swap,
     forced_folder,
     forget_verified,
@@ -37,20 +39,18 @@ from pipelines.store.outputs import (
     swap,
     write_failure,
 )
+from pipelines.store.parts import Parts
 from pipelines.store.provenance import library_versions, now, peak_memory
 from pipelines.store.receipts import (
-    RECEIPT,
     Counts,
     FileEntry,
     PartReceipt,
-    Parts,
     Receipt,
     content_digest,
     file_entry,
     json_digest,
     sha256_file,
     total,
-    write_receipt,
 )
 
 SOURCES = ("labelled", "corpus")  # inputs that are no stage's output: see sources.py
@@ -140,7 +140,7 @@ class Work:
     def commit(self, relative: str, write: Callable[[Path], object]) -> FileEntry:
         """Write one file of the output, whole or not at all."""
         before_rename = partial(fault_point, f"{self.stage}.part.before_rename")
-        store = LocalStore(self.out, self.run_id)
+        store = store_at(self.out, self.run_id)
         return file_entry(relative, store.write(relative, write, before_commit=before_rename))
 
     def adopt(self, folder: str, *, name: str | None = None, counts: Counts | None = None) -> PartReceipt:
@@ -150,6 +150,7 @@ class Work:
             FileEntry(path=p.relative_to(self.out).as_posix(), bytes=p.stat().st_size, sha256=sha256_file(p))
             for p in paths
         )
+        publish(self.out, entries)
         return PartReceipt(name=name or folder, files=entries, counts=counts or Counts())
 
     def folder(self, relative: str) -> AbstractContextManager[Path]:
@@ -211,7 +212,7 @@ def run_stage(
     name, run_id = fingerprint(stage, snapshot, config, inputs), uuid.uuid4().hex[:8]
     out = home / stage.name / name
     owner = Owner.me(run_id, f"{stage.name} {name}")
-    with hold(LocalStore(home / stage.name), f"{name}.lock", owner) as lease, _reading(inputs, home, owner):
+    with hold(store_at(home / stage.name), f"{name}.lock", owner) as lease, _reading(inputs, home, owner):
         finish_swap(out)
         receipt = _swapped(out, stage.name, owner, progress) if awaits_swap(out) else None
         if receipt is None and not force:
@@ -250,10 +251,11 @@ def _reading(inputs: Mapping[str, tuple[Input, ...]], home: Path, owner: Owner) 
         for path, item in outputs.items():
             if path.parents[1] != home:  # not HOME/<stage>/<fingerprint>
                 continue
-            stack.enter_context(reading(LocalStore(path.parent), path.name, owner))
+            stack.enter_context(reading(store_at(path.parent), path.name, owner))
             receipt = load_receipt(path, verify=False)
             if receipt is None or receipt.digest != item.digest:
                 raise StageBusy(f"{owner.work}: its input {path} was replaced by another run; run again")
+            fetch(path, receipt)
         yield
 
 
@@ -267,7 +269,7 @@ def _swapped(out: Path, stage: str, owner: Owner, progress: Progress) -> Receipt
         names = ", ".join(f"{reader.work} ({reader})" for reader in readers)
         progress.say(f"{stage}: made again; waits for {names} to finish reading the old output")
 
-    with exclusive(LocalStore(out.parent), out.name, owner, name_readers):
+    with exclusive(store_at(out.parent), out.name, owner, name_readers):
         swap(out, stage)
     forget_verified(forced)
     remember_verified(out, receipt)
@@ -279,6 +281,7 @@ def _make(stage: Stage, work: Work, lease: Lease) -> Receipt:
     started = time.perf_counter()
     work.out.mkdir(parents=True, exist_ok=True)
     discard_damaged(work.out)
+    claimed = claim(work.out, lease.owner)
     remove(work.out / FAILED)
     sweep(work.out)  # the lock is ours, so nobody is writing what is half-written there
     try:
@@ -314,8 +317,7 @@ def _make(stage: Stage, work: Work, lease: Lease) -> Receipt:
         finished_at=now(),
     )
     before_commit = partial(fault_point, f"{stage.name}.receipt.before_rename")
-    store = LocalStore(work.out, work.run_id)
-    receipt = write_receipt(store, RECEIPT, receipt, before_commit=before_commit)
+    receipt = commit(work.out, receipt, claimed, lease.owner, before_commit)
     remember_verified(work.out, receipt)
     remove(work.scratch)
     return receipt

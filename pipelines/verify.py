@@ -5,10 +5,12 @@ and what it finds is hashed by them at the next look.
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.errors import ConfigError
+from pipelines.store.mirror import fetch_files
 from pipelines.store.outputs import FORCED, checked_receipt, forget_verified, remember_verified
 from pipelines.store.receipts import RECEIPT, FileEntry, Receipt, ReceiptError, wrong_with
 
@@ -95,6 +97,8 @@ def verify(target: Target, on_bytes: Callable[[int], object] = lambda count: Non
     if not entries and target.within != target.out:
         return Verification(target.out, 0, 0, (Fault(target.within, "no receipt lists it"),))
     faults = []
+    with suppress(FileNotFoundError):  # what the bucket of a HOME has not is found missing below
+        fetch_files(target.out, entries)
     for entry in entries:
         path = target.out / entry.path
         if what := wrong_with(path, entry):

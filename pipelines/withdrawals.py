@@ -24,9 +24,10 @@ from components.durable import write_file
 from components.errors import InputError
 from pipelines.errors import ConfigError
 from pipelines.stage import Input
-from pipelines.store.local import LocalStore
-from pipelines.store.outputs import readable_receipt
+from pipelines.store.mirror import store_at
+from pipelines.store.outputs import fetch, readable_receipt
 from pipelines.store.receipts import RECEIPT, json_digest
+from pipelines.store.store import Store
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -64,12 +65,12 @@ class Withdrawal:
 def record_withdrawal(home: Path, withdrawal: Withdrawal) -> bool:
     """Keep it under HOME for good; False when it was withdrawn before, and that stands."""
     content = json.dumps(asdict(withdrawal), indent=1).encode()
-    return LocalStore(home / FOLDER).put(f"{withdrawal.name}{SUFFIX}", content, if_match=None) is not None
+    return store_at(home / FOLDER).put(f"{withdrawal.name}{SUFFIX}", content, if_match=None) is not None
 
 
 def withdrawals(home: Path) -> tuple[Withdrawal, ...]:
     """Every withdrawal, by name. Raises ConfigError for one that cannot be read: none may be lost."""
-    store = LocalStore(home / FOLDER)
+    store = store_at(home / FOLDER)
     return tuple(_read(home, store, key) for key in store.keys("") if key.endswith(SUFFIX))
 
 
@@ -138,6 +139,8 @@ def records_of_filter(filtered: Input) -> Iterator[tuple[str, str | None]]:
 
     from pipelines.stages.part_records import FILTERED_FOLDER, REJECTS_FOLDER
 
+    if filtered.receipt is not None:
+        fetch(filtered.path, filtered.receipt)
     for path in filtered.files(f"{FILTERED_FOLDER}/"):
         table = pq.read_table(path, columns=["key", "sha256"])
         yield from zip(table["key"].to_pylist(), table["sha256"].to_pylist(), strict=True)
@@ -157,7 +160,7 @@ def records_table(rows: Iterable[tuple[str, str | None]]) -> "pa.Table":
     return pa.table({"key": pa.array(keys, pa.string()), "sha256": pa.array(digests, pa.string())})
 
 
-def _read(home: Path, store: LocalStore, key: str) -> Withdrawal:
+def _read(home: Path, store: Store, key: str) -> Withdrawal:
     stored = store.read(key)
     try:
         values = json.loads(stored.content) if stored else {}

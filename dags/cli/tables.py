@@ -9,6 +9,7 @@ from rich.table import Table
 
 from pipelines.pipeline import Planned
 from pipelines.store.home import home_path
+from pipelines.store.mirror import fetch_files, remote_of
 
 if TYPE_CHECKING:
     from pipelines.registry.journal import Change
@@ -200,16 +201,17 @@ def _print_next(plan: Sequence[Planned], home: Path) -> None:
         if path is not None and path.exists():
             _print_plain(f"{name:<8} {_short(path)}")
     if all(planned.fresh for planned in plan):
-        at = "" if home == home_path(None) else f" --home {_short(home)}"
+        at = "" if home == home_path(None) else f" --home {remote_of(home) or _short(home)}"
         _print_plain(f"\nNext:\n  {GENERATE}{at}\n  straightshot ui{at}\n  straightshot status{at}")
 
 
 def _output(plan: Sequence[Planned], stage: str, name: str) -> Path | None:
-    """A file of a fresh stage's output."""
+    """A file of a fresh stage's output, where it has one of that name."""
     for planned in plan:
-        if planned.stage.name == stage and planned.fresh and planned.path is not None:
-            path = planned.path / name
-            return path if path.is_file() else None
+        if planned.stage.name == stage and planned.fresh and planned.path and planned.receipt:
+            entries = [entry for entry in planned.receipt.files if entry.path == name]
+            fetch_files(planned.path, entries)
+            return planned.path / name if entries else None
     return None
 
 

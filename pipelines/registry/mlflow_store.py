@@ -7,7 +7,6 @@ tracker first needs it.
 
 import logging
 import os
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cached_property
@@ -19,6 +18,7 @@ from filelock import FileLock
 from components.errors import REASON_LENGTH, one_line
 from pipelines.errors import ConfigError, StageFailed
 from pipelines.registry.mlflow_run import TrackedRun
+from pipelines.store.mirror import remote_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -44,7 +44,7 @@ class Tracker:
         self.home = Path(home)
         chosen = absolute_uri(uri or os.environ.get(URI_VARIABLE) or "")
         self.uri = chosen or database_uri(self.home)
-        self.own = not chosen or (_is_local(self.home) and chosen == database_uri(self.home))
+        self.own = not chosen or (_has_disk(self.home) and chosen == database_uri(self.home))
 
     @property
     def empty(self) -> bool:
@@ -195,11 +195,11 @@ class Tracker:
 
 
 def database_uri(home: Path) -> str:
-    """The address of HOME's own store. Raises ConfigError where SQLite cannot be: on object storage."""
-    if not _is_local(home) or "?" in str(home):
+    """The address of HOME's own store. Raises ConfigError where SQLite cannot be: in a bucket."""
+    if not _has_disk(home) or "?" in str(home):
         raise ConfigError(
-            f"MLflow's database cannot be in {home}; set {URI_VARIABLE} to an MLflow server, or use a"
-            f" local --home"
+            f"MLflow's database cannot be in {remote_of(home) or home}; set {URI_VARIABLE} to an MLflow"
+            " server, or use a local --home"
         )
     return f"sqlite:///{Path(home).resolve() / DATABASE}"
 
@@ -210,8 +210,8 @@ def absolute_uri(uri: str) -> str:
     return f"{scheme}{Path(path).resolve()}" if scheme and not before and path else uri
 
 
-def _is_local(home: Path) -> bool:
-    return re.match(r"[a-z][a-z0-9]+:/", str(home)) is None
+def _has_disk(home: Path) -> bool:
+    return remote_of(home) is None
 
 
 def import_mlflow() -> None:

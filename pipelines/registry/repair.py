@@ -3,6 +3,7 @@
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,7 @@ from pipelines.registry.packaging import (
     damaged_files,
     upload,
 )
+from pipelines.store.mirror import fetch_files
 from pipelines.store.outputs import readable_receipt
 from pipelines.store.receipts import MODEL, RECEIPT, sha256_file, wrong_with
 
@@ -85,7 +87,11 @@ def _made_here(home: Path) -> dict[str, Path]:
     files = {}
     for receipt_path in sorted(home.glob(f"distill/*/{RECEIPT}")):
         receipt = readable_receipt(receipt_path.parent)
-        for entry in receipt.files_in(MODEL) if receipt else ():
+        if receipt is None:
+            continue
+        with suppress(FileNotFoundError):  # some are gone from the bucket; the others may be what is wanted
+            fetch_files(receipt_path.parent / MODEL, receipt.files_in(MODEL))
+        for entry in receipt.files_in(MODEL):
             path = receipt_path.parent / MODEL / entry.path
             if not wrong_with(path, entry):
                 files[entry.sha256] = path

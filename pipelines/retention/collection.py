@@ -20,8 +20,8 @@ from pipelines.retention.catalog import FOLDER, STAGE_FOLDERS, Catalog, folders,
 from pipelines.retention.roots import in_progress, reasons_to_stay, served_downloads
 from pipelines.store.faults import fault_point
 from pipelines.store.home import ABANDONED_SECONDS
-from pipelines.store.local import LocalStore
-from pipelines.store.locks import Owner, hold, living_readers
+from pipelines.store.locks import READER, Owner, hold, living_readers
+from pipelines.store.mirror import remote_of, store_at
 from pipelines.store.outputs import REMOVED, checked_receipt, forget_verified, readable_receipt, retire
 from pipelines.store.receipts import ReceiptError
 
@@ -74,7 +74,7 @@ def collect(found: Survey, on_done: Callable[[Item], object] = lambda item: None
     """
     home, used = found.home, []
     me = Owner.me(uuid.uuid4().hex[:8], "gc")
-    with hold(LocalStore(home), GC_LOCK, me):
+    with hold(store_at(home), GC_LOCK, me):
         for item in found.going:
             if _saved(home) != found.config:
                 raise StageBusy(f"a run with another config began under {home} meanwhile; run gc again")
@@ -82,6 +82,8 @@ def collect(found: Survey, on_done: Callable[[Item], object] = lambda item: None
                 on_done(item)
             else:
                 used.append(replace(item, stays=True, why=why))
+        if (remote := remote_of(home)) is not None:
+            remote.remove_empty(READER, older_than=ABANDONED_SECONDS)
     return used
 
 
@@ -90,7 +92,7 @@ def remove_output(out: Path, owner: Owner) -> str | None:
 
     Who is about to read it finds it gone and says so; who is about to make it finds its lock held.
     """
-    store, name = LocalStore(out.parent), FOLDER.fullmatch(out.name)
+    store, name = store_at(out.parent), FOLDER.fullmatch(out.name)
     assert name is not None, f"{out} is no output's folder"
     with ExitStack() as stack:
         try:

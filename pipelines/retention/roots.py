@@ -20,8 +20,8 @@ from pipelines.registry.model_version import ModelVersion
 from pipelines.registry.packaging import DOWNLOADS, download_name
 from pipelines.retention.catalog import STAGE_FOLDERS, Catalog, Output, folders
 from pipelines.sources import TOY_WEB, find_source
-from pipelines.store.local import LocalStore
 from pipelines.store.locks import owner_of
+from pipelines.store.mirror import store_at
 from pipelines.store.receipts import MODEL, content_digest
 
 
@@ -49,7 +49,7 @@ def in_progress(home: Path) -> dict[Path, str]:
     reasons: dict[Path, str] = {}
     running = None
     for stage in STAGE_FOLDERS:
-        store = LocalStore(home / stage)
+        store = store_at(home / stage)
         for key in store.keys(""):
             name, _, claim = key.partition(".")
             if not claim.startswith(("lock", "swap", "reader-")) or (owner := owner_of(store, key)) is None:

@@ -23,6 +23,7 @@ from pipelines.stage import Input
 from pipelines.stages.part_records import CAPTIONED_FOLDER, FILTERED_FOLDER
 from pipelines.store.faults import fault_point
 from pipelines.store.locks import Owner
+from pipelines.store.outputs import fetch
 from pipelines.store.provenance import now, user_and_host
 from pipelines.withdrawals import (
     Withdrawal,
@@ -206,12 +207,14 @@ def _shards_of(version: ModelVersion, catalog: Catalog) -> list[Output] | None:
 def _parquet_keys(output: Output, folder: str) -> set[str]:
     import pyarrow.parquet as pq
 
+    fetch(output.path, output.receipt)
     paths = _as_input(output).files(f"{folder}/")
     return {key for path in paths for key in pq.read_table(path, columns=["key"])["key"].to_pylist()}
 
 
 def _tar_keys(output: Output, splits: tuple[Split, ...]) -> set[str]:
     """The keys in the tars, by their members' names; no image is read."""
+    fetch(output.path, output.receipt)
     index = load_index(output.path / INDEX_NAME)
     keys: set[str] = set()
     for shard in (shard for split in splits for shard in index.split(split)):

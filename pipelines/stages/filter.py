@@ -44,7 +44,8 @@ from pipelines.stages.part_records import (
     reject_row,
     write_table_part,
 )
-from pipelines.store.receipts import PartReceipt, Parts
+from pipelines.store.parts import Parts
+from pipelines.store.receipts import PartReceipt
 
 if TYPE_CHECKING:
     import torch

@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 
 from components.corpus.rejection import Rejection
 from components.corpus.schemas import REJECTS, Reason
-from pipelines.store.receipts import Counts, PartReceipt, Parts
+from pipelines.store.parts import Parts
+from pipelines.store.receipts import Counts, PartReceipt
 
 FILTERED_FOLDER, CAPTIONED_FOLDER, REJECTS_FOLDER = "filtered", "captioned", "rejects"
 BUFFER_BYTES = 4 * 2**20  # of a column, read at a time

@@ -41,7 +41,8 @@ from pipelines.stages.part_records import (
     reject_row,
     write_table_part,
 )
-from pipelines.store.receipts import PartReceipt, Parts, content_digest
+from pipelines.store.parts import Parts
+from pipelines.store.receipts import PartReceipt, content_digest
 
 if TYPE_CHECKING:
     from PIL import Image

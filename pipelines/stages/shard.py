@@ -33,7 +33,8 @@ from pipelines.stages.part_records import (
     rejects_file,
     write_part,
 )
-from pipelines.store.receipts import PartReceipt, Parts
+from pipelines.store.parts import Parts
+from pipelines.store.receipts import PartReceipt
 
 NAME = "shard"
 READ_ROWS = 64  # rows of a part that are decoded at a time

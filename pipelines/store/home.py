@@ -14,11 +14,14 @@ logs write themselves.
 
 import os
 import re
+import secrets
 import shutil
 from pathlib import Path
 
 from components.durable import sweep
+from components.errors import one_line
 from pipelines.errors import ConfigError
+from pipelines.store.mirror import mirror_of, refresh, remote_of
 
 HOME_VARIABLE = "STRAIGHTSHOT_HOME"
 DEFAULT_HOME = "runs"
@@ -28,14 +31,30 @@ URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+")  # a Path makes one slash of s
 
 
 def home_path(home: str | Path | None) -> Path:
-    """`--home`, else STRAIGHTSHOT_HOME, else ./runs; absolute. Raises ConfigError for a URL."""
+    """`--home`, else STRAIGHTSHOT_HOME, else ./runs; absolute. Of s3://BUCKET/PREFIX, its mirror here.
+
+    Raises ConfigError for another URL, and for a bucket that cannot be read.
+    """
     text = str(home or os.environ.get(HOME_VARIABLE) or DEFAULT_HOME)
     if url := URL.match(text):
+        folder = _mirror(url[1], text[url.end() :])
+    else:
+        folder = Path(text).expanduser().absolute()
+    try:
+        refresh(folder)
+    except OSError as error:
+        raise ConfigError(f"HOME {remote_of(folder)} cannot be read: {one_line(error)}") from error
+    return folder
+
+
+def _mirror(scheme: str, place: str) -> Path:
+    bucket, _, prefix = place.strip("/").partition("/")
+    if scheme != "s3" or not prefix:
         raise ConfigError(
-            f"HOME {url[1]}://{text[url.end() :]}: object stores cannot hold HOME yet; give a local folder,"
-            f" or one that is mounted, with --home or {HOME_VARIABLE}"
+            f"HOME {scheme}://{place}: HOME is a folder, or s3://BUCKET/PREFIX; give one with --home or"
+            f" {HOME_VARIABLE}"
         )
-    return Path(text).expanduser().absolute()
+    return mirror_of(bucket, prefix)
 
 
 def free_bytes(home: Path) -> int:
@@ -52,10 +71,12 @@ def open_home(home: str | Path | None, *, free_bytes: int = FREE_BYTES) -> Path:
         probe.write_bytes(b"\0" * 4096)
         probe.unlink()
         sweep(folder, older_than=ABANDONED_SECONDS, recursive=False)
+        _check_writable(folder)
     except OSError as error:
-        reason = error.strerror or str(error)
+        reason = error.strerror or one_line(error)
         raise ConfigError(
-            f"HOME {folder} cannot be written: {reason}; give another with --home or {HOME_VARIABLE}"
+            f"HOME {remote_of(folder) or folder} cannot be written: {reason}; give another with --home or"
+            f" {HOME_VARIABLE}"
         ) from error
     free = shutil.disk_usage(folder).free
     if free < free_bytes:
@@ -64,3 +85,14 @@ def open_home(home: str | Path | None, *, free_bytes: int = FREE_BYTES) -> Path:
             f" free some, or give another with --home or {HOME_VARIABLE}"
         )
     return folder
+
+
+def _check_writable(folder: Path) -> None:
+    """Raise OSError when HOME is in a bucket that takes no conditional put."""
+    if (remote := remote_of(folder)) is None:
+        return
+    key = f".probe-{secrets.token_hex(4)}"
+    tag = remote.put(key, b"1", if_match=None)
+    if tag is None or remote.put(key, b"2", if_match=None) is not None:
+        raise OSError("the service does not keep the conditions of a put (If-None-Match)")
+    remote.remove(key)

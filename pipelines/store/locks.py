@@ -32,9 +32,10 @@ from pathlib import Path
 import psutil
 
 from pipelines.errors import StageBusy
-from pipelines.store.local import LocalStore
+from pipelines.store.mirror import store_at
 from pipelines.store.store import Store, StoreBusy, Stored
 
+READER = ".reader-"  # between an output and a run that reads it, in the key of its mark
 HEARTBEAT_SECONDS = 5.0
 STALE_SECONDS = 60.0
 READERS_SECONDS = 1.0  # between two looks at whether an output still has readers
@@ -133,7 +134,7 @@ class Lease:
 
 def lock_owner(path: Path) -> Owner | None:
     """The living owner of the lock at `path`, if there is one."""
-    return owner_of(LocalStore(path.parent), path.name)
+    return owner_of(store_at(path.parent), path.name)
 
 
 def owner_of(store: Store, key: str) -> Owner | None:
@@ -144,7 +145,7 @@ def owner_of(store: Store, key: str) -> Owner | None:
 @contextmanager
 def lock(path: Path, run_id: str, work: str) -> Iterator[Lease]:
     """Hold the lock at `path`; raises StageBusy naming its owner if somebody living has it."""
-    with hold(LocalStore(path.parent), path.name, Owner.me(run_id, work)) as lease:
+    with hold(store_at(path.parent), path.name, Owner.me(run_id, work)) as lease:
         yield lease
 
 
@@ -174,7 +175,7 @@ def reading(store: Store, output: str, owner: Owner) -> Iterator[None]:
     Waits while a replacement is under way; raises StageBusy if that does not end within SWAP_SECONDS.
     """
     living_readers(store, output)
-    lease = Lease(store, f"{output}.reader-{owner.run_id}", owner)
+    lease = Lease(store, f"{output}{READER}{owner.run_id}", owner)
     deadline = time.monotonic() + SWAP_SECONDS
     # First the key, then the look: of a reader and a replacer at one moment, at least one sees the other.
     lease.take()
@@ -215,7 +216,7 @@ def exclusive(
 def living_readers(store: Store, output: str) -> list[Owner]:
     """The living readers of an output; the marks of dead ones are removed."""
     readers = []
-    for key in store.keys(f"{output}.reader-"):
+    for key in store.keys(f"{output}{READER}"):
         stored = store.read(key)
         if (owner := _living(stored)) is not None:
             readers.append(owner)

@@ -14,7 +14,7 @@ from pathlib import Path
 from components.durable import exchange, remove, rename, write_text
 from components.errors import one_line
 from pipelines.store.faults import fault_point
-from pipelines.store.local import LocalStore
+from pipelines.store.mirror import fetch_files, remote_of, store_at
 from pipelines.store.receipts import (
     PARTS,
     RECEIPT,
@@ -50,14 +50,24 @@ def readable_receipt(out: Path) -> Receipt | None:
 
 def checked_receipt(out: Path) -> Receipt | None:
     """The receipt in a folder, None when there is none. Raises ReceiptError for one that does not count."""
-    receipt = read_receipt(LocalStore(out), RECEIPT, Receipt)
+    receipt = read_receipt(store_at(out), RECEIPT, Receipt)
     if receipt is not None and receipt.fingerprint != out.name.removesuffix(FORCED):
         raise ReceiptError(f"it is the receipt of another output, {receipt.stage} {receipt.fingerprint}")
     return receipt
 
 
 def files_stand(out: Path, receipt: Receipt) -> bool:
-    """Whether the files are as the receipt lists them, hashed now or when they were last looked at."""
+    """Whether the files are as the receipt lists them, hashed now or when they were last looked at.
+
+    Those in a bucket, which keeps what it was given, by their sizes: a look downloads nothing.
+    """
+    if (remote := remote_of(out)) is not None:
+        sizes = remote.sizes()
+        return all(sizes.get(entry.path, (0, ""))[0] == entry.bytes for entry in receipt.files)
+    return _files_stand(out, receipt)
+
+
+def _files_stand(out: Path, receipt: Receipt) -> bool:
     state, memory, name = _state(out, receipt), _memory(out), _name(out)
     if state is None:
         return False
@@ -80,13 +90,20 @@ def forget_verified(out: Path) -> None:
     _memory(out).forget(_name(out))
 
 
+def fetch(out: Path, receipt: Receipt) -> None:
+    """Have the output's files on this host, where HOME is in a bucket. Raises OSError when they cannot be."""
+    if remote_of(out) is not None and not _files_stand(out, receipt):
+        fetch_files(out, receipt.files)
+        remember_verified(out, receipt)
+
+
 def discard_damaged(out: Path) -> None:
     """Remove a receipt whose output does not verify, and of the output what no part receipt guards.
 
     A saved model is taken for whole where its folder stands, so a damaged one goes with all its files. Under
     a receipt that does not count, nothing is known of the files that no part guards: all of them go.
     """
-    if not (out / RECEIPT).exists():
+    if store_at(out).read(RECEIPT) is None:
         return
     guarded = {entry.path for part in _part_receipts(out) for entry in part.files}
     if (receipt := readable_receipt(out)) is not None:
@@ -98,7 +115,7 @@ def discard_damaged(out: Path) -> None:
     for name in damaged:
         top = Path(name).parts[0]
         remove(out / (name if top in shared else top))
-    remove(out / RECEIPT)
+    _remove_receipt(out)
 
 
 def write_failure(out: Path, error: Exception, at: str) -> None:
@@ -143,7 +160,9 @@ def swap(out: Path, stage: str) -> None:
     """
     forced, replaced = forced_folder(out), out.with_name(f"{out.name}{REPLACED}")
     fault_point(f"{stage}.swap.before_exchange")
-    if not out.exists():
+    if remote_of(out) is not None:
+        _swap_in_bucket(out, stage)
+    elif not out.exists():
         rename(forced, out)
     elif exchange(forced, out):
         rename(forced, replaced)
@@ -165,7 +184,25 @@ def finish_swap(out: Path) -> None:
         rename(forced if readable_receipt(forced) else replaced, out)
     remove(replaced)
     if readable_receipt(forced) is not None and not awaits_swap(out):
+        _remove_from_bucket(forced)
         remove(forced)
+
+
+def _swap_in_bucket(out: Path, stage: str) -> None:
+    """As `swap`. Until the new receipt is there, the forced output is whole; killed, it is made again."""
+    forced, parent = forced_folder(out), remote_of(out.parent)
+    assert parent is not None, f"{out} lies in no bucket"
+    names = sorted(parent.within(forced.name).sizes(), key=lambda name: name == RECEIPT)  # it is the last
+    _remove_receipt(out)
+    _remove_from_bucket(out)
+    for name in names:
+        if name == RECEIPT:
+            fault_point(f"{stage}.swap.between_renames")
+        parent.copy(f"{forced.name}/{name}", f"{out.name}/{name}")
+    _remove_from_bucket(forced)
+    if forced.exists():  # made on this host
+        remove(out)
+        rename(forced, out)
 
 
 def retire(out: Path) -> Path:
@@ -178,10 +215,23 @@ def retire(out: Path) -> Path:
     if out != retired and out.exists():
         remove(retired)
         fault_point("gc.before_receipt")
-        remove(out / RECEIPT)
+        _remove_receipt(out)
         fault_point("gc.before_rename")
+        _remove_from_bucket(out)
         rename(out, retired)
     return retired
+
+
+def _remove_receipt(out: Path) -> None:
+    remove(out / RECEIPT)
+    if (remote := remote_of(out)) is not None and (stored := remote.read(RECEIPT)) is not None:
+        remote.delete(RECEIPT, if_match=stored.tag)
+
+
+def _remove_from_bucket(out: Path) -> None:
+    """Delete an output's objects, its receipt gone before."""
+    if (remote := remote_of(out)) is not None:
+        remote.remove("")
 
 
 def _files(folder: Path) -> list[str]:
@@ -189,7 +239,7 @@ def _files(folder: Path) -> list[str]:
 
 
 def _part_receipts(out: Path) -> Iterator[PartReceipt]:
-    store = LocalStore(out)
+    store = store_at(out)
     for key in store.keys(f"{PARTS}/"):
         with suppress(ReceiptError):
             if (part := read_receipt(store, key, PartReceipt)) is not None:

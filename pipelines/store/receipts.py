@@ -8,20 +8,17 @@ own content, so that an edited count is found.
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from components.durable import Written, nothing, sha256_file
-from pipelines.store.faults import fault_point
-from pipelines.store.local import LocalStore
 from pipelines.store.store import Store
 
 RECEIPT = "receipt.json"
+CLAIM = b"claim "  # begins what stands for a receipt in a bucket while a run makes the output
 PARTS = "parts"
 MODEL = "model"  # the folder of the model in an output of train or distill
 OWN_HASH = "sha256"  # the field of a receipt with the hash of the others
@@ -115,17 +112,24 @@ def write_receipt(
     store: Store, key: str, receipt: AnyReceipt, *, before_commit: Callable[[], None] = nothing
 ) -> AnyReceipt:
     """Put the receipt under `key` with its own hash; returned as it was written."""
+    sealed, content = seal(receipt)
+    store.write(key, lambda path: path.write_bytes(content), before_commit=before_commit)
+    return sealed
+
+
+def seal(receipt: AnyReceipt) -> tuple[AnyReceipt, bytes]:
+    """The receipt with its own hash, and the bytes that it is written as."""
     values = receipt.model_dump(mode="json", by_alias=True, exclude={OWN_HASH})
     sealed = receipt.model_copy(update={OWN_HASH: json_digest(values)})
-    text = sealed.model_dump_json(by_alias=True, indent=1)
-    store.write(key, lambda path: path.write_text(text, encoding="utf-8"), before_commit=before_commit)
-    return sealed
+    return sealed, sealed.model_dump_json(by_alias=True, indent=1).encode()
 
 
 def read_receipt(store: Store, key: str, kind: type[AnyReceipt]) -> AnyReceipt | None:
     """The receipt under `key`, None when there is none. Raises ReceiptError for one that does not count."""
     stored = store.read(key)
-    return None if stored is None else parse_receipt(stored.content, kind)
+    if stored is None or stored.content.startswith(CLAIM):
+        return None
+    return parse_receipt(stored.content, kind)
 
 
 def parse_receipt(content: bytes, kind: type[AnyReceipt]) -> AnyReceipt:
@@ -192,76 +196,3 @@ def total(parts: Iterable[PartReceipt]) -> tuple[Counts, dict[str, int], tuple[F
         reasons.update(part.reasons)
         files.extend(part.files)
     return counts, dict(sorted(reasons.items())), tuple(files)
-
-
-@dataclass(frozen=True)
-class Parts:
-    """The parts of one output. Picklable: workers get it and write through it.
-
-    root: the output's folder. stage: for fault points. run_id: marks this run's temporaries. folder: a
-    sub-folder of root, for intermediate parts.
-    """
-
-    root: Path
-    stage: str
-    run_id: str = ""
-    folder: str = ""
-
-    def within(self, folder: str) -> "Parts":
-        """The same, for intermediate parts under `folder`."""
-        return Parts(self.root, self.stage, self.run_id, folder)
-
-    def path(self, name: str) -> Path:
-        """Where the file `name` of a part lies."""
-        return self.root / self.folder / name
-
-    def write(
-        self,
-        name: str,
-        files: Mapping[str, Callable[[Path], object]],
-        *,
-        counts: Counts | None = None,
-        reasons: Mapping[str, int] | None = None,
-        info: Mapping[str, Any] | None = None,
-        timings: Collection[str] = (),
-    ) -> PartReceipt:
-        """Write the part's files (relative path -> writer), then its receipt `parts/<name>.json`.
-
-        timings: those of the files that are no part of the output's content digest.
-        """
-        before_rename = partial(fault_point, f"{self.stage}.part.before_rename")
-        entries = [
-            file_entry(
-                relative,
-                self._store.write(relative, fill, before_commit=before_rename),
-                timing=relative in timings,
-            )
-            for relative, fill in files.items()
-        ]
-        receipt = PartReceipt(
-            name=name,
-            files=tuple(entries),
-            counts=counts or Counts(),
-            reasons=dict(reasons or {}),
-            info=dict(info or {}),
-        )
-        receipt.counts.check(f"{self.stage} part {name}")
-        fault_point(f"{self.stage}.part.before_receipt")
-        return write_receipt(
-            self._store,
-            f"{PARTS}/{name}.json",
-            receipt,
-            before_commit=partial(fault_point, f"{self.stage}.part_receipt.before_rename"),
-        )
-
-    def finished(self, name: str) -> PartReceipt | None:
-        """The part's receipt if it is there and its files verify; else None (it is to be done again)."""
-        try:
-            receipt = read_receipt(self._store, f"{PARTS}/{name}.json", PartReceipt)
-        except ReceiptError:
-            return None
-        return receipt if receipt and files_verify(self.root / self.folder, receipt.files) else None
-
-    @property
-    def _store(self) -> LocalStore:
-        return LocalStore(self.root / self.folder, self.run_id)

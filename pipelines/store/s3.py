@@ -7,6 +7,7 @@ Credentials, region and AWS_ENDPOINT_URL are taken as boto3 takes them, from the
 import functools
 import secrets
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -63,8 +64,8 @@ class S3Store:
             _client().upload_file(str(path), self.bucket, self._key(key))
 
     def download(self, key: str, path: Path) -> Written:
-        """Write the object into a file, whole or not at all."""
-        with _os_errors(f"{self}/{key}"):
+        """Write the object into a file, whole or not at all. Raises FileNotFoundError when there is none."""
+        with _os_errors(f"{self}/{key}", *ABSENT):
             return write_file(
                 path,
                 lambda temporary: _client().download_file(self.bucket, self._key(key), str(temporary)),
@@ -105,6 +106,18 @@ class S3Store:
             for page in _client_pages(self, Prefix=self._key(prefix)):
                 if found := [{"Key": item["Key"]} for item in page.get("Contents", [])]:
                     _client().delete_objects(Bucket=self.bucket, Delete={"Objects": found, "Quiet": True})
+
+    def remove_empty(self, marked: str, *, older_than: float) -> None:
+        """Delete what stands for absent objects and has `marked` in its key, which nobody uses again.
+
+        older_than: seconds. One under a key that somebody may put again must stay: nothing deletes it by tag.
+        """
+        before = time.time() - older_than
+        for page in _client_pages(self, Prefix=self._key("")):
+            for item in page.get("Contents", []):
+                if not item["Size"] and marked in item["Key"] and item["LastModified"].timestamp() < before:
+                    with _os_errors(str(self)):
+                        _client().delete_object(Bucket=self.bucket, Key=item["Key"])
 
     def copy(self, source: str, target: str) -> None:
         """Put what lies under one key under another, within the service."""

@@ -11,6 +11,7 @@ import pytest
 from pipelines.errors import ConfigError, StageFailed
 from pipelines.registry.mlflow_run import KEY_LENGTH, VALUE_LENGTH, finite, flat_params, tracking_key
 from pipelines.registry.mlflow_store import Tracker
+from pipelines.store.mirror import mirror_of
 
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["mlflow"])  # imported once, for all of them
@@ -141,7 +142,7 @@ def test_a_moved_home_and_a_server_that_is_not_there_say_so_in_one_line(tracker,
         assert Tracker(tmp_path).experiment
     assert not any("\n" in str(error.value) for error in (moved, absent, broken))
     with pytest.raises(ConfigError, match="MLFLOW_TRACKING_URI"):
-        Tracker(Path("s3://bucket/home"))
+        Tracker(mirror_of("bucket", "home"))
 
 
 def test_the_address_of_homes_own_database_is_recognised_when_the_environment_names_it(tracker, monkeypatch):

@@ -26,7 +26,8 @@ from pipelines.execution.engine import Engine
 from pipelines.execution.progress import Progress
 from pipelines.stage import SCRATCH, Input, run_stage
 from pipelines.stages.filter import STAGE, FilterConfig, MeasureWorker
-from pipelines.store.receipts import Parts, Receipt
+from pipelines.store.parts import Parts
+from pipelines.store.receipts import Receipt
 from tests.pipelines.one_by_one import OneByOne
 
 ROWS, SEED = 360, 3

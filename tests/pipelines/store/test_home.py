@@ -1,4 +1,4 @@
-"""HOME: made, writable, with room, and a local folder."""
+"""HOME: made, writable, with room; a folder, or in a bucket."""
 
 import os
 
@@ -8,19 +8,17 @@ from pipelines.errors import ConfigError
 from pipelines.store.home import HOME_VARIABLE, home_path, open_home
 
 
-@pytest.mark.parametrize(
-    "url", ["s3://bucket/runs", "s3:/bucket/runs", "gs://b", "file:///tmp/x", "memory://"]
-)
+@pytest.mark.parametrize("url", ["s3://bucket", "s3:/bucket/", "gs://b/runs", "file:///tmp/x", "memory://"])
 def test_a_url_is_refused_in_one_line_and_nothing_is_written(tmp_path, monkeypatch, url):
     monkeypatch.chdir(tmp_path)
     for open_it in (home_path, open_home):
         with pytest.raises(
-            ConfigError, match=r"^HOME \w+://\S*: object stores cannot hold HOME yet; give a local"
+            ConfigError, match=r"^HOME \w+://\S*: HOME is a folder, or s3://BUCKET/PREFIX; give one"
         ) as error:
             open_it(url)
         assert len(str(error.value).splitlines()) == 1
     monkeypatch.setenv(HOME_VARIABLE, url)
-    with pytest.raises(ConfigError, match="object stores"):
+    with pytest.raises(ConfigError, match="HOME is a folder"):
         open_home(None)
     assert list(tmp_path.iterdir()) == []
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.store.parts import Parts
 from pipelines.store.receipts import (
     Counts,
     FileEntry,
     PartReceipt,
-    Parts,
     Receipt,
     ReceiptError,
     content_digest,
@@ -117,7 +117,7 @@ def test_a_part_whose_records_do_not_add_up_is_refused(tmp_path):
 )
 def test_a_part_killed_at_any_point_is_unfinished_and_finishes_to_the_same_bytes(tmp_path, point, k):
     program = (
-        "from pathlib import Path; from pipelines.store.receipts import Parts;"
+        "from pathlib import Path; from pipelines.store.parts import Parts;"
         f"parts = Parts(Path({str(tmp_path / 'killed')!r}), 'toy', 'r');"
         "write = lambda path: path.write_text('rows');"
         "[parts.write(name, {name + '.txt': write}) for name in ('p', 'q') if not parts.finished(name)]"
