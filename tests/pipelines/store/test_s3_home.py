@@ -1,4 +1,4 @@
-"""HOME in a bucket: one host finds, reads and replaces what another made; killed or asleep, nothing is torn."""
+"""HOME in a bucket: one host finds, reads and replaces what another made; nothing is ever torn."""
 
 import json
 import shutil
