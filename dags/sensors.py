@@ -29,6 +29,7 @@ from pipelines.pipeline import Pipeline
 from pipelines.snapshots import name_fault, registered
 from pipelines.sources import find_source
 from pipelines.store.home import home_path
+from pipelines.store.mirror import remote_of
 from pipelines.store.receipts import json_digest
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class Upload:
 )
 def new_snapshots(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     home = home_path(None)
-    folder = os.environ.get(SNAPSHOTS_VARIABLE) or str(home / "snapshots")
+    folder = os.environ.get(SNAPSHOTS_VARIABLE) or f"{remote_of(home) or home}/snapshots"
     try:
         deployed = deployment(home)
         found = uploads(folder)
