@@ -26,7 +26,7 @@ from components.generation.generator import Generator
 from pipelines.errors import StraightshotError
 from pipelines.serving.work import CaptionBatch, GeneratedImages, Work
 
-BATCH_IMAGES = 16  # a pass of more takes no less time an image, and others wait for its end
+BATCH_IMAGES = 32
 BATCH_CAPTIONS = 32  # prompts that are upsampled side by side
 GATHER_SECONDS = 0.03  # that images wait for others to share their batch
 LONG_SECONDS = 0.1  # a batch with less than this left is not interrupted

@@ -35,7 +35,7 @@ class ServerConfig(BaseModel):
     hosts: tuple[str, ...] = Field((), description="further names that clients call this server by")
     insecure: bool = Field(False, description="let whoever reaches the port use the model, without a token")
     poll_seconds: float = Field(5.0, gt=0, description="between two looks at the registry for a new champion")
-    batch_images: int = Field(16, gt=0, description="images that go through the network together")
+    batch_images: int = Field(32, gt=0, description="images that go through the network together")
     limits: Limits = Limits()
 
     @property

@@ -1,4 +1,4 @@
-"""What the upsampler's own decoding gains: CPU-seconds as a ratio to transformers', with its cache and without.
+"""What the upsampler's own decoding gains: CPU-seconds as a ratio to transformers', with cache and without.
 
     python -m tests.benchmarks.decoding_against_transformers [--rows 32] [--words 24]
 
