@@ -21,6 +21,8 @@ from components.generation.prompt_edits import Edits
 KEEP, DROP, SPLIT, OTHER = "<keep>", "<drop>", "<split>", "<other>"
 SPECIAL = (PAD, END, KEEP, DROP, SPLIT, OTHER)
 
+MOST_DECODED = 65_536  # that are kept
+
 _SMALL = CARRY_NOTHING | PLACE_NOUNS
 
 
@@ -33,6 +35,7 @@ class EditTokens:
         names = tokenizer.get_vocab()
         self.pad, self.end, self.keep, self.drop, self.split, self.other = (names[name] for name in SPECIAL)
         self._known: dict[str, list[int]] = {}
+        self._decoded: dict[tuple[int, ...], tuple[str, ...]] = {}  # captions say much in the same words
 
     def __len__(self) -> int:
         return len(self.tokenizer)
@@ -58,7 +61,12 @@ class EditTokens:
 
     def decode(self, ids: Sequence[int]) -> tuple[str, ...]:
         """The units of inserted tokens; bytes that are no text are left out."""
-        return tuple(units_of(self.tokenizer.decode(ids).replace("\ufffd", " ")))
+        known = tuple(ids)
+        if known not in self._decoded:
+            if len(self._decoded) >= MOST_DECODED:
+                self._decoded.clear()
+            self._decoded[known] = tuple(units_of(self.tokenizer.decode(ids).replace("\ufffd", " ")))
+        return self._decoded[known]
 
     def sequence(self, edits: Edits) -> tuple[list[int], list[int]]:
         """Tokens and labels (IGNORED where nothing is learned) of a prompt and its edits."""

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from components.errors import REASON_LENGTH, InputError, one_line
 
-# Chooses a row's next token from its scores (V,).
-Choose = Callable[[Tensor], int]
+# Chooses the next token of each row from their scores (B, V).
+Choose = Callable[[Tensor], list[int]]
 
 
 @dataclass(frozen=True)
@@ -65,10 +65,8 @@ class LanguageModel:
         self.model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
 
-    def continued(
-        self, inputs: Sequence[Sequence[int]], choose: Sequence[Choose], most: int
-    ) -> list[list[int]]:
-        """The tokens that follow each input, as `choose` of its row finds: to the end token, at most `most`.
+    def continued(self, inputs: Sequence[Sequence[int]], choose: Choose, most: int) -> list[list[int]]:
+        """The tokens that follow each input, as `choose` finds: to the end token, at most `most`.
 
         What follows an input does not depend on the others.
         """
@@ -98,14 +96,13 @@ def without_kernel_advice() -> None:
 
 
 class _Chosen:
-    """transformers' LogitsProcessor: leaves of each row's scores what its `choose` takes."""
+    """transformers' LogitsProcessor: leaves of the scores what `choose` takes."""
 
-    def __init__(self, choose: Sequence[Choose]) -> None:
+    def __init__(self, choose: Choose) -> None:
         self.choose = choose
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         del input_ids
-        rows = zip(self.choose, scores.float().cpu(), strict=True)
         only = torch.full_like(scores, -torch.inf)
-        only[range(len(scores)), [choose(row) for choose, row in rows]] = 0
+        only[range(len(scores)), self.choose(scores)] = 0
         return only

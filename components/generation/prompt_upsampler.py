@@ -6,11 +6,13 @@ refused is sampled again, and after some tries the prompt stays as it is. So doe
 """
 
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from components.generation.caption_session import CaptionSession
 from components.generation.edit_tokens import is_edit_tokenizer
 from components.generation.language_model import LanguageModel
 from components.generation.prompt_checks import PromptChecks
@@ -85,35 +87,112 @@ class PromptUpsampler:
         """What to generate from for each prompt; caption i is sampled with the noise of (seed, first + i)."""
         return self.upsample_each(prompts, sample_seeds(seed, len(prompts), first))
 
-    def upsample_each(self, prompts: Sequence[str], seeds: Sequence[SampleSeed]) -> list[UpsampledPrompt]:
-        """What to generate from for each prompt, each caption sampled with the noise of its (seed, index).
+    def begin(self) -> "UpsamplingSession":
+        """Prompts that are upsampled side by side, to which others can be added on the way."""
+        return UpsamplingSession(self)
 
-        The tries after the first sample ever more captions at once, and take the first that passes.
-        """
-        results = unchanged(prompts)
-        rows = [row for row, text in enumerate(prompts) if text.strip() and not self.checks.is_complete(text)]
-        for attempt in range(self.checks.card.tries):
-            samples = [(row, sample) for row in rows for sample in range(SAMPLES_GROW_BY**attempt)]
-            noise_seeds = [
-                derive_seed(seeds[row].seed, "upsample", seeds[row].index, attempt, sample)
-                for row, sample in samples
-            ]
-            tried = self._tried([prompts[row] for row, _ in samples], noise_seeds, attempt + 1)
-            for (row, _), result in zip(samples, tried, strict=True):
-                if results[row].outcome != "rewritten":
-                    results[row] = result
-            rows = [row for row in rows if results[row].outcome == "refused"]
+    def upsample_each(self, prompts: Sequence[str], seeds: Sequence[SampleSeed]) -> list[UpsampledPrompt]:
+        """What to generate from for each prompt, each caption sampled with the noise of its (seed, index)."""
+        session = self.begin()
+        for row, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True)):
+            session.add(row, prompt, seed)
+        results: dict[int, UpsampledPrompt] = {}
+        while len(session):
+            results |= session.advance()
+        return [results[row] for row in range(len(prompts))]
+
+
+@dataclass
+class _OpenPrompt:
+    """One prompt on its way. captions: of the attempt (from 0), by the number of their sample."""
+
+    prompt: str
+    seed: SampleSeed
+    attempt: int = 0
+    captions: dict[int, str] = field(default_factory=dict)
+
+    @property
+    def samples(self) -> int:
+        """How many of its attempt."""
+        return SAMPLES_GROW_BY**self.attempt
+
+
+class UpsamplingSession:
+    """Prompts that are upsampled side by side: each result is a function of its own (prompt, seed, index).
+
+    The tries after the first sample ever more captions at once, and take the first that passes.
+    """
+
+    def __init__(self, upsampler: PromptUpsampler) -> None:
+        self.checks, card = upsampler.checks, upsampler.checks.card
+        self._captions: CaptionSession = upsampler.writer.begin(
+            temperature=card.temperature, min_p=card.min_p
+        )
+        self._open: dict[Any, _OpenPrompt] = {}
+        self._kept: dict[Any, UpsampledPrompt] = {}
+
+    def __len__(self) -> int:
+        """How many prompts are not done."""
+        return len(self._open) + len(self._kept)
+
+    @property
+    def open_keys(self) -> list[Any]:
+        """Of the prompts that are not done."""
+        return [*self._open, *self._kept]
+
+    def add(self, key: Any, prompt: str, seed: SampleSeed) -> None:
+        """Let a prompt be upsampled beside the others. key: names it in what `advance` returns."""
+        if not prompt.strip() or self.checks.is_complete(prompt):
+            self._kept[key] = UpsampledPrompt(prompt, prompt, "kept")
+        else:
+            self._open[key] = _OpenPrompt(prompt, seed)
+            self._sample(key)
+
+    def retain(self, is_wanted: Callable[[Any], bool]) -> None:
+        """Give up the prompts whose key is not wanted."""
+        self._kept = {key: kept for key, kept in self._kept.items() if is_wanted(key)}
+        self._open = {key: one for key, one in self._open.items() if is_wanted(key)}
+        self._captions.retain(lambda sample: sample[0] in self._open)
+
+    def advance(self) -> dict[Any, UpsampledPrompt]:
+        """Go on by one step; the prompts that it ended."""
+        results, self._kept = self._kept, {}
+        ended: list[Any] = []
+        for (key, sample), caption in self._captions.advance().items():
+            one = self._open[key]
+            one.captions[sample] = caption
+            if len(one.captions) == one.samples:
+                ended.append(key)
+        for key, result in zip(ended, self._checked([self._open[key] for key in ended]), strict=True):
+            one = self._open[key]
+            if result.outcome == "rewritten" or result.tries == self.checks.card.tries:
+                results[key] = result
+                del self._open[key]
+            else:
+                one.attempt, one.captions = one.attempt + 1, {}
+                self._sample(key)
         return results
 
-    def _tried(self, prompts: Sequence[str], seeds: Sequence[int], attempt: int) -> list[UpsampledPrompt]:
-        """One sample of each, checked."""
-        card = self.checks.card
-        captions = self.writer(prompts, seeds, temperature=card.temperature, min_p=card.min_p)
-        refusals = self.checks.refused_by(prompts, captions)
-        return [
-            _result(prompt, caption, attempt, refusal)
-            for prompt, caption, refusal in zip(prompts, captions, refusals, strict=True)
-        ]
+    def _sample(self, key: Any) -> None:
+        """Begin the captions of an attempt."""
+        one = self._open[key]
+        for sample in range(one.samples):
+            seed = derive_seed(one.seed.seed, "upsample", one.seed.index, one.attempt, sample)
+            self._captions.add((key, sample), one.prompt, seed)
+
+    def _checked(self, prompts: Sequence[_OpenPrompt]) -> list[UpsampledPrompt]:
+        """Of each attempt the first caption that passes, else the last one's refusal."""
+        captions = [one.captions[sample] for one in prompts for sample in range(one.samples)]
+        texts = [one.prompt for one in prompts for _ in range(one.samples)]
+        refusals = iter(zip(captions, self.checks.refused_by(texts, captions), strict=True))
+        results = []
+        for one in prompts:
+            tried = [
+                _result(one.prompt, caption, one.attempt + 1, refusal)
+                for caption, refusal in islice(refusals, one.samples)
+            ]
+            results.append(next((result for result in tried if result.outcome == "rewritten"), tried[-1]))
+        return results
 
 
 def _result(prompt: str, caption: str, tries: int, refusal: str | None) -> UpsampledPrompt:

@@ -4,12 +4,15 @@ The caption begins with the prompt, so that what was asked stands in it; a model
 told what to add. prompt_editor.py is the other kind of writer, which we fit ourselves.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
+from components.generation.caption_session import write_all
 from components.generation.language_model import LanguageModel
 from components.generation.prompt_cleaning import prompt_units
 from components.generation.prompt_edits import joined
-from components.generation.sampling_noise import GumbelNoise
+from components.generation.sampling_noise import GumbelNoise, sample
 
 INSTRUCTION = (
     "Describe a picture in one sentence, with its colours, places and background."
@@ -30,16 +33,27 @@ class PromptWriter:
         self, prompts: Sequence[str], seeds: Sequence[int], *, temperature: float = 1.0, min_p: float = 0.0
     ) -> list[str]:
         """One caption per prompt, a line, sampled with the noise of its seed; "" where nothing is added."""
+        return write_all(self.begin(temperature=temperature, min_p=min_p), prompts, seeds)
+
+    def begin(self, *, temperature: float = 1.0, min_p: float = 0.0) -> "WriteSession":
+        """Captions that are written side by side, to which others can be added."""
+        return WriteSession(self, temperature, min_p)
+
+    def write(
+        self, prompts: Sequence[str], seeds: Sequence[int], temperature: float, min_p: float
+    ) -> list[str]:
+        """One batch."""
         captions = [""] * len(prompts)
         starts = [joined(prompt_units(prompt)).rstrip(" .!") for prompt in prompts]
         inputs = [self._input(start) for start in starts]
         rows = [row for row, ids in enumerate(inputs) if starts[row] and len(ids) <= MOST_PROMPT_TOKENS]
-        for at in range(0, len(rows), BATCH):
-            batch = rows[at : at + BATCH]
-            noise = [GumbelNoise(seeds[row], temperature, min_p).sample for row in batch]
-            answers = self.language_model.continued([inputs[row] for row in batch], noise, MOST_TOKENS)
-            for row, answer in zip(batch, answers, strict=True):
-                captions[row] = self._caption(starts[row], answer)
+        if not rows:
+            return captions
+        noises = [GumbelNoise(seeds[row]) for row in rows]
+        choose = partial(sample, noises=noises, temperature=temperature, min_p=min_p)
+        answers = self.language_model.continued([inputs[row] for row in rows], choose, MOST_TOKENS)
+        for row, answer in zip(rows, answers, strict=True):
+            captions[row] = self._caption(starts[row], answer)
         return captions
 
     def _input(self, start: str) -> list[int]:
@@ -58,3 +72,26 @@ class PromptWriter:
         added = self.language_model.tokenizer.decode(answer, skip_special_tokens=True)
         first_line = added.splitlines()[0].rstrip() if added.strip() else ""
         return f"{start}{first_line}" if first_line else ""
+
+
+class WriteSession:
+    """A CaptionSession of a writer: a step writes one batch of captions to their ends."""
+
+    def __init__(self, writer: PromptWriter, temperature: float, min_p: float) -> None:
+        self.writer, self.temperature, self.min_p = writer, temperature, min_p
+        self._waiting: list[tuple[Any, str, int]] = []
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def add(self, key: Any, prompt: str, seed: int) -> None:
+        self._waiting.append((key, prompt, seed))
+
+    def retain(self, is_wanted: Callable[[Any], bool]) -> None:
+        self._waiting = [waiting for waiting in self._waiting if is_wanted(waiting[0])]
+
+    def advance(self) -> dict[Any, str]:
+        batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
+        prompts, seeds = [prompt for _, prompt, _ in batch], [seed for *_, seed in batch]
+        captions = self.writer.write(prompts, seeds, self.temperature, self.min_p)
+        return {key: caption for (key, *_), caption in zip(batch, captions, strict=True)}

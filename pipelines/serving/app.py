@@ -28,11 +28,12 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from components.provenance.png import PngWriter
-from pipelines.serving.batcher import Batcher, GeneratedImages, QueueFull, Work
+from pipelines.serving.batcher import Batcher, QueueFull
 from pipelines.serving.guard import Guard, error_response
 from pipelines.serving.requests import BadRequest, read_request, work_of
 from pipelines.serving.served_models import CurrentModel, LoadedModel, ModelSource
 from pipelines.serving.settings import ServerConfig
+from pipelines.serving.work import GeneratedImages, Work
 
 HERE = Path(__file__).parent
 CONTENT_POLICY = (

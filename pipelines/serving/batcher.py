@@ -1,36 +1,37 @@
 """Many requests, one model: batches across requests, and short work before long.
 
-One thread does all forward passes. Requests of about one size with the same (model, steps, guidance) share a
-batch; an image is a function of its own request's (seed, index), so it is the same whatever else is in the
-batch. The next batch is of the request with the least left to do, every other time of the oldest, so that
-none waits for ever. Between two forward passes of a long batch, requests that are much shorter go first, and
-the long batch waits on the stack. A request that was cancelled gives up its place, also within a batch.
+Two threads: one writes captions of prompts, the other generates images. A caption begins beside those that
+are being written and leaves when it is done, so that none waits for a longer one. Requests of about one size
+with the same (model, steps, guidance) share a batch of images. Captions and images are functions of their own
+request's (prompt, seed, index), so they are the same whatever else is in the batch. What comes next is of the
+request with the least left to do, every other time of the oldest, so that none waits for ever. Between two
+forward passes of a long batch, requests that are much shorter go first, and the long batch waits on the
+stack. A request that was cancelled gives up its place, also within a batch.
 """
 
 import logging
+import os
 import threading
 import time
-from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
+import torch
 
 from components.generation.generator import Generator
-from components.generation.prompt_upsampler import UpsampledPrompt, unchanged
-from components.randomness import SampleSeed
 from pipelines.errors import StraightshotError
+from pipelines.serving.work import CaptionBatch, GeneratedImages, Work
 
 BATCH_IMAGES = 32
-BATCH_CAPTIONS = 16
+BATCH_CAPTIONS = 32  # prompts that are upsampled side by side
+GATHER_SECONDS = 0.03  # that images wait for others to share their batch
 LONG_SECONDS = 0.1  # a batch with less than this left is not interrupted
 MUCH_SHORTER = 4  # times: what interrupts another request, or does not share a batch with it
-CAPTION_PASSES = 64  # forward passes of an upsampled caption, about
-FIRST_COSTS = {"captions": 0.0005, "images": 0.003}  # seconds of one row in one pass, until measured
+FIRST_COSTS = {"captions": 0.01, "images": 0.003}  # seconds of a caption, of an image's pass; until measured
 NEWEST = 0.2  # weight of the newest measurement in the running mean
 STOP_SECONDS = 10.0
 
@@ -49,73 +50,13 @@ class _Abandoned(Exception):
     """Nobody waits for the batch any more."""
 
 
-@dataclass(frozen=True)
-class GeneratedImages:
-    """What a request gets. pixels: (N, H, W, 3) uint8; prompts: what each was generated from."""
-
-    pixels: npt.NDArray[np.uint8]
-    prompts: list[UpsampledPrompt]
-
-
-@dataclass(eq=False)
-class Work:
-    """One request: an image of each prompt. Cancel `answer` to give up its place."""
-
-    generator: Generator
-    prompts: Sequence[str]
-    seeds: Sequence[SampleSeed]
-    steps: int
-    guidance: float | None
-    upsample: bool
-    answer: "Future[GeneratedImages]" = field(default_factory=Future)
-
-    def __post_init__(self) -> None:
-        rows = range(len(self.prompts))
-        upsample = self.upsample and self.generator.model.upsampler is not None
-        self.captions: list[UpsampledPrompt] = unchanged(self.prompts)
-        self.images: dict[int, npt.NDArray[np.uint8]] = {}
-        self.to_caption, self.to_generate = (deque(rows), deque()) if upsample else (deque(), deque(rows))
-        self.uncaptioned = len(self.to_caption)
-
-    @property
-    def unfinished(self) -> int:
-        """Images that it still waits for."""
-        return len(self.prompts) - len(self.images)
-
-    @property
-    def evaluations(self) -> int:
-        """Network evaluations that it asks for."""
-        return len(self.prompts) * self.steps
-
-    @property
-    def waiting(self) -> bool:
-        """Whether some of it is in no batch yet."""
-        return bool(self.rows) and not self.answer.done()
-
-    @property
-    def kind(self) -> tuple[Any, ...]:
-        """What the rows of a batch share."""
-        if self.to_caption:
-            return ("captions", self.generator)
-        return ("images", self.generator, self.steps, self.guidance)
-
-    @property
-    def rows(self) -> deque[int]:
-        """The rows that are next."""
-        return self.to_caption or self.to_generate
-
-
 @dataclass(eq=False)
 class _Batch:
-    """Rows of requests that go through the network together."""
+    """Rows of requests whose images go through the network together."""
 
-    kind: tuple[Any, ...]
+    kind: tuple[Generator, int, float | None]
     rows: list[tuple[Work, int]]
     passes_left: int
-
-    @property
-    def stage(self) -> str:
-        return str(self.kind[0])
 
 
 class Batcher:
@@ -123,16 +64,18 @@ class Batcher:
 
     def __init__(self, max_requests: int, max_evaluations: int, batch_images: int = BATCH_IMAGES) -> None:
         self.max_requests, self.max_evaluations = max_requests, max_evaluations
-        self.limits = {"captions": BATCH_CAPTIONS, "images": batch_images}
-        self.costs = dict(FIRST_COSTS)
+        self.batch_images, self.costs = batch_images, dict(FIRST_COSTS)
         self._works: list[Work] = []  # unanswered, the oldest first
         self._running: list[_Batch] = []  # the last one runs, the others wait for it
         self._paused = 0.0  # seconds that the running batch has waited for shorter ones
-        self._oldest_next = False
+        self._oldest_next = {"captions": False, "images": False}
+        self._captioning = 0  # prompts that are being upsampled
         self._closed = False
         self._changed = threading.Condition()
-        self._thread = threading.Thread(target=self._serve, name="batcher", daemon=True)
-        self._thread.start()
+        self._captions = threading.Thread(target=self._write_captions, name="captions", daemon=True)
+        self._images = threading.Thread(target=self._generate_images, name="images", daemon=True)
+        for thread in (self._captions, self._images):
+            thread.start()
 
     def submit(self, work: Work) -> "Future[GeneratedImages]":
         """Queue it. Raises QueueFull; one that comes to an empty queue is always taken."""
@@ -143,7 +86,7 @@ class Batcher:
             if self._closed or (self._works and too_much):
                 raise QueueFull(max(1.0, sum(map(self._seconds_left, self._works))))
             self._works.append(work)
-            self._changed.notify()
+            self._changed.notify_all()
         return work.answer
 
     def waiting(self) -> tuple[int, int]:
@@ -155,14 +98,11 @@ class Batcher:
     @property
     def is_running(self) -> bool:
         """Whether requests will be answered."""
-        return self._thread.is_alive()
+        return self._captions.is_alive() and self._images.is_alive()
 
     def watch(self, generator: Generator) -> None:
         """Let shorter work go before each forward pass of this model. Call once before its first request."""
         generator.model.network.register_forward_pre_hook(self._before_pass)
-        if generator.model.upsampler is not None:
-            language_model = generator.model.upsampler.writer.language_model.model
-            language_model.register_forward_pre_hook(self._before_pass)
 
     def close(self) -> None:
         """Finish the batch that runs, cancel what waits."""
@@ -170,37 +110,82 @@ class Batcher:
             self._closed = True
             for work in self._works:
                 work.answer.cancel()
-            self._changed.notify()
-        self._thread.join(STOP_SECONDS)
+            self._changed.notify_all()
+        for thread in (self._captions, self._images):
+            thread.join(STOP_SECONDS)
 
-    def _serve(self) -> None:
+    def _write_captions(self) -> None:
+        torch.set_num_threads(_threads())
+        batch: CaptionBatch | None = None
+        began = time.monotonic()
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._closed or self._next_works())
+                if not batch:
+                    self._changed.wait_for(lambda: self._closed or self._next_works("to_caption"))
+                    began = time.monotonic()
                 if self._closed:
                     return
-                self._oldest_next = not self._oldest_next
-                batch = self._batch_of(self._next_works(oldest_first=self._oldest_next))
-            self._run(batch)
+                works = self._next_works("to_caption", oldest_first=self._takes_oldest("captions"))
+                batch = batch or CaptionBatch(works[0].generator)
+                batch.fill(works, BATCH_CAPTIONS)
+            try:
+                captions = batch.advance()
+            except Exception as error:
+                logger.exception("captions failed")
+                _fail(batch.works, error)
+                batch, captions = None, []
+            with self._changed:
+                for work, row, caption in captions:
+                    work.captions[row] = caption
+                    work.uncaptioned -= 1
+                    work.to_generate.append(row)
+                self._captioning = len(batch or ())
+                self._changed.notify_all()
+            if captions:
+                self._measured("captions", (time.monotonic() - began) / len(captions))
+                began = time.monotonic()
 
-    def _next_works(self, *, oldest_first: bool = False, most_seconds: float | None = None) -> list[Work]:
-        """Those that wait, in the order in which they go. most_seconds: that take no longer than this."""
-        works = [work for work in self._works if work.waiting]
-        if most_seconds is not None:
-            works = [work for work in works if self._seconds_left(work) <= most_seconds]
+    def _generate_images(self) -> None:
+        torch.set_num_threads(_threads())
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._closed or self._next_works("to_generate"))
+                # Those whose captions are about to be done share the batch.
+                self._changed.wait_for(lambda: self._closed or self._is_worth_a_pass(), GATHER_SECONDS)
+                if self._closed:
+                    return
+                works = self._next_works("to_generate", oldest_first=self._takes_oldest("images"))
+                batch = self._batch_of(works) if works else None
+            if batch is not None:
+                self._run(batch)
+
+    def _is_worth_a_pass(self) -> bool:
+        ready = sum(len(work.to_generate) for work in self._next_works("to_generate"))
+        return ready >= min(self._captioning, self.batch_images)
+
+    def _takes_oldest(self, thread: str) -> bool:
+        """Every other time."""
+        self._oldest_next[thread] = not self._oldest_next[thread]
+        return self._oldest_next[thread]
+
+    def _next_works(
+        self, rows: Literal["to_caption", "to_generate"], *, oldest_first: bool = False
+    ) -> list[Work]:
+        """Those of which such rows wait, in the order in which they go."""
+        works = [work for work in self._works if getattr(work, rows) and not work.answer.done()]
         return works if oldest_first else sorted(works, key=self._seconds_left)
 
     def _batch_of(self, works: Sequence[Work]) -> _Batch:
-        """A batch of the first one's next rows, filled up with those of others of its kind and size."""
+        """A batch of the first one's next images, filled up with those of others of its kind and size."""
         kind, seconds = works[0].kind, self._seconds_left(works[0])
         rows: list[tuple[Work, int]] = []
         for work in works:
             other = self._seconds_left(work)
-            if max(seconds, other) > MUCH_SHORTER * min(seconds, other):
+            if work.kind != kind or max(seconds, other) > MUCH_SHORTER * min(seconds, other):
                 continue
-            while work.rows and work.kind == kind and len(rows) < self.limits[kind[0]]:
-                rows.append((work, work.rows.popleft()))
-        return _Batch(kind, rows, CAPTION_PASSES if kind[0] == "captions" else works[0].steps)
+            while work.to_generate and len(rows) < self.batch_images:
+                rows.append((work, work.to_generate.popleft()))
+        return _Batch(kind, rows, works[0].steps)
 
     def _run(self, batch: _Batch) -> None:
         """Run it, and what goes before it meanwhile; its requests get their answer, or its error."""
@@ -208,35 +193,22 @@ class Batcher:
         self._paused = 0.0
         self._running.append(batch)
         try:
-            self._caption(batch) if batch.stage == "captions" else self._generate(batch)
+            self._generate(batch)
             seconds = time.monotonic() - began - self._paused
-            measured = seconds / (len(batch.rows) * max(1, passes))
-            self.costs[batch.stage] += NEWEST * (measured - self.costs[batch.stage])
+            self._measured("images", seconds / (len(batch.rows) * max(1, passes)))
         except _Abandoned:
             pass
         except Exception as error:
             logger.exception("a batch failed")
-            for work in {work for work, _ in batch.rows}:
-                with suppress(InvalidStateError):
-                    work.answer.set_exception(error)
+            _fail({work for work, _ in batch.rows}, error)
         finally:
             self._running.pop()
             self._paused = paused_outside + time.monotonic() - began
 
-    def _caption(self, batch: _Batch) -> None:
-        generator: Generator = batch.kind[1]
-        prompts, seeds = _prompts_and_seeds(batch)
-        captions = generator.upsample_each(prompts, seeds)
-        with self._changed:
-            for (work, row), caption in zip(batch.rows, captions, strict=True):
-                work.captions[row] = caption
-                work.uncaptioned -= 1
-                work.to_generate.append(row)
-
     def _generate(self, batch: _Batch) -> None:
-        _, generator, steps, guidance = batch.kind
+        generator, steps, guidance = batch.kind
         captions = [work.captions[row].caption for work, row in batch.rows]
-        seeds = _prompts_and_seeds(batch)[1]
+        seeds = [work.seeds[row] for work, row in batch.rows]
         images = generator.generate_each(captions, seeds, steps=steps, guidance=guidance)
         for (work, row), image in zip(batch.rows, images, strict=True):
             work.images[row] = image
@@ -247,29 +219,39 @@ class Batcher:
 
     def _before_pass(self, *_: Any) -> None:
         """Called by torch before every forward pass: run what is much shorter than what is left here."""
-        if not self._running or threading.current_thread() is not self._thread:
+        if not self._running or threading.current_thread() is not self._images:
             return
         batch = self._running[-1]
         works = {work for work, _ in batch.rows if not work.answer.cancelled()}
         if not works:
             raise _Abandoned
-        batch_seconds = len(batch.rows) * batch.passes_left * self.costs[batch.stage]
-        if batch.stage == "images":  # how many passes captions still take is not known
-            batch.passes_left -= 1
+        batch_seconds = len(batch.rows) * batch.passes_left * self.costs["images"]
+        batch.passes_left -= 1
         if batch_seconds < LONG_SECONDS:
             return
         seconds = min(batch_seconds, *map(self._seconds_left, works))
         with self._changed:
-            shorter_works = self._next_works(most_seconds=seconds / MUCH_SHORTER)
-            shorter = self._batch_of(shorter_works) if shorter_works else None
+            ready = self._next_works("to_generate")
+            is_shorter = bool(ready) and self._seconds_left(ready[0]) <= seconds / MUCH_SHORTER
+            shorter = self._batch_of(ready) if is_shorter else None
         if shorter is not None:
             self._run(shorter)
 
     def _seconds_left(self, work: Work) -> float:
         """What it still takes, about, if it were alone."""
-        captions = work.uncaptioned * CAPTION_PASSES * self.costs["captions"]
+        captions = work.uncaptioned * self.costs["captions"]
         return captions + work.unfinished * work.steps * self.costs["images"]
 
+    def _measured(self, what: str, seconds: float) -> None:
+        self.costs[what] += NEWEST * (seconds - self.costs[what])
 
-def _prompts_and_seeds(batch: _Batch) -> tuple[list[str], list[SampleSeed]]:
-    return [work.prompts[row] for work, row in batch.rows], [work.seeds[row] for work, row in batch.rows]
+
+def _fail(works: Iterable[Work], error: Exception) -> None:
+    for work in works:
+        with suppress(InvalidStateError):
+            work.answer.set_exception(error)
+
+
+def _threads() -> int:
+    """Of each of the two, in its arithmetic: more than there are cores for wait for each other, spinning."""
+    return max(1, min(torch.get_num_threads(), len(os.sched_getaffinity(0)) // 2))

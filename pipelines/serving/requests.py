@@ -12,8 +12,8 @@ from components.errors import InputError, one_line
 from components.generation.generator import Generator
 from components.randomness import sample_seeds
 from pipelines.errors import StraightshotError
-from pipelines.serving.batcher import Work
 from pipelines.serving.settings import Limits
+from pipelines.serving.work import Work
 
 MAX_SEED = 2**63 - 1
 DRAWN_SEEDS = 2**31  # a seed that no request gave is below this, so that it is exact in every JSON reader

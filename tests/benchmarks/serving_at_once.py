@@ -28,7 +28,8 @@ from components.generation.model_folder import Model, ModelCard
 from components.provenance.credentials import make_self_signed
 from components.provenance.png import PngWriter, png_writer
 from components.randomness import SampleSeed
-from pipelines.serving.batcher import Batcher, Work
+from pipelines.serving.batcher import Batcher
+from pipelines.serving.work import Work
 
 PROMPTS = ("a red circle to the left of a blue square", "two green stars", "a yellow cross above a triangle")
 

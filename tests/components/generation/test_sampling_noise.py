@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-from components.generation.sampling_noise import GumbelNoise
+from components.generation.sampling_noise import GumbelNoise, sample
 
 PROBABILITIES = torch.tensor([0.55, 0.3, 0.1, 0.05])
 
 
 def shares(scores: torch.Tensor, **settings: float) -> torch.Tensor:
-    noise = GumbelNoise(3, **settings)
-    samples = torch.tensor([noise.sample(scores) for _ in range(5_000)])
+    noise = GumbelNoise(3)
+    samples = torch.tensor([sample(scores[None], [noise], **settings)[0] for _ in range(5_000)])
     return torch.bincount(samples, minlength=len(scores)) / len(samples)
 
 
@@ -27,14 +27,24 @@ def test_min_p_leaves_out_what_is_far_below_the_likeliest():
 
 
 def test_what_is_forbidden_is_never_chosen():
-    noise = GumbelNoise(0, 1.0, 0.05)
-    scores = torch.tensor([-torch.inf, -50.0, -torch.inf])
-    assert {noise.sample(scores) for _ in range(100)} == {1}
+    noise = GumbelNoise(0)
+    scores = torch.tensor([[-torch.inf, -50.0, -torch.inf]])
+    assert {sample(scores, [noise], min_p=0.05)[0] for _ in range(100)} == {1}
 
 
-def test_the_samples_are_a_function_of_the_seed():
-    first, again, other = (
-        [noise.sample(torch.zeros(50)) for _ in range(20)]
-        for noise in (GumbelNoise(1), GumbelNoise(1), GumbelNoise(2))
-    )
-    assert first == again != other
+def test_a_rows_samples_are_a_function_of_its_seed_alone():
+    scores = torch.zeros(3, 50)
+    together = [GumbelNoise(seed) for seed in (1, 2, 3)]
+    rows = zip(*(sample(scores, together) for _ in range(500)), strict=True)
+    alone = [
+        tuple(sample(scores[:1], [noise])[0] for _ in range(500)) for noise in map(GumbelNoise, (1, 2, 3))
+    ]
+    assert list(rows) == alone and len(set(alone)) == 3
+
+
+def test_the_noise_is_that_of_a_call_for_each_token():
+    """Whatever is drawn ahead: a seed's captions stay what they were."""
+    noise, stream = GumbelNoise(7), torch.Generator().manual_seed(7)
+    for _ in range(50):
+        uniform = torch.rand(1000, generator=stream).clamp(1e-20, 1 - 1e-7)
+        assert torch.equal(noise.next(1000), -torch.log(-torch.log(uniform)))

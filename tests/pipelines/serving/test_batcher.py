@@ -7,7 +7,8 @@ import pytest
 
 from components.generation.generator import Generator
 from components.randomness import sample_seeds
-from pipelines.serving.batcher import Batcher, QueueFull, Work
+from pipelines.serving.batcher import Batcher, QueueFull
+from pipelines.serving.work import Work
 from tests.small_model import PROMPTS
 
 SECONDS = 60  # for an answer, on a machine that does other things
