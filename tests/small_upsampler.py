@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from components.generation.partial_texts import RecordCaptions
-from components.generation.prompt_upsampler import PromptUpsampler
-from components.generation.prompt_upsampler_config import PromptUpsamplerConfig
-from components.generation.prompt_upsampler_fit import fit_prompt_editor
+from components.upsampling.partial_texts import RecordCaptions
+from components.upsampling.prompt_upsampler import PromptUpsampler
+from components.upsampling.prompt_upsampler_config import PromptUpsamplerConfig
+from components.upsampling.prompt_upsampler_fit import fit_prompt_editor
 
 
 def small_upsampler(pairs: Sequence[tuple[str, str]], captions: int = 64) -> PromptUpsampler:

@@ -15,9 +15,9 @@ from components.diffusion.samplers import consistency, euler, noise_of
 from components.diffusion.times import even_times
 from components.errors import InputError
 from components.generation.model_folder import Model, load_model
-from components.generation.prompt_upsampler import UpsampledPrompt, unchanged
 from components.precision import Precision, autocast, resolve_precision
 from components.randomness import SampleSeed, sample_seeds
+from components.upsampling.prompt_upsampler import UpsampledPrompt, unchanged
 
 BATCH = 64  # images that are generated together, by default
 MAX_STEPS = 1000

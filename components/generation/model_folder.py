@@ -17,7 +17,7 @@ from components.diffusion.config import DiffusionConfig, DiTConfig
 from components.diffusion.denoiser import Denoiser, make_denoiser
 from components.diffusion.dit import DiT
 from components.errors import InputError, one_line
-from components.generation.prompt_upsampler import PromptUpsampler
+from components.upsampling.prompt_upsampler import PromptUpsampler
 
 CARD, WEIGHTS, UPSAMPLER = "config.json", "model.safetensors", "upsampler"
 MAX_DETAIL = 200  # characters of a library's error in ours

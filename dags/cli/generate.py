@@ -11,8 +11,8 @@ from pipelines.registry.model_registry import resolve
 if TYPE_CHECKING:
     from PIL import Image
 
-    from components.generation.prompt_upsampler import UpsampledPrompt
     from components.provenance.png import PngWriter
+    from components.upsampling.prompt_upsampler import UpsampledPrompt
 
 SHEET_SIDE = 192  # pixels of one image on the sheet: the models here generate 32 to 64
 SHEET = "sheet.png"
@@ -57,7 +57,7 @@ def generate(
     from PIL import Image
 
     from components.generation.generator import Generator
-    from components.generation.prompt_upsampler import unchanged
+    from components.upsampling.prompt_upsampler import unchanged
 
     folder = resolve(model, home)
     repeated = [prompt for prompt in prompts for _ in range(count)]

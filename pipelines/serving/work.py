@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from components.generation.generator import Generator
-from components.generation.prompt_upsampler import UpsampledPrompt, unchanged
 from components.randomness import SampleSeed
+from components.upsampling.prompt_upsampler import UpsampledPrompt, unchanged
 
 
 @dataclass(frozen=True)

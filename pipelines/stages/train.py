@@ -17,8 +17,8 @@ from pydantic import Field
 from components.autoencoding.config import AutoencoderFitConfig
 from components.conditioning.config import LEARNED, TextConfig
 from components.diffusion.config import DiffusionConfig, DiTConfig
-from components.generation.prompt_upsampler_config import PromptUpsamplerConfig
 from components.training.config import FlowLossConfig
+from components.upsampling.prompt_upsampler_config import PromptUpsamplerConfig
 from pipelines.stage import Stage, Work
 from pipelines.stages.training_config import LearningConfig
 from pipelines.store.receipts import PartReceipt

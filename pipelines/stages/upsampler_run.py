@@ -12,17 +12,17 @@ import numpy as np
 
 from components.captioning.config import FIT, NONE
 from components.captioning.kinds import ALT, captions_of
-from components.generation.content_words import words_of
-from components.generation.language_model import LanguageModel
-from components.generation.partial_texts import RecordCaptions
-from components.generation.prompt_checks import PromptChecks, similarities
-from components.generation.prompt_upsampler import PromptUpsampler, Writer, writer_of
-from components.generation.prompt_upsampler_config import PromptUpsamplerConfig
-from components.generation.prompt_upsampler_fit import fit_prompt_editor
-from components.generation.upsampler_card import UpsamplerCard, UpsamplerUse
 from components.judge.judge import Judge
 from components.shards.index import TRAIN
 from components.shards.reader import read_split
+from components.upsampling.content_words import words_of
+from components.upsampling.language_model import LanguageModel
+from components.upsampling.partial_texts import RecordCaptions
+from components.upsampling.prompt_checks import PromptChecks, similarities
+from components.upsampling.prompt_upsampler import PromptUpsampler, Writer, writer_of
+from components.upsampling.prompt_upsampler_config import PromptUpsamplerConfig
+from components.upsampling.prompt_upsampler_fit import fit_prompt_editor
+from components.upsampling.upsampler_card import UpsamplerCard, UpsamplerUse
 from pipelines.stage import Work
 from pipelines.stages.fit_beside import fit_beside
 from pipelines.stages.model_runtime import judge_name

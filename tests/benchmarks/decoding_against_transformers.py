@@ -19,8 +19,8 @@ from typing import Any
 
 import torch
 
-from components.generation.language_model import without_kernel_advice
-from components.generation.lfm2_decoder import Lfm2Decoder
+from components.upsampling.language_model import without_kernel_advice
+from components.upsampling.lfm2_decoder import Lfm2Decoder
 
 VOCABULARY = 458
 

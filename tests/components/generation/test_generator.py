@@ -16,7 +16,7 @@ from components.diffusion.dit import DiT
 from components.errors import InputError
 from components.generation.generator import BATCH, MAX_STEPS, Generator
 from components.generation.model_folder import Model, ModelCard, save_model
-from components.generation.prompt_upsampler import unchanged
+from components.upsampling.prompt_upsampler import unchanged
 from tests.small_upsampler import small_upsampler
 
 PROMPTS = ["a red circle", "a blue square and a much longer text beside it, of many words", "", "a star"]

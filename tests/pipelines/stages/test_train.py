@@ -22,9 +22,9 @@ from components.conditioning.text import FrozenText, LearnedText
 from components.errors import InputError
 from components.generation.generator import Generator
 from components.generation.model_folder import load_model
-from components.generation.prompt_upsampler import unchanged
 from components.shards.index import INDEX_NAME, Shard, ShardIndex
 from components.shards.writer import Sample, write_tar
+from components.upsampling.prompt_upsampler import unchanged
 from pipelines.errors import StageFailed
 from pipelines.execution.engine import Engine
 from pipelines.execution.progress import Progress

@@ -12,14 +12,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-from components.generation.caption_session import CaptionSession
-from components.generation.edit_tokens import is_edit_tokenizer
-from components.generation.language_model import LanguageModel
-from components.generation.prompt_checks import PromptChecks
-from components.generation.prompt_editor import PromptEditor
-from components.generation.prompt_writer import PromptWriter
-from components.generation.upsampler_card import UpsamplerCard
 from components.randomness import SampleSeed, derive_seed, sample_seeds
+from components.upsampling.caption_session import CaptionSession
+from components.upsampling.edit_tokens import is_edit_tokenizer
+from components.upsampling.language_model import LanguageModel
+from components.upsampling.prompt_checks import PromptChecks
+from components.upsampling.prompt_editor import PromptEditor
+from components.upsampling.prompt_writer import PromptWriter
+from components.upsampling.upsampler_card import UpsamplerCard
 
 CARD, WRITER, JUDGE = "card.json", "language_model", "judge"  # in an upsampler's folder
 SAMPLES_GROW_BY = 2  # captions of each try for one of the try before: 1, 2, 4, 8

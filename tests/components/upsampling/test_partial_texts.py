@@ -3,17 +3,17 @@
 import numpy as np
 import pytest
 
-from components.generation.content_words import content_words, forms_of, stands_in, words_of
-from components.generation.edit_tokens import OTHER
-from components.generation.partial_texts import RecordCaptions, draw_edits, part_of
-from components.generation.prompt_cleaning import units_of
-from components.generation.prompt_edits import Edits, joined, may_drop
 from components.toyworld.captions import caption_long, caption_short, states_all
 from components.toyworld.held_out import states_held_out
 from components.toyworld.manners import HELD_OUT_OPENINGS
 from components.toyworld.parsing import parse
 from components.toyworld.refinement import refines
 from components.toyworld.web import new_scene
+from components.upsampling.content_words import content_words, forms_of, stands_in, words_of
+from components.upsampling.edit_tokens import OTHER
+from components.upsampling.partial_texts import RecordCaptions, draw_edits, part_of
+from components.upsampling.prompt_cleaning import units_of
+from components.upsampling.prompt_edits import Edits, joined, may_drop
 
 NATURAL = RecordCaptions(
     "k",

@@ -14,9 +14,9 @@ from typing import Any
 from components.captioning.architecture import END, PAD
 from components.captioning.packing import IGNORED
 from components.conditioning.bpe import train_bpe
-from components.generation.content_words import CARRY_NOTHING, PLACE_NOUNS
-from components.generation.prompt_cleaning import PLACES, units_of
-from components.generation.prompt_edits import Edits
+from components.upsampling.content_words import CARRY_NOTHING, PLACE_NOUNS
+from components.upsampling.prompt_cleaning import PLACES, units_of
+from components.upsampling.prompt_edits import Edits
 
 KEEP, DROP, SPLIT, OTHER = "<keep>", "<drop>", "<split>", "<other>"
 SPECIAL = (PAD, END, KEEP, DROP, SPLIT, OTHER)

@@ -16,16 +16,16 @@ from torch import Tensor, nn
 from components.captioning.packing import IGNORED
 from components.corpus.labelled import draw_batches
 from components.errors import InputError
-from components.generation.edit_tokens import EditTokens, train_edit_tokenizer
-from components.generation.language_model import LanguageModel, without_kernel_advice
-from components.generation.partial_texts import RecordCaptions, draw_edits
-from components.generation.prompt_editor import PromptEditor
-from components.generation.prompt_edits import Edits
-from components.generation.prompt_upsampler_config import PromptUpsamplerConfig
 from components.randomness import derive_seed, seeded_weights
 from components.training.checkpoints import Checkpoints
 from components.training.loop import train
 from components.training.loss import Batch, LossContext, Losses
+from components.upsampling.edit_tokens import EditTokens, train_edit_tokenizer
+from components.upsampling.language_model import LanguageModel, without_kernel_advice
+from components.upsampling.partial_texts import RecordCaptions, draw_edits
+from components.upsampling.prompt_editor import PromptEditor
+from components.upsampling.prompt_edits import Edits
+from components.upsampling.prompt_upsampler_config import PromptUpsamplerConfig
 
 WINDOW = 16  # batches
 Row = tuple[list[int], list[int]]  # tokens and labels

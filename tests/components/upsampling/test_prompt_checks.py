@@ -2,8 +2,8 @@
 
 import pytest
 
-from components.generation.prompt_checks import CHECKS, PromptChecks
-from components.generation.upsampler_card import UpsamplerCard
+from components.upsampling.prompt_checks import CHECKS, PromptChecks
+from components.upsampling.upsampler_card import UpsamplerCard
 
 TOY = PromptChecks(UpsamplerCard(checks=("toy_statements", "words"), keep_complete=True))
 WORDS = PromptChecks(UpsamplerCard(checks=("words",), keep_complete=True, complete_words=6))

@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from itertools import pairwise
 
-from components.generation.content_words import (
+from components.upsampling.content_words import (
     CARRY_NOTHING,
     NUMBER_WORDS,
     OPENING_NOUNS,

@@ -3,8 +3,8 @@
 from pydantic import Field
 
 from components.captioning.config import FIT
-from components.generation.upsampler_card import CheckName, UpsamplerUse
 from components.training.config import OptimizerConfig, TrainingConfig
+from components.upsampling.upsampler_card import CheckName, UpsamplerUse
 
 
 class PromptUpsamplerConfig(UpsamplerUse):

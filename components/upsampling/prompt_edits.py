@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
 
-from components.generation.content_words import (
+from components.upsampling.content_words import (
     CARRY_NOTHING,
     NUMBER_WORDS,
     SPATIAL,
     forms_of,
     words_of,
 )
-from components.generation.prompt_cleaning import SENTENCE_END, prompt_units, units_of
+from components.upsampling.prompt_cleaning import SENTENCE_END, prompt_units, units_of
 
 _STICKS_TO_THE_LAST = frozenset(".,;:!?)]}%")
 _STICKS_TO_THE_NEXT = frozenset("([{#$")

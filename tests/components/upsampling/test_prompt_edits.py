@@ -5,17 +5,17 @@ import itertools
 import numpy as np
 import pytest
 
-from components.generation.content_words import CARRY_NOTHING
-from components.generation.prompt_cleaning import units_of
-from components.generation.prompt_edits import (
+from components.toyworld.captions import caption_long
+from components.toyworld.layout import draw_scene
+from components.upsampling.content_words import CARRY_NOTHING
+from components.upsampling.prompt_cleaning import units_of
+from components.upsampling.prompt_edits import (
     Edits,
     droppable,
     edits_of,
     joined,
     may_drop,
 )
-from components.toyworld.captions import caption_long
-from components.toyworld.layout import draw_scene
 
 
 def shown(edits: Edits) -> str:

@@ -9,8 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components.generation.content_words import content_words, forms_of, stands_in, words_of
-from components.generation.upsampler_card import CheckName, UpsamplerCard
+from components.upsampling.content_words import content_words, forms_of, stands_in, words_of
+from components.upsampling.upsampler_card import CheckName, UpsamplerCard
 
 if TYPE_CHECKING:
     from components.judge.judge import Judge

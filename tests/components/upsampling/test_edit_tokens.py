@@ -3,9 +3,9 @@
 import pytest
 
 from components.captioning.packing import IGNORED
-from components.generation.edit_tokens import OTHER, EditTokens, is_edit_tokenizer, train_edit_tokenizer
-from components.generation.prompt_cleaning import units_of
-from components.generation.prompt_edits import Edit, Edits, edits_of
+from components.upsampling.edit_tokens import OTHER, EditTokens, is_edit_tokenizer, train_edit_tokenizer
+from components.upsampling.prompt_cleaning import units_of
+from components.upsampling.prompt_edits import Edit, Edits, edits_of
 
 TEXTS = ["a large red circle at the top", "a small blue square", "the background is black."] * 4
 

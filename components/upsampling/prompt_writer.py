@@ -8,11 +8,11 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from components.generation.caption_session import write_all
-from components.generation.language_model import LanguageModel
-from components.generation.prompt_cleaning import prompt_units
-from components.generation.prompt_edits import joined
-from components.generation.sampling_noise import GumbelNoise, sample
+from components.upsampling.caption_session import write_all
+from components.upsampling.language_model import LanguageModel
+from components.upsampling.prompt_cleaning import prompt_units
+from components.upsampling.prompt_edits import joined
+from components.upsampling.sampling_noise import GumbelNoise, sample
 
 INSTRUCTION = (
     "Describe a picture in one sentence, with its colours, places and background."

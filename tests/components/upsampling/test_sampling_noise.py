@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from components.generation.sampling_noise import GumbelNoise, sample
+from components.upsampling.sampling_noise import GumbelNoise, sample
 
 PROBABILITIES = torch.tensor([0.55, 0.3, 0.1, 0.05])
 

@@ -9,9 +9,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from components.generation.content_words import CARRY_NOTHING
-from components.generation.edit_tokens import OTHER
-from components.generation.prompt_edits import Edit, Edits, may_drop
+from components.upsampling.content_words import CARRY_NOTHING
+from components.upsampling.edit_tokens import OTHER
+from components.upsampling.prompt_edits import Edit, Edits, may_drop
 
 OPENINGS = ("there is", "there are", "this is", "here is", "just", "simply", "please")
 ENDINGS = ("please", "thanks", "thank you", "if you can")

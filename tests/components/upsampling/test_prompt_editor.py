@@ -8,18 +8,18 @@ import torch
 import torch.nn.functional as F
 
 from components.captioning.packing import IGNORED
-from components.generation.content_words import PREPOSITIONS, content_words, subject_words
-from components.generation.language_model import LanguageModel
-from components.generation.partial_texts import RecordCaptions
-from components.generation.prompt_cleaning import prompt_units, units_of
-from components.generation.prompt_editor import MOST_INSERTED, MOST_PROMPT_TOKENS, PromptEditor
-from components.generation.prompt_edits import joined
-from components.generation.prompt_upsampler import PromptUpsampler, writer_of
-from components.generation.prompt_upsampler_config import PromptUpsamplerConfig
-from components.generation.prompt_upsampler_fit import answer_loss, fit_prompt_editor
 from components.toyworld.prompts import make_prompts
 from components.training.checkpoints import Checkpoints
 from components.training.config import OptimizerConfig, TrainingConfig
+from components.upsampling.content_words import PREPOSITIONS, content_words, subject_words
+from components.upsampling.language_model import LanguageModel
+from components.upsampling.partial_texts import RecordCaptions
+from components.upsampling.prompt_cleaning import prompt_units, units_of
+from components.upsampling.prompt_editor import MOST_INSERTED, MOST_PROMPT_TOKENS, PromptEditor
+from components.upsampling.prompt_edits import joined
+from components.upsampling.prompt_upsampler import PromptUpsampler, writer_of
+from components.upsampling.prompt_upsampler_config import PromptUpsamplerConfig
+from components.upsampling.prompt_upsampler_fit import answer_loss, fit_prompt_editor
 
 THINGS = [" ".join(words) for words in itertools.product(("red", "blue", "green", "pink"), ("star", "cross"))]
 PLACES = ("left", "right", "top")

@@ -13,7 +13,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from components.generation.content_words import (
+from components.upsampling.content_words import (
     CARRY_NOTHING,
     NUMBER_WORDS,
     OPENING_NOUNS,
@@ -23,8 +23,8 @@ from components.generation.content_words import (
     subject_words,
     words_of,
 )
-from components.generation.prompt_dress import dress, with_other_words, with_unknown_word
-from components.generation.prompt_edits import Edits, edits_of
+from components.upsampling.prompt_dress import dress, with_other_words, with_unknown_word
+from components.upsampling.prompt_edits import Edits, edits_of
 
 # Shares of the prompts by what they are made of; a record that lacks one gives its share to `part`.
 SHARES = {"part": 0.53, "short": 0.35, "whole": 0.07, "alt": 0.05}

@@ -7,9 +7,9 @@ import torch
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
 from components.captioning.architecture import train_tokenizer
-from components.generation.language_model import LanguageModel
-from components.generation.prompt_upsampler import PromptUpsampler, writer_of
-from components.generation.prompt_writer import INSTRUCTION, MOST_PROMPT_TOKENS, PromptWriter
+from components.upsampling.language_model import LanguageModel
+from components.upsampling.prompt_upsampler import PromptUpsampler, writer_of
+from components.upsampling.prompt_writer import INSTRUCTION, MOST_PROMPT_TOKENS, PromptWriter
 
 TEXTS = ["a red star at top left on a black background", "a picture of a small cross\n"] * 4
 TEMPLATE = "<user> {{ messages[0]['content'] }}{% if add_generation_prompt %} <answer> {% endif %}"

@@ -2,11 +2,11 @@
 
 import pytest
 
-from components.generation.content_words import content_words
-from components.generation.prompt_cleaning import are_statements, open_places, prompt_units, units_of
-from components.generation.prompt_edits import joined
 from components.toyworld.parsing import parse
 from components.toyworld.prompts import make_prompts
+from components.upsampling.content_words import content_words
+from components.upsampling.prompt_cleaning import are_statements, open_places, prompt_units, units_of
+from components.upsampling.prompt_edits import joined
 
 
 @pytest.mark.parametrize(

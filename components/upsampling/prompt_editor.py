@@ -11,19 +11,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from components.generation.caption_session import write_all
-from components.generation.content_words import PREPOSITIONS
-from components.generation.edit_tokens import EditTokens
-from components.generation.language_model import LanguageModel
-from components.generation.lfm2_decoder import Lfm2Decoder
-from components.generation.prompt_cleaning import (
+from components.upsampling.caption_session import write_all
+from components.upsampling.content_words import PREPOSITIONS
+from components.upsampling.edit_tokens import EditTokens
+from components.upsampling.language_model import LanguageModel
+from components.upsampling.lfm2_decoder import Lfm2Decoder
+from components.upsampling.prompt_cleaning import (
     RELATIVE_PRONOUNS,
     are_statements,
     open_places,
     prompt_units,
 )
-from components.generation.prompt_edits import Edit, Edits, are_one_word, droppable
-from components.generation.sampling_noise import GumbelNoise, sample
+from components.upsampling.prompt_edits import Edit, Edits, are_one_word, droppable
+from components.upsampling.sampling_noise import GumbelNoise, sample
 
 MOST_INSERTED = 96  # tokens, in all
 MOST_PROMPT_TOKENS = 256  # a longer prompt gets no answer

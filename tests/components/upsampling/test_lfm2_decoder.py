@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import Lfm2Config, Lfm2ForCausalLM
 
-from components.generation.lfm2_decoder import FIRST_PLACES, Lfm2Decoder
+from components.upsampling.lfm2_decoder import FIRST_PLACES, Lfm2Decoder
 
 VOCABULARY = 40
 LAYERS = ["conv", "full_attention", "conv", "full_attention"]
