@@ -5,17 +5,22 @@ Ray starts on first use, once per run, so a command that finds everything fresh 
 
 import json
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 from components.errors import one_line
 from components.malloc import keep_freed_memory
 from pipelines.errors import ConfigError, StageFailed, raise_serialized, serialize_error
+from pipelines.execution.head_node import HeadNode
 from pipelines.execution.ray_connection import MOST_DETAIL, NO_PROGRESS_SECONDS, connect, ray_address
 from pipelines.execution.resources import Resources, never_fits, workers_that_fit
+from pipelines.execution.watchdog import ended_when
 from pipelines.store.receipts import PartReceipt
 
 WORKER_RESTARTS = 3  # a worker killed more often than this fails the stage
+LOST_HEAD_SECONDS = 20.0  # to end in once the head is lost
+GO_ON = "when the cluster is whole again, run the same command again: it goes on from here"
 
 
 class Worker(Protocol):
@@ -37,7 +42,8 @@ class Engine:
         self.address = address or ray_address("local", explicit=False)
         self._workers = workers
         self.insecure = insecure
-        self._started = self._embedded = False
+        self._embedded = False
+        self._head: HeadNode | None = None  # once started
 
     def map_parts(
         self,
@@ -59,12 +65,21 @@ class Engine:
         encoded = [json.dumps({"index": i, "task": task}) for i, task in enumerate(tasks)]
         if not encoded:
             return []
-        self.start()
+        with self.in_use():
+            return self._map_parts(worker, encoded, setup, on_done, resources or Resources())
+
+    def _map_parts(
+        self,
+        worker: type[Worker],
+        encoded: list[str],
+        setup: Mapping[str, Any],
+        on_done: Callable[[PartReceipt], None],
+        resources: Resources,
+    ) -> list[PartReceipt]:
         import ray
         from ray.data import ActorPoolStrategy
         from ray.data.exceptions import ExecutionTimeoutError
 
-        resources = resources or Resources()
         pool = min(self._pool_size(resources), len(encoded))
         rows = ray.data.from_items([{"task": task} for task in encoded], override_num_blocks=len(encoded))
         with warnings.catch_warnings():
@@ -100,20 +115,21 @@ class Engine:
 
     def gpus(self) -> float:
         """How many GPUs there are, over all nodes."""
-        self.start()
-        import ray
+        return self.total().get("GPU", 0.0)
 
-        return float(ray.cluster_resources().get("GPU", 0.0))
+    def total(self) -> dict[str, float]:
+        """The resources of all living nodes together, under Ray's names."""
+        with self.in_use():
+            import ray
+
+            return dict(ray.cluster_resources())
 
     def fitting(self, processes: int) -> int:
         """How many of so many processes run side by side here: one on each GPU where there are any.
 
         On CPUs, and on a cluster, which may grow, all of them.
         """
-        self.start()
-        import ray
-
-        gpus = int(ray.cluster_resources().get("GPU", 0))
+        gpus = int(self.gpus())
         return min(processes, gpus) if self._embedded and gpus else processes
 
     def share_of(self, name: str, processes: int, cpus: int) -> dict[str, float]:
@@ -121,10 +137,7 @@ class Engine:
 
         Raises ConfigError, naming the setting, where this machine can never give it; a cluster may grow.
         """
-        self.start()
-        import ray
-
-        total = ray.cluster_resources()
+        total = self.total()
         each = {"CPU": float(cpus)} | ({"GPU": 1.0} if total.get("GPU") else {})
         for kind, amount in each.items():
             if self._embedded and processes * amount > total.get(kind, 0):
@@ -134,28 +147,47 @@ class Engine:
                 )
         return each
 
+    def has_room(self, processes: int, each: Mapping[str, float]) -> bool:
+        """Whether all nodes together have that for so many processes; True as long as nobody knows."""
+        total = self._head.total() if self._head is not None else None
+        return total is None or all(
+            total.get(kind, 0.0) >= processes * amount for kind, amount in each.items()
+        )
+
     def check(self) -> str:
         """Start Ray, run one task, and describe the cluster. Raises ConfigError if there is no Ray."""
-        self.start()
-        import ray
+        with self.in_use():
+            import ray
 
-        assert ray.get(ray.remote(lambda: 1).remote()) == 1
-        total = ray.cluster_resources()
+            assert ray.get(ray.remote(lambda: 1).remote()) == 1
+        total = self.total()
         return f"{self.address}: a task ran; {total.get('CPU', 0):g} CPUs, {total.get('GPU', 0):g} GPUs"
 
     def shutdown(self) -> None:
         """Stop or leave the Ray that this engine started or joined."""
-        if self._started:
+        if self._head is not None:
             import ray
 
             ray.shutdown()
-            self._started = False
+            self._head = None
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Ray, started or joined; whatever waits for it is within this. Raises ConfigError if there is none,
+        StageFailed once its head is lost, for which Ray itself would wait.
+        """
+        head = self._head = self._head or self._connected()
+        with ended_when(head.watch(), after=GO_ON, grace=LOST_HEAD_SECONDS):
+            yield
 
     def start(self) -> None:
         """Start Ray, or join it; nothing to do the second time. Raises ConfigError if there is none."""
-        if not self._started:
-            connect(self.address, insecure=self.insecure)
-            self._started, self._embedded = True, self.address == "local"
+        self._head = self._head or self._connected()
+
+    def _connected(self) -> HeadNode:
+        connect(self.address, insecure=self.insecure)
+        self._embedded = self.address == "local"
+        return HeadNode(self.address)
 
     def _pool_size(self, resources: Resources) -> int:
         """How many workers to start: what fits, at most `workers`, by default one for each CPU.
@@ -180,8 +212,10 @@ def _nodes() -> list[dict[str, float]]:
 
 
 def _restarts() -> dict[str, int]:
-    """How often a killed worker is started again, and its task tried again."""
-    return {"max_restarts": WORKER_RESTARTS, "max_task_retries": WORKER_RESTARTS}
+    """How often a killed worker is started again. Its task is tried again as long as there are restarts:
+    while Ray has not yet noticed that a node is lost, each try fails at once.
+    """
+    return {"max_restarts": WORKER_RESTARTS, "max_task_retries": -1}
 
 
 class _Caller:

@@ -41,11 +41,22 @@ def run_together(
     on_event(name, event): what a job reports, {"start": True} before all else. on_done(name): that job has
     succeeded; the others may still run. Raises ConfigError where a job can never fit; ConfigError,
     StageFailed or UnexpectedError with what a job raised; StageFailed when one died more often than
-    WORKER_RESTARTS.
+    WORKER_RESTARTS, or the head is lost.
     """
     if not jobs:
         return
     shares = [engine.share_of(f"the threads of {job.name}", 1, job.cpus) for job in jobs]
+    with engine.in_use():
+        _run_together(jobs, shares, channel, on_event, on_done)
+
+
+def _run_together(
+    jobs: Sequence[Job],
+    shares: Sequence[dict[str, float]],
+    channel: Path,
+    on_event: Callable[[str, Event], None],
+    on_done: Callable[[str], None],
+) -> None:
     import ray
 
     running: dict[Any, str] = {}

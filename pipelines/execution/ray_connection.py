@@ -28,15 +28,21 @@ ENVIRONMENT = {  # unless the user set them
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".*",  # its C++ side's words on each retry, which are printed all the same
     "RAY_BACKEND_LOG_LEVEL": "fatal",  # its C++ side writes past log_to_driver
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "OMP_WAIT_POLICY": "PASSIVE",  # waiting threads leave the cores to others
 }
-# Attempts to join a cluster whose port answers: Ray's twenty take 20 s where the token is wrong, and minutes
-# where something else than Ray listens.
-ONE_ATTEMPT = {"RAY_gcs_server_port_wait_time_s": "1"}
+CLUSTER_ENVIRONMENT = {
+    # Attempts to join a cluster whose port answers: Ray's twenty take 20 s where the token is wrong, and
+    # minutes where something else than Ray listens.
+    "RAY_gcs_server_port_wait_time_s": "1",
+    # Until a lost head ends this process: a stage that does not need Ray comes to its end; see head_node.py.
+    "RAY_gcs_rpc_server_reconnect_timeout_s": str(7 * 24 * 3600),
+}
 AUTH_MODE = {"RAY_AUTH_MODE": "token"}  # by itself Ray sends no token to an address that it is given
 ALIVE = "/ray.rpc.NodeInfoGcsService/CheckAlive"  # a small question to a head node
+NO_PROXY = [("grpc.enable_http_proxy", 0)]
 NOT_SENT = ["__pycache__", "*.pyc", ".mypy_cache", ".ruff_cache"]
 
 
@@ -63,7 +69,7 @@ def connect(address: str, *, insecure: bool = False) -> None:
     """
     if (fault := address_fault(address)) is not None:
         raise ConfigError(f"--ray or {ADDRESS_VARIABLE} '{address}': {fault}")
-    for name, value in (ENVIRONMENT if address == "local" else ENVIRONMENT | ONE_ATTEMPT).items():
+    for name, value in (ENVIRONMENT if address == "local" else ENVIRONMENT | CLUSTER_ENVIRONMENT).items():
         os.environ.setdefault(name, value)
     if ":" in address:
         _check_reachable(address)
@@ -150,7 +156,7 @@ def _is_open(address: str) -> bool:
     """Whether the head node answers a call that shows no token. What does not answer at all is not open."""
     import grpc
 
-    with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
+    with grpc.insecure_channel(address, options=NO_PROXY) as channel:
         try:
             channel.unary_unary(ALIVE)(b"", timeout=CONNECT_SECONDS)
         except grpc.RpcError:

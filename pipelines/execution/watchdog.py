@@ -1,4 +1,4 @@
-"""The end of a stage that takes too long, or whose progress stands still: one line instead of a hang.
+"""The end of work that would hang: one line for a stage that takes too long, or whose progress stands still.
 
 A stage reports its progress in any case (progress.py), so a watchdog needs nothing of it: a thread looks at
 when the last report came. It interrupts the main thread as Ctrl-C does, which lets the stage clear up; what
@@ -50,46 +50,65 @@ def watched(
 ) -> Iterator[None]:
     """Within it, raise StageFailed once the stage took `most` seconds or reported nothing for `still`.
 
-    None: no limit. It must be entered where Ctrl-C raises KeyboardInterrupt; outside of the main thread,
-    which no signal reaches, nothing is watched.
+    None: no limit. As for `ended_when`, no other thread than the main one is watched.
     """
-    if threading.current_thread() is not threading.main_thread() or (most is None and still is None):
+    if most is None and still is None:
         yield
         return
     progress.last = started = time.monotonic()
+
+    def over_its_limits() -> str | None:
+        now = time.monotonic()
+        if most is not None and now - started > most:
+            return f"{stage} took longer than its limit, operations.stage_seconds.{stage}={most:g}"
+        if still is not None and now - progress.last > still:
+            return f"{stage} made no progress for {still:g} s (operations.stall_seconds)"
+        return None
+
+    with ended_when(over_its_limits, after="it was ended, and the same command goes on from there"):
+        yield
+
+
+@contextmanager
+def ended_when(why: Callable[[], str | None], *, after: str, grace: float | None = None) -> Iterator[None]:
+    """Within it, raise StageFailed once `why()`, asked every LOOK_SECONDS, says why the work must end.
+
+    after: what the error says beside that. grace: seconds from the interrupt to the end of this process, by
+    default GRACE_SECONDS. It must be entered where Ctrl-C raises KeyboardInterrupt; outside of the main
+    thread, which no signal reaches, nothing is watched.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     done, lines = threading.Event(), list[str]()
 
     def watch() -> None:
         while not done.wait(LOOK_SECONDS):
-            now = time.monotonic()
-            if most is not None and now - started > most:
-                lines.append(f"{stage} took longer than its limit, operations.stage_seconds.{stage}={most:g}")
-            elif still is not None and now - progress.last > still:
-                lines.append(f"{stage} made no progress for {still:g} s (operations.stall_seconds)")
-            else:
+            if (line := why()) is None or done.is_set():
                 continue
+            lines.append(line)
             os.kill(os.getpid(), signal.SIGINT)
-            if not done.wait(GRACE_SECONDS):
-                _kill(f"straightshot: {lines[0]} and did not end when it was interrupted: killed")
+            if not done.wait(GRACE_SECONDS if grace is None else grace):
+                _end(f"straightshot: {line}; this process did not end when it was interrupted: killed")
             return
 
-    thread = threading.Thread(target=watch, name=f"watchdog-{stage}", daemon=True)
+    thread = threading.Thread(target=watch, name="watchdog", daemon=True)
     thread.start()
     try:
         yield
     except KeyboardInterrupt:
         if lines:
-            raise StageFailed(f"{lines[0]}; it was ended, and the same command goes on from there") from None
+            raise StageFailed(f"{lines[0]}; {after}") from None
         raise
     finally:
         done.set()
         thread.join()
 
 
-def _kill(line: str) -> None:
-    """End this process and all that it started, at once."""
+def _end(line: str) -> None:
+    """End this process and all that it started, at once, with the exit status of a failed stage."""
     sys.stderr.write(f"{line}\n")
     sys.stderr.flush()
     for child in psutil.Process().children(recursive=True):
         child.kill()
-    os.kill(os.getpid(), signal.SIGKILL)
+    os._exit(StageFailed.exit_status)

@@ -1,20 +1,13 @@
 """Which Ray is used, what a wrong token of a cluster gives, that one without tokens is refused, and that a
 cluster gets this project's code.
 
-The clusters are real ones on loopback, each a process group of its own that is killed at the end.
+The clusters are real ones on loopback; see tests/ray_cluster.py.
 """
 
 import os
-import signal
-import site
-import socket
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -23,9 +16,9 @@ from pipelines.config import load_config
 from pipelines.errors import ConfigError
 from pipelines.execution.engine import Engine
 from pipelines.execution.ray_connection import ray_address
+from tests.ray_cluster import Cluster, libraries_only, running, token_in, without
 
 REPOSITORY = Path(__file__).parents[3]
-START_SECONDS = 120.0
 REFUSED_SECONDS = 15.0  # Ray alone takes 20 to report it
 PACKAGES = ("components", "pipelines", "dags")
 
@@ -89,85 +82,22 @@ def test_a_word_that_is_no_address_lists_what_is():
         load_config("micro", ["ray=nowhere"])
 
 
-@dataclass(frozen=True)
-class Cluster:
-    """A running head node. token: the environment that it was started with and that a driver needs."""
-
-    address: str
-    token: dict[str, str]
-
-
 @pytest.fixture(scope="module")
 def node_python(tmp_path_factory) -> Path:
-    """A Python that has every library of this one, and not the project."""
-    folder = tmp_path_factory.mktemp("node") / "venv"
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
-    (packages,) = folder.glob("lib/python*/site-packages")
-    for installed in map(Path, site.getsitepackages()):
-        for entry in installed.iterdir():
-            if "straightshot" not in entry.name and not (packages / entry.name).exists():
-                (packages / entry.name).symlink_to(entry)
-    return folder / "bin" / "python"
-
-
-@contextmanager
-def head_node(python: Path, auth: dict[str, str]) -> Iterator[Cluster]:
-    """`ray start --head` by that Python, with these settings of who may use it."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [
-        str(python),
-        "-c",
-        "from ray.scripts.scripts import main; main()",
-        "start",
-        "--head",
-        "--block",
-    ]
-    command += ["--node-ip-address=127.0.0.1", f"--port={port}", "--num-cpus=2", "--include-dashboard=false"]
-    with tempfile.TemporaryDirectory(
-        prefix="ray-", ignore_cleanup_errors=True
-    ) as name:  # a socket's path is short
-        folder, log = Path(name), Path(name) / "head.log"
-        with log.open("wb") as output:
-            head = subprocess.Popen(
-                [*command, "--object-store-memory=100000000", f"--temp-dir={folder}"],
-                env={**without("PYTHONPATH", "RAY_ADDRESS"), **auth, "RAY_USAGE_STATS_ENABLED": "0"},
-                cwd=folder,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-            )
-        try:
-            deadline = time.monotonic() + START_SECONDS
-            while "--block" not in log.read_text():  # printed once it is up
-                assert head.poll() is None and time.monotonic() < deadline, log.read_text()
-                time.sleep(0.2)
-            yield Cluster(f"127.0.0.1:{port}", auth)
-        finally:
-            os.killpg(head.pid, signal.SIGKILL)
-            head.wait()
+    return libraries_only(tmp_path_factory.mktemp("node") / "venv")
 
 
 @pytest.fixture(scope="module")
 def cluster(node_python, tmp_path_factory):
-    """With a token: Ray's ports are open on every interface."""
-    secret = tmp_path_factory.mktemp("token") / "right"
-    secret.write_text("right" * 8)
-    with head_node(node_python, {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(secret)}) as node:
-        yield node
-
-
-def without(*names: str) -> dict[str, str]:
-    """This process's environment, less those."""
-    return {name: value for name, value in os.environ.items() if name not in names}
+    with running(Cluster(node_python, token_in(tmp_path_factory.mktemp("token")), cpus=2)) as cluster:
+        yield cluster
 
 
 def drive(
     cluster: Cluster, folder: Path, *words: str, script: str = DRIVER, unset: str = "", **token: str
 ) -> "subprocess.CompletedProcess[str]":
     """A script in a folder that is not the project's, so that only `runtime_env` can bring the code."""
-    environment = {**without("RAY_AUTH_TOKEN"), "PYTHONPATH": str(REPOSITORY), **cluster.token, **token}
+    environment = {**without("RAY_AUTH_TOKEN"), "PYTHONPATH": str(REPOSITORY), **cluster.environment, **token}
     environment.pop(unset, None)
     command = [sys.executable, "-c", script, cluster.address, *words]
     return subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, check=False)
@@ -204,7 +134,7 @@ def test_a_token_that_the_cluster_refuses_is_one_line_that_says_what_to_set(clus
 
 @pytest.mark.cluster
 def test_a_cluster_that_asks_for_no_token_is_refused_unless_insecure_is_said(node_python, tmp_path):
-    with head_node(node_python, {"RAY_AUTH_MODE": "disabled"}) as node:
+    with running(Cluster(node_python, {"RAY_AUTH_MODE": "disabled"}, cpus=2)) as node:
         refused = drive(node, tmp_path, script=ONE_TASK, unset="RAY_AUTH_MODE").stderr.splitlines()[-1]
         assert f"ConfigError: the Ray at '{node.address}' asks for no token" in refused
         assert "RAY_AUTH_MODE=token" in refused and "--insecure" in refused

@@ -70,6 +70,6 @@ def test_what_does_not_end_on_an_interrupt_is_killed():
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=50
     )
-    assert done.returncode == -signal.SIGKILL
+    assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     assert line.startswith("straightshot: train made no progress for 0.2 s") and line.endswith("killed")
