@@ -126,6 +126,7 @@ def monkeypatch_module():
         yield patch
 
 
+@pytest.mark.faults
 def test_driver_and_workers_killed_and_run_again_give_the_same_bytes(folder, engine):
     tracking, progress = f"sqlite:///{folder}/mlflow.db", CountingProgress()
     last = max(checkpoints(folder / "killed"))
