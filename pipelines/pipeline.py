@@ -24,6 +24,7 @@ from pipelines.snapshots import Snapshot, all_registered, refuse_other_corpus, r
 from pipelines.sources import find_source, make_toy_web
 from pipelines.stage import Input, Stage, StageConfig, fingerprint, input_digests, run_stage
 from pipelines.store.locks import lock_owner
+from pipelines.store.mirror import fetch_files
 from pipelines.store.outputs import FORCED, checked_receipt, load_receipt, read_failure
 from pipelines.store.receipts import RECEIPT, Receipt, ReceiptError
 from pipelines.withdrawals import less_withdrawn
@@ -59,6 +60,15 @@ class Planned:
     @property
     def fresh(self) -> bool:
         return self.state is State.FRESH
+
+    def files(self, prefix: str, most: int | None = None) -> list[Path]:
+        """The first files of the output under `prefix`, in name order, on this host; none without one."""
+        if self.path is None or self.receipt is None:
+            return []
+        entries = [entry for entry in self.receipt.files if entry.path.startswith(prefix)]
+        wanted = sorted(entries, key=lambda entry: entry.path)[:most]
+        fetch_files(self.path, wanted)
+        return [self.path / entry.path for entry in wanted]
 
 
 @dataclass(frozen=True)

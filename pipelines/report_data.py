@@ -44,7 +44,6 @@ from pipelines.stages.evaluate import SAMPLES
 from pipelines.stages.filter import FILTERED_FOLDER, REJECTS_FOLDER
 from pipelines.stages.promote import DECISION_FILE
 from pipelines.stages.training_config import CURVE
-from pipelines.store.mirror import fetch_files
 from pipelines.store.receipts import Receipt
 
 KEPT_SHOWN = 12  # records
@@ -224,7 +223,7 @@ def _gate_verdict(planned: Iterable[Planned], problems: list[str]) -> GateVerdic
     promote = next((plan for plan in planned if plan.stage.name == "promote"), None)
     if promote is None or promote.path is None:
         return None
-    _files({"promote": promote}, "promote", DECISION_FILE)
+    promote.files(DECISION_FILE)
     path = promote.path / DECISION_FILE
     if not path.is_file():
         return None
@@ -252,12 +251,7 @@ def _digests(receipts: Mapping[str, Receipt]) -> dict[str, str]:
 def _files(fresh: Mapping[str, Planned], stage: str, prefix: str) -> list[Path]:
     """Files under `prefix` of a fresh stage's output, as its receipt lists them, at most PARTS_READ."""
     plan = fresh.get(stage)
-    if plan is None or plan.path is None or plan.receipt is None:
-        return []
-    entries = [entry for entry in plan.receipt.files if entry.path.startswith(prefix)]
-    shown = sorted(entries, key=lambda entry: entry.path)[:PARTS_READ]
-    fetch_files(plan.path, shown)
-    return [plan.path / entry.path for entry in shown]
+    return plan.files(prefix, PARTS_READ) if plan is not None else []
 
 
 def _in_turn(paths: Sequence[Path], columns: list[str]) -> Iterator[dict[str, Any]]:

@@ -19,7 +19,7 @@ from pipelines.execution.progress import Progress
 from pipelines.graph import select, stage_named, upstream
 from pipelines.pipeline import Pipeline, Planned, State
 from pipelines.report import write_run_report
-from pipelines.store.home import free_bytes, home_path, open_home
+from pipelines.store.home import free_bytes, home_folder, home_path, open_home
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class RunRequest:
         return load_config(
             self.preset,
             self.overrides,
-            home=home_path(self.home),
+            home=home_folder(self.home),
             corpus=self.corpus,
             snapshot=self.snapshot,
             ray=self.ray,

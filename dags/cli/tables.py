@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.table import Table
 
 from pipelines.pipeline import Planned
-from pipelines.store.home import home_path
-from pipelines.store.mirror import fetch_files, remote_of
+from pipelines.store.home import home_folder
+from pipelines.store.mirror import remote_of
 
 if TYPE_CHECKING:
     from pipelines.registry.journal import Change
@@ -201,17 +201,15 @@ def _print_next(plan: Sequence[Planned], home: Path) -> None:
         if path is not None and path.exists():
             _print_plain(f"{name:<8} {_short(path)}")
     if all(planned.fresh for planned in plan):
-        at = "" if home == home_path(None) else f" --home {remote_of(home) or _short(home)}"
+        at = "" if home == home_folder(None) else f" --home {remote_of(home) or _short(home)}"
         _print_plain(f"\nNext:\n  {GENERATE}{at}\n  straightshot ui{at}\n  straightshot status{at}")
 
 
 def _output(plan: Sequence[Planned], stage: str, name: str) -> Path | None:
     """A file of a fresh stage's output, where it has one of that name."""
     for planned in plan:
-        if planned.stage.name == stage and planned.fresh and planned.path and planned.receipt:
-            entries = [entry for entry in planned.receipt.files if entry.path == name]
-            fetch_files(planned.path, entries)
-            return planned.path / name if entries else None
+        if planned.stage.name == stage and planned.fresh:
+            return next(iter(planned.files(name)), None)
     return None
 
 

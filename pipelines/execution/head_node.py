@@ -35,7 +35,7 @@ class HeadNode:
         It counts from now on how long there is no answer.
         """
         import grpc
-        from ray.core.generated.gcs_service_pb2 import CheckAliveRequest  # type: ignore[attr-defined]
+        from ray.core.generated.gcs_service_pb2 import CheckAliveRequest  # type: ignore[attr-defined]  # generated
 
         answered = time.monotonic()
         question = CheckAliveRequest(node_ids=[self._node])
@@ -62,8 +62,8 @@ class HeadNode:
         Ray's own call would wait for the head.
         """
         import grpc
-        from ray.core.generated.gcs_pb2 import GcsNodeInfo  # type: ignore[attr-defined]
-        from ray.core.generated.gcs_service_pb2 import GetAllNodeInfoRequest  # type: ignore[attr-defined]
+        from ray.core.generated.gcs_pb2 import GcsNodeInfo  # type: ignore[attr-defined]  # generated
+        from ray.core.generated.gcs_service_pb2 import GetAllNodeInfoRequest  # type: ignore[attr-defined]  # so
 
         alive = GetAllNodeInfoRequest(state_filter=GcsNodeInfo.ALIVE)
         try:

@@ -44,7 +44,7 @@ class Tracker:
         self.home = Path(home)
         chosen = absolute_uri(uri or os.environ.get(URI_VARIABLE) or "")
         self.uri = chosen or database_uri(self.home)
-        self.own = not chosen or (_has_disk(self.home) and chosen == database_uri(self.home))
+        self.own = not chosen or (remote_of(self.home) is None and chosen == database_uri(self.home))
 
     @property
     def empty(self) -> bool:
@@ -196,7 +196,7 @@ class Tracker:
 
 def database_uri(home: Path) -> str:
     """The address of HOME's own store. Raises ConfigError where SQLite cannot be: in a bucket."""
-    if not _has_disk(home) or "?" in str(home):
+    if remote_of(home) is not None or "?" in str(home):
         raise ConfigError(
             f"MLflow's database cannot be in {remote_of(home) or home}; set {URI_VARIABLE} to an MLflow"
             " server, or use a local --home"
@@ -208,10 +208,6 @@ def absolute_uri(uri: str) -> str:
     """The address; a relative SQLite path in it is made absolute, so that HOME's own is recognised."""
     before, scheme, path = uri.partition("sqlite:///")
     return f"{scheme}{Path(path).resolve()}" if scheme and not before and path else uri
-
-
-def _has_disk(home: Path) -> bool:
-    return remote_of(home) is None
 
 
 def import_mlflow() -> None:

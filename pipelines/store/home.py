@@ -30,16 +30,20 @@ ABANDONED_SECONDS = 86400.0  # a temporary file of HOME itself that is older bel
 URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+")  # a Path makes one slash of s3://'s two; C:/ is a drive
 
 
-def home_path(home: str | Path | None) -> Path:
-    """`--home`, else STRAIGHTSHOT_HOME, else ./runs; absolute. Of s3://BUCKET/PREFIX, its mirror here.
+def home_folder(home: str | Path | None) -> Path:
+    """`--home`, else STRAIGHTSHOT_HOME, else ./runs; absolute. Of s3://BUCKET/PREFIX, its mirror as it is.
 
-    Raises ConfigError for another URL, and for a bucket that cannot be read.
+    Raises ConfigError for another URL.
     """
     text = str(home or os.environ.get(HOME_VARIABLE) or DEFAULT_HOME)
     if url := URL.match(text):
-        folder = _mirror(url[1], text[url.end() :])
-    else:
-        folder = Path(text).expanduser().absolute()
+        return _mirror(url[1], text[url.end() :])
+    return Path(text).expanduser().absolute()
+
+
+def home_path(home: str | Path | None) -> Path:
+    """`home_folder`, of a bucket with what its mirror must have for a look. Raises ConfigError."""
+    folder = home_folder(home)
     try:
         refresh(folder)
     except OSError as error:
