@@ -15,14 +15,18 @@ from typing import TYPE_CHECKING, Annotated
 if TYPE_CHECKING:
     import typer
 
+# Each is read once, when its library is imported, which no command has done yet; what the user set stays.
+ENVIRONMENT = {
+    "OMP_WAIT_POLICY": "PASSIVE",  # threads that wait in a busy loop cost a loaded machine ten times the work
+    "GRPC_VERBOSITY": "ERROR",  # otherwise a line on a head that ends while it is asked something
+}
 LIST_OPTIONS = ("--select", "--force", "--set")  # of `run`: each takes several values, --force train distill
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point: runs one command and exits with its status."""
-    # Threads that wait for each other in a busy loop cost a loaded machine ten times the work; read by OpenMP
-    # when torch is imported, which no command has done yet.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     words = list(sys.argv[1:] if arguments is None else arguments)
     sys.exit(_exit_status([word for word in words if word != "--debug"], debug="--debug" in words))
 

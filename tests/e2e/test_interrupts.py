@@ -2,8 +2,11 @@
 
 import os
 import signal
+import socket
+import struct
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -71,3 +74,33 @@ def test_ctrl_c_while_ray_works_ends_the_run_and_everything_it_started(tmp_path)
     _, alive = psutil.wait_procs(started, timeout=10)
     assert len(started) > 2 and not alive
     assert not list(Path(home).rglob("failed.json"))
+
+
+def test_a_head_that_ends_while_it_is_asked_something_prints_nothing():
+    settings, goaway, internal_error = 4, 7, 2  # of HTTP/2, RFC 9113
+    last_words = struct.pack(">II", 0, internal_error) + b"Cancelling all calls"  # Ray's, as it ends
+
+    def end_at_once(head):
+        connection, _ = head.accept()
+        with connection:
+            for kind, payload in ((settings, b""), (goaway, last_words)):
+                length = struct.pack(">I", len(payload))[1:]
+                connection.sendall(length + struct.pack(">BBI", kind, 0, 0) + payload)
+            connection.recv(1 << 16)
+
+    code = (
+        "import sys, dags.cli.app as app\n"
+        "try: app.main(['--help'])\n"
+        "except SystemExit: import grpc\n"
+        "call = grpc.insecure_channel(sys.argv[1]).unary_unary('/head/CheckAlive')\n"
+        "try: call(b'', timeout=2)\n"
+        "except grpc.RpcError as error: print(error.code())"
+    )
+    with socket.create_server(("127.0.0.1", 0)) as head:
+        threading.Thread(target=end_at_once, args=(head,), daemon=True).start()
+        address = f"127.0.0.1:{head.getsockname()[1]}"
+        ended = subprocess.run(
+            [sys.executable, "-c", code, address], check=False, capture_output=True, text=True, timeout=60
+        )
+    assert "StatusCode" in ended.stdout
+    assert ended.stderr == ""
