@@ -38,7 +38,7 @@ check: $(READY)  ## lint, format, types and import contracts
 	@$(BIN)/lint-imports
 
 lock: $(READY)  ## pin what pyproject.toml asks for; UPGRADE=--upgrade takes the newest it allows
-	@$(COMPILE) $(UPGRADE) --group pyproject.toml:dev pyproject.toml -o $(LOCK)
+	@$(COMPILE) $(UPGRADE) --extra onnx --group pyproject.toml:dev pyproject.toml -o $(LOCK)
 	@$(COMPILE) --constraint $(LOCK) --extra cluster pyproject.toml -o $(CLUSTER_LOCK)
 
 clean:  ## remove .venv and the tools' caches; runs/ stays
