@@ -4,15 +4,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from rich.console import Console
 from rich.table import Table
 
 from components.evaluation.bootstrap import Interval
 from components.evaluation.metrics import METRICS
 from components.evaluation.results import Evaluation, Metrics, mean_share
+from dags.cli.console import console, plain_table
 from pipelines.model_evaluation import ModelEvaluation
 
-LOG_COLUMNS = 120  # the width of what goes to a file or a pipe
 LISTED = 12  # differences that are printed one by one
 PARTS = (
     ("Exact prompt following, by the default command", "prompt_following"),
@@ -24,19 +23,18 @@ PARTS = (
 
 def print_evaluation(evaluation: ModelEvaluation) -> None:
     """The tables of forms, categories and metrics, then what differs from the recorded numbers."""
-    console = Console()
-    console = console if console.is_terminal else Console(width=LOG_COLUMNS)
+    terminal = console()
     metrics = evaluation.metrics
     for title, name in PARTS:
         if any(getattr(entry, name) for entry in metrics.evaluations):
-            console.print(f"{title}:")
-            console.print(_share_table(metrics.evaluations, name))
-            console.print()
-    console.print("Distances, each beside its floor (true renders; nearest: held-out images):")
-    console.print(_metric_table(metrics))
-    console.print()
+            terminal.print(f"{title}:")
+            terminal.print(_share_table(metrics.evaluations, name))
+            terminal.print()
+    terminal.print("Distances, each beside its floor (true renders; nearest: held-out images):")
+    terminal.print(_metric_table(metrics))
+    terminal.print()
     for line in comparison_lines(evaluation):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        terminal.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def evaluation_json(evaluation: ModelEvaluation) -> str:
@@ -73,7 +71,7 @@ def comparison_lines(evaluation: ModelEvaluation) -> list[str]:
 
 def _share_table(evaluations: Sequence[Evaluation], name: str) -> Table:
     names = list(dict.fromkeys(form for entry in evaluations for form in getattr(entry, name)))
-    table = _table("model", ">steps", ">mean", ">95% interval", *(f">{form}" for form in names))
+    table = plain_table("model", ">steps", ">mean", ">95% interval", *(f">{form}" for form in names))
     for entry in evaluations:
         shares = getattr(entry, name)
         cells = (_number(shares.get(form)) for form in names)
@@ -83,7 +81,9 @@ def _share_table(evaluations: Sequence[Evaluation], name: str) -> Table:
 
 
 def _metric_table(metrics: Metrics) -> Table:
-    table = _table("model", ">steps", *(f">{metric.label}" for metric in METRICS), ">ms/image", ">upsampled")
+    table = plain_table(
+        "model", ">steps", *(f">{metric.label}" for metric in METRICS), ">ms/image", ">upsampled"
+    )
     for entry in metrics.evaluations:
         cells = [metric.show(entry.metrics.get(metric.name)) for metric in METRICS]
         seconds = (entry.seconds_per_image, entry.seconds_per_image_upsampled)
@@ -99,11 +99,3 @@ def _interval(interval: Interval | None) -> str:
 
 def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
-
-
-def _table(*columns: str) -> Table:
-    """A plain table; '>' before a column's name puts it to the right."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in columns:
-        table.add_column(name.lstrip(">"), justify="right" if name.startswith(">") else "left", no_wrap=True)
-    return table

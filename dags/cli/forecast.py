@@ -3,9 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.table import Table
-
+from dags.cli.console import console, plain_table
 from pipelines.forecasting.costs import Estimate, Forecast
 from pipelines.sources import TOY_WEB
 from pipelines.store.home import FREE_BYTES
@@ -13,7 +11,6 @@ from pipelines.store.home import FREE_BYTES
 if TYPE_CHECKING:
     from pipelines.forecasting.run import StageForecast
 
-LOG_COLUMNS = 120  # the width of what goes to a file or a pipe
 UNKNOWN = "unknown"
 LEGEND = (
     "Forecast from earlier runs under this home, for as many workers and as busy a machine as then; disk is"
@@ -26,17 +23,14 @@ def print_forecast(forecasts: Sequence["StageForecast"], free: int) -> None:
     """What each stage that would run will take. free: bytes on HOME's disk."""
     if not forecasts:
         return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("forecast", "seconds", "memory", "disk", "from"):
-        table.add_column(name, justify="left" if name in ("forecast", "from") else "right", no_wrap=True)
+    table = plain_table("forecast", ">seconds", ">memory", ">disk", "from")
     for one in forecasts:
         table.add_row("toy web" if one.stage == TOY_WEB.name else one.stage, *forecast_cells(one.forecast))
-    console = Console()
-    console = console if console.is_terminal else Console(width=LOG_COLUMNS)
-    console.print()
-    console.print(table)
+    terminal = console()
+    terminal.print()
+    terminal.print(table)
     for line in forecast_lines([one.forecast for one in forecasts], free):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        terminal.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def forecast_cells(forecast: Forecast) -> tuple[str, str, str, str]:

@@ -3,9 +3,8 @@
 from pathlib import Path
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
+from dags.cli.console import console, plain_table
 from pipelines.errors import ConfigError
 from pipelines.execution.progress import Progress
 from pipelines.retention.collection import Item, collect, survey
@@ -20,16 +19,13 @@ def collect_garbage(home: Path, keep: int, *, dry_run: bool) -> None:
         raise ConfigError(f"there is no HOME at {home}; give another with --home")
     found = survey(home, keep)
     going = found.going
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("", "output", "snapshot", "MB", "why"):
-        table.add_column(name, justify="right" if name == "MB" else "left", no_wrap=name != "why")
+    table = plain_table("", "output", "snapshot", ">MB", "why")
     for item in sorted(found.items, key=lambda item: (item.stays, item.path)):
         verdict = "[green]stays[/]" if item.stays else "[yellow]goes[/]"
         table.add_row(
             verdict, str(item.path.relative_to(home)), item.snapshot, f"{item.bytes / 1e6:,.1f}", item.why
         )
-    console = Console()
-    (console if console.is_terminal else Console(width=LOG_COLUMNS)).print(table)
+    console(LOG_COLUMNS).print(table)
     stay = [item for item in found.items if item.stays]
     would = "would go" if dry_run else "to go"
     typer.echo(f"{len(going)} {would}, {_total(going)}; {len(stay)} stay, {_total(stay)}")

@@ -4,9 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.table import Table
-
+from dags.cli.console import console, plain_table
 from pipelines.pipeline import Planned
 from pipelines.store.home import home_folder
 from pipelines.store.mirror import remote_of
@@ -18,13 +16,12 @@ if TYPE_CHECKING:
     from pipelines.registry.stored_gate import StoredGate
 
 STYLES = {"fresh": "green", "ran": "bold green", "stale": "yellow", "missing": "yellow", "running": "cyan"}
-LOG_COLUMNS = 120  # the width of what goes to a file or a pipe
 GENERATE = 'straightshot generate "a red circle to the left of a blue square" -n 4 -o out/'
 
 
 def print_status(plan: Sequence[Planned]) -> None:
     """Every stage: state, why, counts, seconds."""
-    table = _table(
+    table = plain_table(
         "stage",
         "snapshot",
         "state",
@@ -39,35 +36,35 @@ def print_status(plan: Sequence[Planned]) -> None:
     for planned in plan:
         state = _state(planned.state.value)
         table.add_row(planned.stage.name, planned.snapshot, state, *_numbers(planned), planned.why)
-    _console().print(table)
+    console().print(table)
     _print_quality(plan)
 
 
 def print_plan(plan: Sequence[Planned], todo: Collection[str], forced: Collection[str]) -> None:
     """What a run would do."""
-    table = _table("stage", "state", "would", "why")
+    table = plain_table("stage", "state", "would", "why")
     for planned in plan:
         name = planned.stage.name
         would = "run" if name in todo else "keep" if planned.fresh else "leave"
         if name in todo and planned.fingerprint is None and planned.receipt is not None:
             would = "run if its inputs change"
         table.add_row(name, _state(planned.state.value), would, "forced" if name in forced else planned.why)
-    _console().print(table)
+    console().print(table)
 
 
 def print_nothing_to_do(plan: Sequence[Planned], home: Path) -> None:
     """A run that found everything fresh."""
-    _console().print("[green]Nothing to do:[/] every selected stage is fresh.\n")
+    console().print("[green]Nothing to do:[/] every selected stage is fresh.\n")
     _print_stages(plan, frozenset())
     _print_next(plan, home)
 
 
 def print_summary(plan: Sequence[Planned], ran: Collection[str], home: Path, seconds: float) -> None:
     """A run that did something: the stages, the models' metrics, where to look, what to try."""
-    console = _console()
-    console.print()
+    terminal = console()
+    terminal.print()
     _print_stages(plan, ran)
-    console.print(f"{len(ran)} of {len(plan)} stages ran, {_duration(seconds)} in all\n")
+    terminal.print(f"{len(ran)} of {len(plan)} stages ran, {_duration(seconds)} in all\n")
     _print_metrics(plan)
     _print_next(plan, home)
 
@@ -75,7 +72,7 @@ def print_summary(plan: Sequence[Planned], ran: Collection[str], home: Path, sec
 def print_models(versions: Sequence["ModelVersion"]) -> None:
     """Every registered version, the newest first."""
     if not versions:
-        _console().print("No model is registered yet; `straightshot run` makes one.")
+        console().print("No model is registered yet; `straightshot run` makes one.")
         return
     from pipelines.registry.comparison import COLUMNS, LEGEND, MeasuredModel, compared
 
@@ -85,10 +82,10 @@ def print_models(versions: Sequence["ModelVersion"]) -> None:
     groups = compared(measured)
     for group in groups:
         _print_plain(f"{group.title}:")
-        table = _table("version", "aliases", "registered", *(f">{name}" for name in COLUMNS))
+        table = plain_table("version", "aliases", "registered", *(f">{name}" for name in COLUMNS))
         for row in group.rows:
             table.add_row(*row)
-        _console().print(table)
+        console().print(table)
     _print_plain(LEGEND)
     if len(groups) > 1:
         _print_plain("Numbers of different tables were measured otherwise: do not compare them.")
@@ -99,39 +96,39 @@ def print_models(versions: Sequence["ModelVersion"]) -> None:
 
 def print_history(changes: "Sequence[Change]") -> None:
     """Every promotion, refusal, rollback and change of a gate, the oldest first."""
-    table = _table("at", "by", "what", "model", "from", "to", "why")
+    table = plain_table("at", "by", "what", "model", "from", "to", "why")
     for change in changes:
         why = [] if change.done else ["begun, to be finished by the next command"]
         why += [*change.checks.values(), *(f"{name} {value}" for name, value in _limits(change.gate))]
         cells = (change.before or "–", change.after or "–", "; ".join(why))
         table.add_row(_moment(change.at), change.by, change.action, change.model, *cells)
-    _console().print(table)
+    console().print(table)
 
 
 def print_gate(gate: "StoredGate") -> None:
     """The limits of a registered name."""
-    table = _table("limit", ">value")
+    table = plain_table("limit", ">value")
     for name, value in _limits(gate.as_dict()):
         table.add_row(name, str(value))
-    _console().print(table)
+    console().print(table)
     if gate.note:
         _print_plain(gate.note)
 
 
 def print_lineage(lineage: "Lineage") -> None:
     """What is behind a model: outputs, sources and tars."""
-    outputs = _table("output", "snapshot", "content")
+    outputs = plain_table("output", "snapshot", "content")
     for made in lineage.outputs:
         content = made.digest[:12] or "its receipt is gone"
         outputs.add_row(f"{made.stage}/{made.fingerprint}", made.snapshot or "–", content)
     for name, digests in lineage.sources.items():
         for digest in digests:
             outputs.add_row(name, "–", digest[:12])
-    _console().print(outputs)
-    tars = _table("tar", "snapshot", "sha256", ">bytes")
+    console().print(outputs)
+    tars = plain_table("tar", "snapshot", "sha256", ">bytes")
     for tar in lineage.tars:
         tars.add_row(tar.name, tar.snapshot, tar.sha256, f"{tar.bytes:,}")
-    _console().print(tars)
+    console().print(tars)
 
 
 def _limits(gate: Mapping[str, Any]) -> list[tuple[str, Any]]:
@@ -146,11 +143,11 @@ def _moment(text: str) -> str:
 
 
 def _print_stages(plan: Sequence[Planned], ran: Collection[str]) -> None:
-    table = _table("stage", "state", ">in", ">kept", ">rejected", ">errored", ">seconds", ">memory")
+    table = plain_table("stage", "state", ">in", ">kept", ">rejected", ">errored", ">seconds", ">memory")
     for planned in plan:
         state = "ran" if planned.stage.name in ran else planned.state.value
         table.add_row(planned.stage.name, _state(state), *_numbers(planned))
-    _console().print(table)
+    console().print(table)
 
 
 def _print_metrics(plan: Sequence[Planned]) -> None:
@@ -174,12 +171,12 @@ def _print_metrics(plan: Sequence[Planned]) -> None:
         ("Coverage, distances and cost", others),
     ]:
         if quality is not None:
-            _console().print(f"{title}:")
-            table = _table("model", *(f">{name}" for name in quality.columns))
+            console().print(f"{title}:")
+            table = plain_table("model", *(f">{name}" for name in quality.columns))
             for row in quality.rows:
                 table.add_row(row.label, *(cell.text for cell in row.cells))
-            _console().print(table)
-            _console().print()
+            console().print(table)
+            console().print()
 
 
 def _print_quality(plan: Sequence[Planned]) -> None:
@@ -220,7 +217,7 @@ def _short(path: Path) -> str:
 
 def _print_plain(text: str) -> None:
     """Plain text: paths and commands are neither wrapped nor coloured, so that they can be copied."""
-    _console().print(text, markup=False, highlight=False, soft_wrap=True)
+    console().print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def _numbers(planned: Planned) -> tuple[str, ...]:
@@ -236,21 +233,6 @@ def _numbers(planned: Planned) -> tuple[str, ...]:
 
 def _state(state: str) -> str:
     return f"[{STYLES.get(state, 'red')}]{state}[/]"
-
-
-def _table(*columns: str) -> Table:
-    """A plain table; '>' before a column's name puts it to the right."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in columns:
-        table.add_column(
-            name.lstrip(">"), justify="right" if name.startswith(">") else "left", no_wrap=name != "why"
-        )
-    return table
-
-
-def _console() -> Console:
-    console = Console()
-    return console if console.is_terminal else Console(width=LOG_COLUMNS)
 
 
 def _duration(seconds: float) -> str:
