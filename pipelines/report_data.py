@@ -31,6 +31,7 @@ from components.reporting.report_data import (
     ScoredCaption,
     StageRow,
 )
+from components.studies.table import StudyTable
 from pipelines.config import RunConfig
 from pipelines.errors import ConfigError, StraightshotError
 from pipelines.pipeline import Planned
@@ -44,7 +45,10 @@ from pipelines.stages.evaluate import SAMPLES
 from pipelines.stages.filter import FILTERED_FOLDER, REJECTS_FOLDER
 from pipelines.stages.promote import DECISION_FILE
 from pipelines.stages.training_config import CURVE
-from pipelines.store.receipts import Receipt
+from pipelines.store.outputs import readable_receipt
+from pipelines.store.receipts import RECEIPT, Receipt
+from pipelines.studies.stage import STAGE as STUDY
+from pipelines.studies.stage import read_table
 
 KEPT_SHOWN = 12  # records
 REJECTED_SHOWN = 24  # records, over all reasons
@@ -83,6 +87,7 @@ def collect(home: Path, config: RunConfig, planned: Sequence[Planned]) -> Report
         samples=tuple(prompt_samples(samples)),
         judged=tuple(judged_images(samples, config.promote.steps)),
         history=_history(home, config.promote.registered_name, problems),
+        studies=tuple(_studies(home, problems)),
         metrics=_metrics(fresh, problems),
         promotion=_gate_verdict(planned, problems),
         problems=tuple(problems),
@@ -198,6 +203,19 @@ def _history(home: Path, name: str, problems: list[str]) -> ModelHistory | None:
     ]
     groups = tuple(ModelGroup(group.title, group.rows) for group in compared(models))
     return ModelHistory(("at", "what", "version", *COLUMNS), LEGEND, groups)
+
+
+def _studies(home: Path, problems: list[str]) -> Iterator[StudyTable]:
+    """The tables of the finished studies, of each name the newest."""
+    receipts = [readable_receipt(path.parent) for path in (home / STUDY.name).glob(f"*/{RECEIPT}")]
+    newest: dict[str, Receipt] = {}
+    for receipt in sorted((r for r in receipts if r is not None), key=lambda r: r.finished_at):
+        newest[str(receipt.config.get("name"))] = receipt
+    for name in sorted(newest):
+        try:
+            yield read_table(home, newest[name])
+        except (OSError, ValueError) as error:
+            problems.append(f"the study {name}: {error}")
 
 
 def _losses(fresh: Mapping[str, Planned]) -> Iterator[LossCurve]:

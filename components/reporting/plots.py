@@ -22,6 +22,7 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 from components.errors import InputError
 from components.evaluation.bootstrap import Interval
 from components.evaluation.results import TEACHER, UNDISTILLED, Evaluation, mean_share
+from components.studies.table import Estimate, StudyTable
 
 COLOURS = {
     "teacher": "#3355cc",
@@ -118,6 +119,35 @@ def plot_quality(evaluations: Sequence[Evaluation], *, upsampled: bool = True) -
             top = min(math.ceil(10 * high + 0.5) / 10, 1.05)
             axes.set_ylim(max(min(math.floor(10 * low - 0.5) / 10, top - LEAST_RANGE), LOWEST), top)
         return _to_svg(figure, f"Quality against network evaluations: {listed}")
+
+
+def plot_study(table: StudyTable) -> str:
+    """An SVG of a study: a panel a measure, a row a variant; every seed faint, the mean with its interval."""
+    variants, colour = list(table.rows), COLOURS[table.model]
+    with _style():
+        size = (1.6 + 2.3 * len(table.measures), 0.9 + 0.34 * len(variants))
+        figure = Figure(figsize=size, layout="constrained")
+        panels = figure.subplots(1, len(table.measures), sharey=True, squeeze=False)[0]
+        for column, (axes, measure) in enumerate(zip(panels, table.measures, strict=True)):
+            for row, cells in enumerate(table.rows.values()):
+                _plot_estimate(axes, row, cells[column], colour)
+            axes.set_title(measure, fontsize=10)
+            axes.set_yticks(range(len(variants)), variants)
+            axes.grid(axis="x")
+            axes.margins(x=0.12, y=0.12)
+        panels[0].invert_yaxis()
+        listed = (
+            f"{variant}: {', '.join(f'{cell.mean:.3f}' for cell in cells)}"
+            for variant, cells in table.rows.items()
+        )
+        return _to_svg(figure, f"{table.title}, {', '.join(table.measures)}. {'; '.join(listed)}")
+
+
+def _plot_estimate(axes: Axes, row: int, cell: Estimate, colour: str) -> None:
+    axes.plot(cell.values, [row] * len(cell.values), "o", color=colour, alpha=0.3, markersize=4)
+    axes.plot([cell.mean], [row], "o", color=colour, markersize=6)
+    if cell.low is not None and cell.high is not None:
+        axes.plot([cell.low, cell.high], [row, row], color=colour, linewidth=1.4, alpha=0.7)
 
 
 def _plot_loss(axes: Axes, curve: LossCurve) -> npt.NDArray[np.float64]:

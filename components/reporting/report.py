@@ -11,7 +11,7 @@ from pathlib import Path
 
 from components.durable import write_text
 from components.evaluation.results import STUDENT, TEACHER, Evaluation, Metrics
-from components.reporting.plots import plot_losses, plot_quality
+from components.reporting.plots import plot_losses, plot_quality, plot_study
 from components.reporting.quality_tables import (
     AS_IS,
     DEFAULT,
@@ -25,6 +25,7 @@ from components.reporting.quality_tables import (
 )
 from components.reporting.reasons import ReasonCount, count_reasons, reason_words
 from components.reporting.report_data import ReportData, StageRow
+from components.reporting.study_texts import estimate_text, sign_text
 from components.reporting.thumbnails import thumbnail
 
 DATA_STAGES = ("filter", "recaption", "shard")  # the funnel, in order
@@ -58,6 +59,9 @@ def render_report(data: ReportData) -> str:
         duration=_duration,
         crawled=_crawled,
         score=_score,
+        study_figure=plot_study,
+        estimate=estimate_text,
+        sign=sign_text,
     )
     page = templates.get_template("report.jinja").render(
         data=data,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from components.evaluation.results import Metrics
 from components.reporting.plots import LossCurve
+from components.studies.table import StudyTable
 
 
 @dataclass(frozen=True)
@@ -164,6 +165,7 @@ class ReportData:
     samples: tuple[PromptSample, ...] = ()
     judged: tuple[JudgedImages, ...] = ()
     history: ModelHistory | None = None
+    studies: tuple[StudyTable, ...] = ()
     metrics: Metrics | None = None
     problems: tuple[str, ...] = ()  # one line each: files that could not be read
     promotion: GateVerdict | None = None

@@ -44,6 +44,7 @@ def build_app() -> "typer.Typer":
         pipeline_commands,
         retention_commands,
         serve_commands,
+        study_commands,
     )
 
     app = typer.Typer(
@@ -63,7 +64,7 @@ def build_app() -> "typer.Typer":
 
     groups = (
         *(pipeline_commands, generate_commands, evaluate_commands, model_commands, page_commands),
-        *(operations_commands, retention_commands, serve_commands),
+        *(operations_commands, retention_commands, serve_commands, study_commands),
     )
     for group in groups:
         app.add_typer(group.commands)

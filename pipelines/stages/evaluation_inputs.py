@@ -49,6 +49,7 @@ from pipelines.store.receipts import MODEL, json_digest, sha256_file
 STAGES_OF = {TEACHER: "train", STUDENT: "distill"}  # model -> the stage that made it
 SCORER_VERSION = 4  # of how images are scored and scenes are drawn; numbers of two versions do not compare
 JUDGE_SETTING = "evaluate.judge"  # in the config
+MODEL_FREE = ("data", "prompts", "held_out", "judge")  # of EvaluationInputs, at one size of images
 WARM_UP = 4  # images generated before the clock starts: first calls allocate
 
 
@@ -81,13 +82,25 @@ class EvaluationInputs:
         name = STUDENT if generator.model.card.kind == "consistency" else TEACHER
         return EvaluationInputs(config, annotators, shards, {name: folder}, {name: generator})
 
+    def with_model(self, folder: Path) -> "EvaluationInputs":
+        """The same of another model, with what is made already and depends on no model (judge, reference)."""
+        other = EvaluationInputs.of_model(self.config, self.annotators, self.shards, folder)
+        if other.side == self.side:
+            made = {name: self.__dict__[name] for name in MODEL_FREE if name in self.__dict__}
+            other.__dict__.update(made)  # where cached_property keeps them
+        return other
+
+    def own_steps(self, model: str) -> int:
+        """The steps that a model is sampled with by default."""
+        return self._generator(model).model.card.steps
+
     @property
     def runs(self) -> list[tuple[str, int]]:
         """What is measured: (model, steps), in the order of metrics.json."""
         steps: list[tuple[str, int]] = []
         if TEACHER in self.folders:
-            own = self._generator(TEACHER).model.card.steps
-            steps += [(TEACHER, count) for count in self.config.teacher_steps or (own,)]
+            own = (self.own_steps(TEACHER),)
+            steps += [(TEACHER, count) for count in self.config.teacher_steps or own]
             steps += [(UNDISTILLED, count) for count in self.config.undistilled_steps]
         if STUDENT in self.folders:
             steps += [(STUDENT, count) for count in self.config.student_steps]

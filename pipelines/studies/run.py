@@ -1,0 +1,102 @@
+"""Runs a study: the models of every variant and seed by the pipeline's own stages, then their table.
+
+A model is an output like any other, of train or distill: what a run or another study has made already is
+found made, and the same command again goes on where it was.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from components.studies.definition import Study
+from components.studies.table import StudyTable
+from pipelines.config import RunConfig, load_config
+from pipelines.execution.engine import Engine
+from pipelines.execution.progress import Progress
+from pipelines.graph import STAGES, upstream
+from pipelines.pipeline import Pipeline
+from pipelines.stage import Input, run_stage
+from pipelines.studies.stage import STAGE, StudyConfig, read_table
+
+MADE_BY = {"teacher": "train", "student": "distill"}  # model -> the stage that makes it
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training of a study."""
+
+    variant: str
+    seed: int
+    config: RunConfig
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """A finished study, and where it lies."""
+
+    table: StudyTable
+    path: Path
+
+
+def cells(study: Study, preset: str, overrides: Sequence[str], home: Path, seeds: int) -> list[Cell]:
+    """Every training, variant by variant. Raises ConfigError where a variant does not fit the config."""
+    return [
+        Cell(
+            variant,
+            seed,
+            load_config(
+                preset,
+                [*study.base, *overrides, *changes, *(f"{field}={seed}" for field in study.seeded)],
+                home=home,
+            ),
+        )
+        for variant, changes in study.variants.items()
+        for seed in range(seeds)
+    ]
+
+
+def unfinished(study: Study, planned: Sequence[Cell], home: Path) -> list[Cell]:
+    """The trainings whose model is not there yet. Reads only."""
+    stage = MADE_BY[study.model]
+    return [
+        cell
+        for cell in planned
+        if not next(plan.fresh for plan in Pipeline(cell.config, home).plan() if plan.stage.name == stage)
+    ]
+
+
+def run_study(
+    name: str, study: Study, planned: Sequence[Cell], home: Path, engine: Engine, progress: Progress
+) -> StudyResult:
+    """Make every model that is missing, measure all, and write the table. Raises what a stage raises."""
+    models: list[Input] = []
+    last = None
+    for number, cell in enumerate(planned, start=1):
+        progress.say(f"study {name}: {cell.variant}, seed {cell.seed} ({number} of {len(planned)})")
+        last = Pipeline(cell.config, home, engine, progress)
+        last.prepare()
+        for stage in _needed(study):
+            last.run_one(stage)
+        models += last.inputs_of("evaluate", [MADE_BY[study.model]])[MADE_BY[study.model]]
+    assert last is not None
+    given = last.inputs_of("evaluate", ["annotators", "shard"])
+    config = StudyConfig(
+        name=name, study=study, seeds=1 + max(cell.seed for cell in planned), evaluate=last.config.evaluate
+    )
+    receipt = run_stage(
+        STAGE,
+        config,
+        {**given, "model": tuple(models)},
+        home=home,
+        snapshot=last.snapshot_of("evaluate"),
+        engine=engine,
+        progress=progress,
+    )
+    out = home / STAGE.name / receipt.fingerprint
+    return StudyResult(read_table(home, receipt), out)
+
+
+def _needed(study: Study) -> Iterator[str]:
+    """The stages up to the model that is measured, in order."""
+    made_by = MADE_BY[study.model]
+    return (stage.name for stage in STAGES if stage.name in {*upstream(made_by), made_by})
