@@ -1,7 +1,7 @@
 """A few long jobs at the same time, a Ray worker each.
 
-A job that does not fit beside the others waits for them. A killed one is started again a few times; it goes
-on from its own checkpoints, if it keeps any.
+A job that does not fit beside the others waits for them; one that has no room any more ends them all, after a
+while. A killed one is started again a few times; it goes on from its own checkpoints, if it keeps any.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,6 +11,7 @@ from typing import Any
 
 from pipelines.errors import StageFailed
 from pipelines.execution.engine import WORKER_RESTARTS, Engine, worker_failure
+from pipelines.execution.room import Room
 from pipelines.execution.worker_events import Event, EventReader, EventWriter
 
 POLL_SECONDS = 0.2
@@ -41,18 +42,21 @@ def run_together(
     on_event(name, event): what a job reports, {"start": True} before all else. on_done(name): that job has
     succeeded; the others may still run. Raises ConfigError where a job can never fit; ConfigError,
     StageFailed or UnexpectedError with what a job raised; StageFailed when one died more often than
-    WORKER_RESTARTS, or the head is lost.
+    WORKER_RESTARTS, has no room, or the head is lost.
     """
     if not jobs:
         return
     shares = [engine.share_of(f"the threads of {job.name}", 1, job.cpus) for job in jobs]
+    pairs = zip(jobs, shares, strict=True)
+    rooms = {job.name: Room(engine, f"the fit of {job.name}", 1, share) for job, share in pairs}
     with engine.in_use():
-        _run_together(jobs, shares, channel, on_event, on_done)
+        _run_together(jobs, shares, rooms, channel, on_event, on_done)
 
 
 def _run_together(
     jobs: Sequence[Job],
     shares: Sequence[dict[str, float]],
+    rooms: dict[str, Room],
     channel: Path,
     on_event: Callable[[str, Event], None],
     on_done: Callable[[str], None],
@@ -76,6 +80,8 @@ def _run_together(
             for task in ended:
                 ray.get(task)
                 on_done(running.pop(task))
+            for name in running.values():
+                rooms[name].check()
     except ray.exceptions.RayError as error:
         raise StageFailed(worker_failure(error)) from error
     finally:

@@ -6,7 +6,6 @@ killed costs the steps since the last of them. Ray Train's storage is not used.
 
 import os
 import threading
-import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,16 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.errors import USER_ERRORS, StageFailed, StraightshotError
-from pipelines.execution.engine import GO_ON, WORKER_RESTARTS, Engine, worker_failure
-from pipelines.execution.ray_connection import NO_PROGRESS_SECONDS
+from pipelines.execution.engine import WORKER_RESTARTS, Engine, worker_failure
+from pipelines.execution.room import Room
 from pipelines.execution.worker_events import Event, EventReader, EventWriter
 
 # (rank, world_size, events): what one process does; pickled for Ray's workers
 TrainRank = Callable[[int, int, EventWriter], None]
 
 POLL_SECONDS, CLEAN_UP_SECONDS = 0.2, 30
-ROOM_SECONDS = 3.0  # between two looks at what the cluster has
-LOST_NODE_SECONDS = 20.0  # to wait for the room that a training had and has no longer
 SETTINGS = {  # Ray Train's, unless the user set them; the driver's environment is where it reads them
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # it is how soon an end or a death is seen
     "RAY_TRAIN_METRICS_ENABLED": "0",
@@ -42,33 +39,6 @@ class _Group:
     train_rank: TrainRank
     channel: Path
     on_gpu: bool
-
-
-class _Room:
-    """The cluster's room for a group that has not started yet.
-
-    Where there is none, Ray Train would wait for ever for a node to come.
-    """
-
-    def __init__(self, engine: Engine, group: _Group, each: dict[str, float], patience: float) -> None:
-        self._engine, self._group, self._each, self._patience = engine, group, each, patience
-        self._looked = self._found = time.monotonic()
-
-    def check(self) -> None:
-        """Raise StageFailed when there has been none for `patience` seconds."""
-        now = time.monotonic()
-        if now - self._looked < ROOM_SECONDS:
-            return
-        self._looked = now
-        group, each = self._group, self._each
-        if group.channel.exists() or self._engine.has_room(group.workers, each):
-            self._found = now
-        elif now - self._found > self._patience:
-            amounts = " and ".join(f"{amount:g} {kind}" for kind, amount in each.items())
-            raise StageFailed(
-                f"{group.stage}.workers: the cluster has no room for {group.workers} processes of {amounts}"
-                f" each, after the loss of a node perhaps; {GO_ON}"
-            )
 
 
 def train_together(
@@ -91,13 +61,12 @@ def train_together(
     head is lost.
     """
     each = engine.share_of(f"{stage}.workers", workers, cpus)
-    run = uuid.uuid4().hex[:8]
+    room, run = Room(engine, f"{stage}.workers", workers, each), uuid.uuid4().hex[:8]
     for attempt in range(WORKER_RESTARTS + 1):
         channel = scratch / f"events-{run}-{attempt}"
         group = _Group(stage, workers, train_rank, channel, on_gpu="GPU" in each)
-        patience = LOST_NODE_SECONDS if attempt else NO_PROGRESS_SECONDS  # a growing cluster takes minutes
         with engine.in_use():
-            failure = _attempt(group, each, scratch / "ray", on_event, _Room(engine, group, each, patience))
+            failure = _attempt(group, each, scratch / "ray", on_event, room)
         if failure is None:
             return
     raise StageFailed(
@@ -111,7 +80,7 @@ def _attempt(
     each: dict[str, float],
     storage: Path,
     on_event: Callable[[Event], None],
-    room: _Room,
+    room: Room,
 ) -> str | None:
     """Train once; None when it came to its end, else the line that says what went wrong."""
     for name, value in SETTINGS.items():
@@ -146,7 +115,7 @@ def _attempt(
     thread = threading.Thread(target=fit, name="ray-train", daemon=True)
     thread.start()
     try:
-        _follow(thread, EventReader(group.channel), on_event, room)
+        _follow(thread, group.channel, on_event, room)
     except StraightshotError:
         if group.channel.exists():
             thread.join(CLEAN_UP_SECONDS)  # the other workers are being stopped
@@ -154,18 +123,17 @@ def _attempt(
     return failures[0] if failures else None
 
 
-def _follow(
-    thread: threading.Thread, events: EventReader, on_event: Callable[[Event], None], room: _Room
-) -> None:
+def _follow(thread: threading.Thread, channel: Path, on_event: Callable[[Event], None], room: Room) -> None:
     """Pass on the first worker's events until the training is over. Raises the error of any of them."""
-    running = True
+    events, running = EventReader(channel), True
     while running:
         thread.join(POLL_SECONDS)
         running = thread.is_alive()  # before the poll, which thus sees the last events, too
         for rank, event in events.poll():
             if rank == "0":
                 on_event(event)
-        room.check()
+        if not channel.exists():  # nobody has started
+            room.check()
 
 
 def _work(group: _Group) -> None:

@@ -12,7 +12,9 @@ import pytest
 
 from components.errors import InputError
 from pipelines.errors import ConfigError, StageFailed, UnexpectedError
+from pipelines.execution import room
 from pipelines.execution.engine import WORKER_RESTARTS, Engine
+from pipelines.execution.parallel_jobs import Job, run_together
 from pipelines.store.receipts import Counts, PartReceipt
 
 ERRORS = {
@@ -130,3 +132,15 @@ def test_side_by_side_there_is_one_process_on_each_gpu_of_this_machine(monkeypat
         monkeypatch.setattr(engine, "total", lambda: total)
         monkeypatch.setattr(engine, "_embedded", embedded)
         assert engine.fitting(3) == fitting
+
+
+def test_jobs_that_no_node_has_room_for_end_all_with_one_line(engine, tmp_path, monkeypatch):
+    engine.start()
+    monkeypatch.setattr(engine, "_embedded", False)  # as a cluster, which may grow, and here does not
+    monkeypatch.setattr(room, "LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(room, "NO_PROGRESS_SECONDS", 0.5)
+    jobs = [Job("judge", lambda _: time.sleep(60), 1), Job("captioner", lambda _: None, 10_000)]
+    started = time.monotonic()
+    with pytest.raises(StageFailed, match="the fit of captioner: the cluster has no room for 10000 CPU"):
+        run_together(engine, jobs, tmp_path, on_event=lambda *_: None, on_done=lambda _: None)
+    assert time.monotonic() - started < 50  # the other job is ended, not waited for
