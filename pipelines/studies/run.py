@@ -4,16 +4,17 @@ A model is an output like any other, of train or distill: what a run or another 
 found made, and the same command again goes on where it was.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from components.studies.definition import Study
 from components.studies.table import StudyTable
 from pipelines.config import RunConfig, load_config
+from pipelines.errors import ConfigError
 from pipelines.execution.engine import Engine
 from pipelines.execution.progress import Progress
-from pipelines.graph import STAGES, upstream
+from pipelines.graph import upstream
 from pipelines.pipeline import Pipeline
 from pipelines.stage import Input, run_stage
 from pipelines.studies.stage import STAGE, StudyConfig, read_table
@@ -39,8 +40,10 @@ class StudyResult:
 
 
 def cells(study: Study, preset: str, overrides: Sequence[str], home: Path, seeds: int) -> list[Cell]:
-    """Every training, variant by variant. Raises ConfigError where a variant does not fit the config."""
-    return [
+    """Every training, variant by variant. Raises ConfigError where a variant does not fit the config, or is
+    to be measured otherwise than the others.
+    """
+    planned = [
         Cell(
             variant,
             seed,
@@ -53,6 +56,13 @@ def cells(study: Study, preset: str, overrides: Sequence[str], home: Path, seeds
         for variant, changes in study.variants.items()
         for seed in range(seeds)
     ]
+    for cell in planned:
+        if cell.config.evaluate != planned[0].config.evaluate:
+            raise ConfigError(
+                f"the variant '{cell.variant}' sets evaluate.*, so its numbers would not compare with those of"
+                f" '{planned[0].variant}'; set it in base"
+            )
+    return planned
 
 
 def unfinished(study: Study, planned: Sequence[Cell], home: Path) -> list[Cell]:
@@ -70,14 +80,16 @@ def run_study(
 ) -> StudyResult:
     """Make every model that is missing, measure all, and write the table. Raises what a stage raises."""
     models: list[Input] = []
-    last = None
+    last, made_by = None, MADE_BY[study.model]
+    needed = {*upstream(made_by), made_by}
     for number, cell in enumerate(planned, start=1):
         progress.say(f"study {name}: {cell.variant}, seed {cell.seed} ({number} of {len(planned)})")
         last = Pipeline(cell.config, home, engine, progress)
         last.prepare()
-        for stage in _needed(study):
-            last.run_one(stage)
-        models += last.inputs_of("evaluate", [MADE_BY[study.model]])[MADE_BY[study.model]]
+        for plan in last.plan():
+            if plan.stage.name in needed and not plan.fresh:
+                last.run_one(plan.stage.name)
+        models += last.inputs_of("evaluate", [made_by])[made_by]
     assert last is not None
     given = last.inputs_of("evaluate", ["annotators", "shard"])
     config = StudyConfig(
@@ -94,9 +106,3 @@ def run_study(
     )
     out = home / STAGE.name / receipt.fingerprint
     return StudyResult(read_table(home, receipt), out)
-
-
-def _needed(study: Study) -> Iterator[str]:
-    """The stages up to the model that is measured, in order."""
-    made_by = MADE_BY[study.model]
-    return (stage.name for stage in STAGES if stage.name in {*upstream(made_by), made_by})

@@ -25,7 +25,7 @@ signs:
 
 def test_a_study_trains_measures_and_goes_on_where_it_was(micro_home, tmp_path, straightshot):
     home, file = tmp_path / "home", tmp_path / "guidance.yaml"
-    shutil.copytree(micro_home, home)
+    shutil.copytree(micro_home, home, ignore=shutil.ignore_patterns("mlflow*"))  # which names its own HOME
     file.write_text(STUDY, encoding="utf-8")
     arguments = ("study", file, "--preset", "micro", "--home", home)
     assert "4 trainings, 4 of them to be made" in straightshot(*arguments, "--dry-run").out

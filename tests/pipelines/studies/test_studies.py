@@ -20,3 +20,12 @@ def test_every_variant_of_a_study_fits_the_config(tmp_path, name):
 def test_an_unknown_study_names_the_nearest():
     with pytest.raises(ConfigError, match="did you mean 'captions'"):
         read_study("caption")
+
+
+def test_a_variant_that_is_measured_otherwise_is_refused(tmp_path):
+    study = read_study("captions")
+    changed = study.model_copy(
+        update={"variants": {**study.variants, "fewer": ("evaluate.prompts_per_form=2",)}}
+    )
+    with pytest.raises(ConfigError, match="the variant 'fewer' sets evaluate"):
+        cells(changed, DEFAULT_PRESET, [], tmp_path, 1)
