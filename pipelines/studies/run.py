@@ -59,8 +59,8 @@ def cells(study: Study, preset: str, overrides: Sequence[str], home: Path, seeds
     for cell in planned:
         if cell.config.evaluate != planned[0].config.evaluate:
             raise ConfigError(
-                f"the variant '{cell.variant}' sets evaluate.*, so its numbers would not compare with those of"
-                f" '{planned[0].variant}'; set it in base"
+                f"the variant '{cell.variant}' sets evaluate.*, so its numbers would not compare with those"
+                f" of '{planned[0].variant}'; set it in base"
             )
     return planned
 
