@@ -1,12 +1,13 @@
 """Alt text: cleaned, then checked by rules.
 
-A rule returns None, or a reason. The rules about the form of the string are in `alt_text_patterns.py`, those
-about words in `alt_text_lexicon.py`, the language in `language.py`.
+A rule finds nothing, or what speaks against a text. The rules about the form of the string are in
+`alt_text_patterns.py`, those about words in `alt_text_lexicon.py`, the language in `language.py`.
 """
 
 import re
 import unicodedata
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import ftfy
 from pydantic import BaseModel, ConfigDict, Field
@@ -71,18 +72,62 @@ def clean_alt_text(text: str) -> str:
     return text
 
 
+@dataclass(frozen=True)
+class RuleResult:
+    """What one rule makes of a text. detail: what speaks against it, None where nothing does.
+
+    value, threshold: of a rule that measures; a text whose value is beyond the threshold fails.
+    """
+
+    rule: str
+    detail: str | None
+    value: float | None = None
+    threshold: float | None = None
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """A text's way through the rules, in order. rejection: the first that speaks against it, if any."""
+
+    text: str | None
+    cleaned: str
+    rejection: Rejection | None
+    rules: tuple[RuleResult, ...]
+
+
 def check_alt_text(text: str | None, rules: AltTextRules) -> Rejection | None:
     """None where `text` (cleaned or not) may go on, else the first rule's reason that speaks against it."""
+    cleaned = _bounded_and_cleaned(text, rules)
+    if isinstance(cleaned, Rejection):
+        return cleaned
+    for rule in RULES:
+        if (detail := rule.find(cleaned, rules)) is not None:
+            return Rejection(rule.reason, detail)
+    return None
+
+
+def explain_alt_text(text: str | None, rules: AltTextRules) -> Explanation:
+    """The same with every rule's answer; after one that bounds what the others may cost, there are none."""
+    cleaned = _bounded_and_cleaned(text, rules)
+    if isinstance(cleaned, Rejection):
+        return Explanation(text, "", cleaned, ())
+    rejection, results = None, []
+    for rule in RULES:
+        detail = rule.find(cleaned, rules)
+        value, threshold = rule.measure(cleaned, rules) if rule.measure else (None, None)
+        results.append(RuleResult(rule.name, detail, value, threshold))
+        if detail is not None:
+            rejection = rejection or Rejection(rule.reason, detail)
+            if rule.reason == Reason.ALT_TOO_LONG:
+                break
+    return Explanation(text, cleaned, rejection, tuple(results))
+
+
+def _bounded_and_cleaned(text: str | None, rules: AltTextRules) -> str | Rejection:
     if text is not None and len(text) > MAX_UNCLEANED * rules.max_chars:
         return Rejection(Reason.ALT_TOO_LONG, f"{len(text)} characters, at most {rules.max_chars}")
     cleaned = clean_alt_text(text or "")
-    if not cleaned:
-        return Rejection(Reason.ALT_MISSING, "null" if text is None else "empty")
-    for rule in _RULES:
-        rejection = rule(cleaned, rules)
-        if rejection is not None:
-            return rejection
-    return None
+    return cleaned or Rejection(Reason.ALT_MISSING, "null" if text is None else "empty")
 
 
 def _cleaned_once(text: str) -> str:
@@ -94,73 +139,87 @@ def _cleaned_once(text: str) -> str:
     return text
 
 
-def _markup(text: str, rules: AltTextRules) -> Rejection | None:
-    return _rejection(Reason.ALT_MARKUP, alt_text_patterns.markup_in(text))
-
-
-def _url(text: str, rules: AltTextRules) -> Rejection | None:
-    return _rejection(Reason.ALT_URL, alt_text_patterns.url_in(text))
-
-
-def _file_name(text: str, rules: AltTextRules) -> Rejection | None:
-    return _rejection(Reason.ALT_FILENAME, alt_text_patterns.file_name_in(text))
-
-
-def _digits(text: str, rules: AltTextRules) -> Rejection | None:
-    return _rejection(Reason.ALT_DIGITS, alt_text_patterns.digits_or_code_in(text, rules.max_digit_share))
-
-
-def _boilerplate(text: str, rules: AltTextRules) -> Rejection | None:
+def _boilerplate(text: str, rules: AltTextRules) -> str | None:
     detail = alt_text_lexicon.placeholder_in(text)
-    if detail is None and rules.reject_bare_names:
-        detail = alt_text_lexicon.bare_name_in(text)
-    return _rejection(Reason.ALT_BOILERPLATE, detail)
+    return alt_text_lexicon.bare_name_in(text) if detail is None and rules.reject_bare_names else detail
 
 
-def _too_long(text: str, rules: AltTextRules) -> Rejection | None:
+def _characters(text: str, rules: AltTextRules) -> str | None:
     if len(text) > rules.max_chars:
-        return Rejection(Reason.ALT_TOO_LONG, f"{len(text)} characters, at most {rules.max_chars}")
-    words = text.count(" ") + 1
-    if words > rules.max_words:
-        return Rejection(Reason.ALT_TOO_LONG, f"{words} words, at most {rules.max_words}")
+        return f"{len(text)} characters, at most {rules.max_chars}"
     return None
 
 
-def _too_short(text: str, rules: AltTextRules) -> Rejection | None:
-    length = len(text) + (0 if text.isascii() else len(HAN.findall(text)))
-    if length < rules.min_chars:
-        return Rejection(Reason.ALT_TOO_SHORT, f"{length} characters, at least {rules.min_chars} wanted")
+def _words(text: str, rules: AltTextRules) -> str | None:
+    if (words := _count_words(text)) > rules.max_words:
+        return f"{words} words, at most {rules.max_words}"
     return None
 
 
-def _symbols(text: str, rules: AltTextRules) -> Rejection | None:
-    return _rejection(Reason.ALT_MARKUP, alt_text_patterns.symbols_in(text, rules.max_symbol_share))
+def _too_short(text: str, rules: AltTextRules) -> str | None:
+    if (length := _length(text)) < rules.min_chars:
+        return f"{length} characters, at least {rules.min_chars} wanted"
+    return None
 
 
-def _repetition(text: str, rules: AltTextRules) -> Rejection | None:
-    return _rejection(Reason.ALT_REPETITION, alt_text_patterns.repetition_in(text, rules.max_repetition))
-
-
-def _spam(text: str, rules: AltTextRules) -> Rejection | None:
-    return _rejection(Reason.ALT_SPAM, alt_text_lexicon.spam_in(text))
-
-
-def _language(text: str, rules: AltTextRules) -> Rejection | None:
+def _language(text: str, rules: AltTextRules) -> str | None:
     if not rules.languages:
         return None
     language = language_of(text)
     if language in rules.languages or language == UNDETERMINED:
         return None
-    return Rejection(Reason.ALT_LANGUAGE, f"{language}, not {'/'.join(rules.languages)}")
+    return f"{language}, not {'/'.join(rules.languages)}"
 
 
-def _rejection(reason: Reason, detail: str | None) -> Rejection | None:
-    return None if detail is None else Rejection(reason, detail)
+def _count_words(text: str) -> int:
+    return text.count(" ") + 1
+
+
+def _length(text: str) -> int:
+    """In characters, of which a Han one counts as two."""
+    return len(text) + (0 if text.isascii() else len(HAN.findall(text)))
+
+
+@dataclass(frozen=True)
+class Rule:
+    """find: what speaks against a cleaned text, or None. measure: its number and that number's threshold."""
+
+    name: str
+    reason: Reason
+    find: Callable[[str, AltTextRules], str | None]
+    measure: Callable[[str, AltTextRules], tuple[float, float]] | None = None
 
 
 # In this order: lengths bound what the patterns may cost; then the most telling reason first ("photo.jpg" is
 # a file name before it is a placeholder); the language last, for it is the slowest.
-_RULES: tuple[Callable[[str, AltTextRules], Rejection | None], ...] = (
-    *(_too_long, _markup, _file_name, _url, _spam, _boilerplate, _digits, _too_short, _symbols),
-    *(_repetition, _language),
+RULES = (
+    Rule("characters", Reason.ALT_TOO_LONG, _characters, lambda text, rules: (len(text), rules.max_chars)),
+    Rule("words", Reason.ALT_TOO_LONG, _words, lambda text, rules: (_count_words(text), rules.max_words)),
+    Rule("markup", Reason.ALT_MARKUP, lambda text, _: alt_text_patterns.markup_in(text)),
+    Rule("file name", Reason.ALT_FILENAME, lambda text, _: alt_text_patterns.file_name_in(text)),
+    Rule("address", Reason.ALT_URL, lambda text, _: alt_text_patterns.url_in(text)),
+    Rule("shop or search text", Reason.ALT_SPAM, lambda text, _: alt_text_lexicon.spam_in(text)),
+    Rule("boilerplate", Reason.ALT_BOILERPLATE, _boilerplate),
+    Rule(
+        "digits or codes",
+        Reason.ALT_DIGITS,
+        lambda text, rules: alt_text_patterns.digits_or_code_in(text, rules.max_digit_share),
+        lambda text, rules: (alt_text_patterns.digit_share(text), rules.max_digit_share),
+    ),
+    Rule(
+        "least length", Reason.ALT_TOO_SHORT, _too_short, lambda text, rules: (_length(text), rules.min_chars)
+    ),
+    Rule(
+        "symbols",
+        Reason.ALT_MARKUP,
+        lambda text, rules: alt_text_patterns.symbols_in(text, rules.max_symbol_share),
+        lambda text, rules: (alt_text_patterns.symbol_share(text), rules.max_symbol_share),
+    ),
+    Rule(
+        "repetition",
+        Reason.ALT_REPETITION,
+        lambda text, rules: alt_text_patterns.repetition_in(text, rules.max_repetition),
+        lambda text, rules: (alt_text_patterns.repetition_share(text), rules.max_repetition),
+    ),
+    Rule("language", Reason.ALT_LANGUAGE, _language),
 )

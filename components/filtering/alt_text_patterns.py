@@ -90,14 +90,12 @@ def file_name_in(text: str) -> str | None:
 
 def digits_or_code_in(text: str, max_digit_share: float) -> str | None:
     """Numbers, sizes, dates, product codes or hashes, and no words besides."""
-    letters = sum(map(str.isalpha, text))
-    digits = sum(map(str.isdigit, text))
-    if not digits:
+    share = digit_share(text)
+    if not share:
         tokens = text.split()
         if len(tokens) == 1 and LATIN_TOKEN.match(text) and NO_VOWEL.match(text):
             return f"no word: {_shown(text)}"
         return None
-    share = digits / (digits + letters)
     if share > max_digit_share:
         return f"{share:.0%} digits"
     tokens = TOKEN.findall(DIMENSIONS.sub(" ", text))
@@ -106,30 +104,54 @@ def digits_or_code_in(text: str, max_digit_share: float) -> str | None:
     return None
 
 
+def digit_share(text: str) -> float:
+    """Digits as a share of letters and digits; 0 where there are neither."""
+    digits = sum(map(str.isdigit, text))
+    return digits / (digits + sum(map(str.isalpha, text))) if digits else 0.0
+
+
 def symbols_in(text: str, max_share: float) -> str | None:
     """More symbols than a sentence has."""
+    share = symbol_share(text)
+    return f"{share:.0%} symbols" if share > max_share else None
+
+
+def symbol_share(text: str) -> float:
+    """Characters that are neither letters, digits nor spaces, as a share."""
     # A letter's combining marks (Devanagari, Arabic, Thai vowels) belong to it, hence no isalnum() alone.
     symbols = sum(not (c.isalnum() or c.isspace() or "\u0300" <= c <= "\u1cff") for c in text)
-    share = symbols / len(text)
-    return f"{share:.0%} symbols" if share > max_share else None
+    return symbols / len(text)
 
 
 def repetition_in(text: str, max_share: float) -> str | None:
     """The same word three times in a row, or mostly word pairs or character runs that were there before."""
-    words = [word.strip(".,;:!?|-") for word in text.lower().split()]
+    words = _bare_words(text)
     for first, second, third in zip(words, words[1:], words[2:], strict=False):
         if first and first == second == third:
             return f"'{first}' three times in a row"
-    if len(words) >= MIN_REPETITION_WORDS:
-        share = _repeated(list(pairwise(words)))
-        if share > max_share:
-            return f"{share:.0%} repeated word pairs"
-    runs = [text[i : i + CHARACTER_RUN] for i in range(len(text) - CHARACTER_RUN + 1)]
-    if len(runs) > 2 * CHARACTER_RUN:
-        share = _repeated(runs)
-        if share > max_share:
-            return f"{share:.0%} repeated {CHARACTER_RUN}-character runs"
+    if (share := _repeated_pairs(words)) > max_share:
+        return f"{share:.0%} repeated word pairs"
+    if (share := _repeated_runs(text)) > max_share:
+        return f"{share:.0%} repeated {CHARACTER_RUN}-character runs"
     return None
+
+
+def repetition_share(text: str) -> float:
+    """The larger of the shares of word pairs and of character runs that were there before."""
+    return max(_repeated_pairs(_bare_words(text)), _repeated_runs(text))
+
+
+def _bare_words(text: str) -> list[str]:
+    return [word.strip(".,;:!?|-") for word in text.lower().split()]
+
+
+def _repeated_pairs(words: list[str]) -> float:
+    return _repeated(list(pairwise(words))) if len(words) >= MIN_REPETITION_WORDS else 0.0
+
+
+def _repeated_runs(text: str) -> float:
+    runs = [text[i : i + CHARACTER_RUN] for i in range(len(text) - CHARACTER_RUN + 1)]
+    return _repeated(runs) if len(runs) > 2 * CHARACTER_RUN else 0.0
 
 
 def _joined(text: str) -> str | None:

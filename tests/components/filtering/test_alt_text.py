@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from components.corpus.schemas import Reason
-from components.filtering.alt_text import AltTextRules, check_alt_text, clean_alt_text
+from components.filtering.alt_text import AltTextRules, check_alt_text, clean_alt_text, explain_alt_text
 
 ANY_LANGUAGE = AltTextRules()
 ENGLISH = AltTextRules(languages=("en",))
@@ -253,3 +253,41 @@ def test_prompts_that_people_write_go_on(shared_data: Path):
     prompts = [line.split("\t")[0] for line in parti] + [json.loads(line)["prompt"] for line in geneval]
     rejected = [prompt for prompt in prompts if check_alt_text(prompt, ENGLISH)]
     assert len(rejected) / len(prompts) < 0.02
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        None,
+        "",
+        "photo.jpg",
+        "a red fox in the snow",
+        "Buy now!! 50% off",
+        "x" * 1600,
+        "w " * 300,
+        "x" * 20_000,
+    ],
+    ids=lambda text: "null" if text is None else text[:8],
+)
+def test_an_explanation_ends_as_the_check_does_and_at_its_first_failed_rule(text):
+    explanation, rejection = explain_alt_text(text, ENGLISH), check_alt_text(text, ENGLISH)
+    assert explanation.rejection == rejection
+    failed = [rule.detail for rule in explanation.rules if rule.detail is not None]
+    assert failed[:1] == ([rejection.detail] if rejection and explanation.rules else [])
+
+
+def test_an_explanation_measures_what_the_thresholds_are_of():
+    rules = explain_alt_text("abc 123 !!", ANY_LANGUAGE).rules
+    values = {rule.rule: (rule.value, rule.threshold) for rule in rules if rule.value is not None}
+    assert values == {
+        "characters": (10, 1500),
+        "words": (3, 256),
+        "digits or codes": (0.5, 0.5),
+        "least length": (10, 5),
+        "symbols": (0.2, 0.4),
+        "repetition": (0, 0.5),
+    }
+    (again,) = (
+        r.value for r in explain_alt_text("ab cd ab cd ab cd", ANY_LANGUAGE).rules if r.rule == "repetition"
+    )
+    assert again == 1 - 2 / 5  # of five pairs of words, two are different
