@@ -37,12 +37,12 @@ def build_app() -> "typer.Typer":
 
     from dags.cli import (
         evaluate_commands,
-        explain_commands,
         generate_commands,
         model_commands,
         operations_commands,
         page_commands,
         pipeline_commands,
+        record_commands,
         retention_commands,
         serve_commands,
         study_commands,
@@ -65,7 +65,7 @@ def build_app() -> "typer.Typer":
 
     groups = (
         *(pipeline_commands, generate_commands, evaluate_commands, model_commands, page_commands),
-        *(operations_commands, retention_commands, serve_commands, study_commands, explain_commands),
+        *(operations_commands, retention_commands, serve_commands, study_commands, record_commands),
     )
     for group in groups:
         app.add_typer(group.commands)

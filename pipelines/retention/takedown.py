@@ -179,7 +179,7 @@ def _mark_models(home: Path, catalog: Catalog, keys: set[str], uri: str | None) 
             for version in registry.versions():
                 if version.digest is None:  # not registered by a run
                     continue
-                shards = _shards_of(version, catalog)
+                shards = shards_of(version, catalog)
                 if shards is None:
                     yield Marked(version, None)
                     continue
@@ -192,7 +192,7 @@ def _mark_models(home: Path, catalog: Catalog, keys: set[str], uri: str | None) 
                 yield Marked(version, count)
 
 
-def _shards_of(version: ModelVersion, catalog: Catalog) -> list[Output] | None:
+def shards_of(version: ModelVersion, catalog: Catalog) -> list[Output] | None:
     """The shards that a registered model was trained on; None where receipts do not lead to all of them."""
     for distilled in distilled_as(version, catalog):
         upstream = [output for output, _ in catalog.upstream([distilled])]

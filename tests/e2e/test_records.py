@@ -1,0 +1,51 @@
+"""`straightshot trace` and `straightshot diff` on a finished micro run."""
+
+import hashlib
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+
+def rows(home, stage, folder):
+    tables = [pq.read_table(path) for path in sorted((home / stage).glob(f"*/{folder}/*.parquet"))]
+    return pa.concat_tables(tables).to_pylist()
+
+
+def test_a_kept_record_is_followed_to_its_models_by_key_url_and_file(micro_home, straightshot, tmp_path):
+    record = rows(micro_home, "recaption", "captioned")[5]
+    image = tmp_path / "image.png"
+    image.write_bytes(record["image"])
+    traces = [
+        json.loads(straightshot("trace", name, "--home", micro_home, "--json").out)
+        for name in (record["key"], record["url"], image)
+    ]
+    assert traces[0] == traces[1] == traces[2]
+    (trace,) = traces[0]
+    assert (trace["key"], trace["url"]) == (record["key"], record["url"])
+    filtered, captioned, shard = trace["steps"]
+    assert filtered["fate"] == captioned["fate"] == "kept"
+    assert filtered["facts"]["sha256"] == hashlib.sha256(record["image"]).hexdigest()
+    assert captioned["facts"]["caption_long"] == record["caption_long"]
+    assert "alt_text" not in captioned["facts"]  # as it was
+    assert shard["fate"].startswith("in ") and ".tar, to " in shard["fate"]
+    assert [model.partition(" (")[0] for model in trace["models"]] == ["version 1 of 'straightshot'"]
+    shown = straightshot("trace", record["key"], "--home", micro_home).out
+    assert f"    caption_short: {record['caption_short']}\n" in shown
+
+
+def test_a_rejected_record_ends_with_its_reason(micro_home, straightshot):
+    record = next(row for row in rows(micro_home, "filter", "rejects") if row["detail"])
+    (trace,) = json.loads(straightshot("trace", record["key"], "--home", micro_home, "--json").out)
+    (step,) = trace["steps"]
+    assert step["fate"] == f"rejected: {record['reason']} ({record['detail']})"
+    assert trace["models"] == []
+
+
+def test_what_no_output_has_is_one_line(micro_home, straightshot):
+    status, _, err = straightshot("trace", "0" * 32, "--home", micro_home)
+    assert (status, len(err.splitlines())) == (2, 1)
+    assert "in any output of the filter" in err
+    status, _, err = straightshot("diff", "--home", micro_home)
+    assert status == 2
+    assert "the only output of the filter for snapshot 'default'" in err
