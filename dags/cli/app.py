@@ -3,7 +3,7 @@
 Each command checks its options, calls one function of pipelines/ or dags/, and prints the result. Exit
 status: 0 done or nothing to do, 1 a stage failed, 2 bad usage or config, 3 a gate refused, 130 Ctrl-C. An
 error is one line; --debug shows the traceback. A new command is a function in the module of its group; a
-new group is a module with `commands`, added in `build_app`.
+new group is a module of `commands/`, added in `build_app`.
 
 Nothing heavy is imported before a command runs, and what it needs it imports itself.
 """
@@ -35,17 +35,17 @@ def build_app() -> "typer.Typer":
     """Every command, of every group."""
     import typer
 
-    from dags.cli import (
-        evaluate_commands,
-        generate_commands,
-        model_commands,
-        operations_commands,
-        page_commands,
-        pipeline_commands,
-        record_commands,
-        retention_commands,
-        serve_commands,
-        study_commands,
+    from dags.cli.commands import (
+        evaluate,
+        generate,
+        model,
+        operations,
+        page,
+        pipeline,
+        record,
+        retention,
+        serve,
+        study,
     )
 
     app = typer.Typer(
@@ -63,10 +63,7 @@ def build_app() -> "typer.Typer":
     ) -> None:
         """Options of every command; --debug may stand anywhere on the line."""
 
-    groups = (
-        *(pipeline_commands, generate_commands, evaluate_commands, model_commands, page_commands),
-        *(operations_commands, retention_commands, serve_commands, study_commands, record_commands),
-    )
+    groups = (pipeline, generate, evaluate, model, page, operations, retention, serve, study, record)
     for group in groups:
         app.add_typer(group.commands)
     return app
