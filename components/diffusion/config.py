@@ -8,8 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from components.errors import InputError
 
-ProcessName = Literal["rectified_flow", "ddpm"]
-Quantity = Literal["x_0", "velocity", "eps"]  # what a loss may compare and a sampler asks for
+ProcessName = Literal["rectified_flow", "ddpm", "ddpm_cosine"]
+LossTarget = Literal["x_0", "velocity", "eps"]  # what a loss may compare
+Quantity = Literal["x_0", "velocity", "eps", "score"]  # what a sampler may ask for
 Prediction = Literal["x_0", "velocity", "eps", "preconditioned"]  # what a network's output may be
 
 
@@ -17,7 +18,10 @@ class DiffusionConfig(BaseModel):
     """The path from data to noise, and what the network predicts on it. A model's card keeps it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    process: ProcessName = Field("rectified_flow", description="the path from data to noise")
+    process: ProcessName = Field(
+        "rectified_flow",
+        description="the path from data to noise; ddpm has the linear schedule, ddpm_cosine the cosine",
+    )
     prediction: Prediction = Field(
         "x_0",
         description="what the network's output is; x_0 suits large patches, preconditioned (EDM) latents",
