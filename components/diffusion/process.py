@@ -15,6 +15,7 @@ from components.diffusion.config import LossTarget, Prediction, ProcessName, Qua
 from components.diffusion.ddpm import Chain, Posterior, cosine_chain, linear_chain
 
 RECTIFIED_FLOW_T_MIN = 0.05  # JiT's clamp of x-prediction's divisor (Li 2025, Section 4.2)
+COSINE_T_MAX = 0.996  # the cosine schedule's signal is .0063 there, as the linear's is at the end
 SMALLEST_TIME = 1e-5  # below it DDPM's sigma' ~ t^-1/2 is taken as here (Song 2021, Appendix C)
 
 
@@ -179,10 +180,10 @@ def ddpm() -> Process:
 
 def ddpm_cosine() -> Process:
     """DDPM with the cosine schedule (Nichol 2021)."""
-    return chain_process(cosine_chain())
+    return chain_process(cosine_chain(), t_max=COSINE_T_MAX)
 
 
-def chain_process(chain: Chain) -> Process:
+def chain_process(chain: Chain, t_max: float = 1.0) -> Process:
     """The variance-preserving path through a chain's steps: exactly its alpha-bar at t = n / T."""
 
     def alpha(t: Tensor) -> Tensor:
@@ -200,7 +201,7 @@ def chain_process(chain: Chain) -> Process:
         alpha_slope=lambda t: alpha(t) * slope(t),
         sigma_slope=lambda t: -(alpha(t) ** 2) * slope(t) / sigma(t.clamp(min=SMALLEST_TIME)),
         t_min=1 / chain.steps,
-        t_max=1.0,
+        t_max=t_max,
         loss_target="eps",
         diffusion=lambda t: -2 * slope(t),  # beta(t) of the forward SDE (Song 2021, Eq. 11)
         chain_steps=chain.steps,

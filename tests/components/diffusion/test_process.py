@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from components.diffusion.process import Process, ddpm, over, rectified_flow
+from components.diffusion.process import Process, ddpm, ddpm_cosine, over, rectified_flow
 from tests.gaussian_data import PROCESSES, QUANTITIES
 
 TIMES = torch.linspace(0.01, 0.99, 25, dtype=torch.float64)
@@ -58,6 +58,13 @@ def test_rectified_flow_is_the_straight_line_from_data_to_noise():
 def test_ddpm_keeps_the_variance():
     process = ddpm()
     torch.testing.assert_close(process.alpha(TIMES) ** 2 + process.sigma(TIMES) ** 2, torch.ones_like(TIMES))
+
+
+def test_no_image_of_eps_is_blown_up_more_than_the_linear_schedule_s():
+    """The cosine schedule ends at a signal of 5e-5, by which no estimate of eps can be divided."""
+    ends = [process.alpha(torch.tensor([process.t_max])).item() for process in (ddpm(), ddpm_cosine())]
+    assert ends[1] == pytest.approx(ends[0], rel=0.05)
+    assert ddpm_cosine().alpha(torch.ones(1)).item() < 1e-4
 
 
 def test_the_diffusion_of_ddpm_is_its_own_sde_s():
