@@ -1,6 +1,11 @@
 """What is wrong with what a user gave, and errors as one line."""
 
+from typing import TYPE_CHECKING
+
 from components.redaction import redacted
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 REASON_LENGTH = 200  # characters of another library's error that one of ours quotes
 
@@ -25,3 +30,11 @@ def one_line(error: object, limit: int | None = None) -> str:
     if not text and isinstance(error, BaseException):
         text = type(error).__name__
     return text[:limit]
+
+
+def first_fault(error: "ValidationError") -> str:
+    """The first thing that pydantic found wrong, on one line: `field: what is wrong`."""
+    fault = error.errors()[0]
+    where = ".".join(str(part) for part in fault["loc"])
+    what = one_line(fault["msg"]).removeprefix("Value error, ")
+    return f"{where}: {what}" if where else what

@@ -2,26 +2,79 @@
 never imports it.
 """
 
-from typing import Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from components.errors import InputError
+from components.errors import InputError, first_fault
 
-ProcessName = Literal["rectified_flow", "ddpm"]
-Quantity = Literal["x_0", "velocity", "eps"]  # what a loss may compare and a sampler asks for
+ProcessName = Literal["rectified_flow", "ddpm", "ddpm_cosine"]
+LossTarget = Literal["x_0", "velocity", "eps"]  # what a loss may compare
+Quantity = Literal["x_0", "velocity", "eps", "score"]  # what a sampler may ask for
 Prediction = Literal["x_0", "velocity", "eps", "preconditioned"]  # what a network's output may be
+SamplerName = Literal["euler", "heun", "dpm_solver_2m", "sde", "ddpm", "ddim", "consistency"]
+VarianceName = Literal["beta", "beta_tilde"]
 
 
 class DiffusionConfig(BaseModel):
     """The path from data to noise, and what the network predicts on it. A model's card keeps it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    process: ProcessName = Field("rectified_flow", description="the path from data to noise")
+    process: ProcessName = Field(
+        "rectified_flow",
+        description="the path from data to noise; ddpm has the linear schedule, ddpm_cosine the cosine",
+    )
     prediction: Prediction = Field(
         "x_0",
         description="what the network's output is; x_0 suits large patches, preconditioned (EDM) latents",
     )
+
+
+class SamplerConfig(BaseModel):
+    """How an image is sampled, besides steps and guidance scale. A model's card keeps it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    name: SamplerName = Field("euler", description="which sampler")
+    eta: float = Field(
+        0.0, ge=0, le=1, description="of ddim: the noise it adds; 0: none, 1: as much as ddpm with beta_tilde"
+    )
+    variance: VarianceName = Field(
+        "beta_tilde", description="of ddpm's steps; beta suits data of variance 1, beta_tilde a single point"
+    )
+    guidance_interval: tuple[float, float] = Field(
+        (0.0, 1.0), description="the times at which guidance acts; 0: the data, 1: the noise"
+    )
+    guidance_rescale: float = Field(
+        0.0, ge=0, le=1, description="how far the guided estimate gets the deviation of the unguided"
+    )
+
+    @model_validator(mode="after")
+    def _settings_are_the_sampler_s(self) -> Self:
+        low, high = self.guidance_interval
+        if not 0 <= low < high <= 1:
+            raise InputError(f"guidance interval {low:g} {high:g} is none; give two rising times from 0 to 1")
+        if self.eta and self.name != "ddim":
+            raise InputError(f"eta is of sampler ddim; {self.name} has none: take ddim, or leave it out")
+        if self.variance == "beta" and self.name != "ddpm":
+            raise InputError(f"variance is of sampler ddpm; {self.name} has none: take ddpm, or leave it out")
+        return self
+
+    def overridden(self, **given: Any) -> "SamplerConfig":
+        """This with what is given and not None. Another sampler than this one has its own eta and variance.
+
+        Raises InputError, one line.
+        """
+        given = {name: value for name, value in given.items() if value is not None}
+        same = given.get("name", self.name) == self.name
+        kept = self.model_dump(exclude=set() if same else {"name", "eta", "variance"})
+        try:
+            return SamplerConfig.model_validate(kept | given)
+        except ValidationError as error:
+            raise InputError(f"sampler: {first_fault(error)}") from error
+
+
+DEFAULT_SAMPLER = SamplerConfig()
+CONSISTENCY_SAMPLER = SamplerConfig(name="consistency")
 
 
 class DiTConfig(BaseModel):

@@ -1,6 +1,6 @@
 """The denoiser: a network, the process it was trained on and what it predicts, behind one interface.
 
-`x_0`, `velocity` and `eps` at (x_t, t, text), whichever of them the network predicts. Losses, samplers and
+`x_0`, `velocity`, `eps` and `score` at (x_t, t, text), whatever the network predicts. Losses, samplers and
 the Generator know the network only through it. A `ConditionedDenoiser` has its text (and guidance) in it, so
 that a sampler needs (x_t, t) alone.
 """
@@ -44,6 +44,10 @@ class Denoiser:
         """The noise in x_t."""
         return self.estimate("eps", x_t, t, text)
 
+    def score(self, x_t: Tensor, t: Tensor, text: TextTokens) -> Tensor:
+        """The slope of log p(x_t)."""
+        return self.estimate("score", x_t, t, text)
+
     def with_network(self, network: Network) -> "Denoiser":
         """The same process and prediction, by another network."""
         return replace(self, network=network)
@@ -78,6 +82,10 @@ class ConditionedDenoiser(ABC):
     def eps(self, x_t: Tensor, t: Tensor) -> Tensor:
         """The noise in x_t."""
         return self.estimate("eps", x_t, t)
+
+    def score(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """The slope of log p(x_t)."""
+        return self.estimate("score", x_t, t)
 
     def consistency(self, x_t: Tensor, t: Tensor) -> Tensor:
         """The consistency function f(x_t, t): the end of the path through x_t (Song 2023, Section 3).

@@ -6,15 +6,34 @@ from torch import Tensor
 from components.conditioning.text import TextTokens
 from components.diffusion.config import Quantity
 from components.diffusion.denoiser import ConditionedDenoiser, Denoiser, conditioned
+from components.diffusion.process import over
+
+ALWAYS = (0.0, 1.0)
 
 
-def guided(denoiser: Denoiser, text: TextTokens, null: TextTokens, scale: float) -> ConditionedDenoiser:
+def guided(
+    denoiser: Denoiser,
+    text: TextTokens,
+    null: TextTokens,
+    scale: float,
+    *,
+    interval: tuple[float, float] = ALWAYS,
+    rescale: float = 0.0,
+) -> ConditionedDenoiser:
     """null + w (conditional - null) (Ho 2022), both in one batch; w = 1 evaluates the conditional alone.
 
-    text: of the batch; null: the empty caption (1, l), no longer than the texts. All three quantities are
-    affine in each other at one (x_t, t), so guiding one is guiding the others.
+    text: of the batch; null: the empty caption (1, l), no longer than the texts. All quantities are affine in
+    each other at one (x_t, t), so guiding one is guiding the others.
+
+    interval: the times, both included, at which w is the scale; elsewhere it is 1 (Kynkäänniemi 2024).
+    rescale: the share, 0 to 1, to which what the network predicts gets the standard deviation, over each
+    image, that it has without guidance (Lin 2023, Eq. 14-16); 0 leaves it as guidance makes it.
     """
-    return conditioned(denoiser, text) if scale == 1.0 else _Guided(denoiser, text, null, scale)
+    if scale == 1.0:
+        return conditioned(denoiser, text)
+    if interval == ALWAYS and not rescale:
+        return _Guided(denoiser, text, null, scale)
+    return _LimitedGuidance(denoiser, text, null, scale, interval, rescale)
 
 
 class _Guided(ConditionedDenoiser):
@@ -24,6 +43,48 @@ class _Guided(ConditionedDenoiser):
         self.both = text.joined(null.repeat(*text.mask.shape))
 
     def estimate(self, quantity: Quantity, x_t: Tensor, t: Tensor) -> Tensor:
+        conditional, null = self.conditional_and_null(quantity, x_t, t)
+        return null + self.scale * (conditional - null)
+
+    def conditional_and_null(self, quantity: Quantity, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Both estimates, from one evaluation of twice the batch."""
         x_twice, t_twice = torch.cat([x_t, x_t]), torch.cat([t, t])
         conditional, null = self.denoiser.estimate(quantity, x_twice, t_twice, self.both).chunk(2)
-        return null + self.scale * (conditional - null)
+        return conditional, null
+
+
+class _LimitedGuidance(_Guided):
+    """Guidance in an interval of times, or rescaled."""
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        text: TextTokens,
+        null: TextTokens,
+        scale: float,
+        interval: tuple[float, float],
+        rescale: float,
+    ) -> None:
+        super().__init__(denoiser, text, null, scale)
+        self.text, self.interval, self.rescale = text, interval, rescale
+        prediction = denoiser.prediction
+        self.predicted: Quantity = "x_0" if prediction == "preconditioned" else prediction
+
+    def estimate(self, quantity: Quantity, x_t: Tensor, t: Tensor) -> Tensor:
+        low, high = self.interval
+        inside = (t >= low) & (t <= high)
+        if not inside.any():  # waits for a GPU, but saves half of the evaluation
+            return self.denoiser.estimate(quantity, x_t, t, self.text)
+        conditional, null = self.conditional_and_null(self.predicted, x_t, t)
+        scale = over(torch.where(inside, self.scale, 1.0).to(x_t.dtype), x_t)
+        guided = null + scale * (conditional - null)
+        if self.rescale:
+            guided = rescaled(guided, conditional, self.rescale)
+        return self.process.convert(guided, x_t, t, source=self.predicted, target=quantity)
+
+
+def rescaled(guided: Tensor, conditional: Tensor, share: float) -> Tensor:
+    """`guided`, (B, C, H, W), a share of the way to the conditional's deviation (Lin 2023, Eq. 15-16)."""
+    images = tuple(range(1, guided.ndim))
+    ratio = conditional.std(images, keepdim=True) / guided.std(images, keepdim=True)
+    return guided * (share * ratio + (1 - share))

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from components.conditioning.autoencoder import to_pixels
+from components.diffusion.config import CONSISTENCY_SAMPLER, SamplerConfig
 from components.diffusion.denoiser import conditioned
 from components.diffusion.guidance import guided
-from components.diffusion.samplers import consistency, euler, noise_of
+from components.diffusion.samplers import make_sampler, noise_of
 from components.diffusion.times import even_times
 from components.errors import InputError
 from components.generation.model_folder import Model, load_model
@@ -25,7 +26,7 @@ MAX_GUIDANCE = 100.0
 
 
 class Generator:
-    """Generates with one model. The same (prompt, seed, index, steps, guidance) gives the same image."""
+    """Generates with one model. The same prompt, seed, index and settings give the same image."""
 
     def __init__(self, model: Model, batch_size: int = BATCH, precision: Precision = "no") -> None:
         self.model, self.batch_size = model, batch_size
@@ -53,6 +54,12 @@ class Generator:
         """Side of its square images, in pixels."""
         return self.model.image_size
 
+    @property
+    def sampler(self) -> SamplerConfig:
+        """The model's own."""
+        is_consistency_model = self.model.card.kind == "consistency"
+        return CONSISTENCY_SAMPLER if is_consistency_model else self.model.card.sampler
+
     def generate(
         self,
         prompts: Sequence[str],
@@ -60,16 +67,17 @@ class Generator:
         steps: int | None = None,
         seed: int = 0,
         guidance: float | None = None,
+        sampler: SamplerConfig | None = None,
         first: int = 0,
     ) -> npt.NDArray[np.uint8]:
         """One image per prompt, (N, H, W, 3). Image i starts from the noise of (seed, first + i).
 
-        steps, guidance: the model's own by default. The prompts are taken as they are; `upsample` gives
-        longer ones. Raises InputError for steps or guidance out of range, and for guidance other than the
-        absorbed one of a consistency model.
+        steps, guidance, sampler: the model's own by default. The prompts are taken as they are; `upsample`
+        gives longer ones. Raises InputError for steps or guidance out of range, for guidance other than the
+        absorbed one of a consistency model, and for a sampler that the model cannot use.
         """
         seeds = sample_seeds(seed, len(prompts), first)
-        return self.generate_each(prompts, seeds, steps=steps, guidance=guidance)
+        return self.generate_each(prompts, seeds, steps=steps, guidance=guidance, sampler=sampler)
 
     def generate_each(
         self,
@@ -78,15 +86,16 @@ class Generator:
         *,
         steps: int | None = None,
         guidance: float | None = None,
+        sampler: SamplerConfig | None = None,
     ) -> npt.NDArray[np.uint8]:
         """As `generate`, each image from the noise of its own (seed, index): one batch of many requests."""
         steps = self.model.card.steps if steps is None else steps
         if not 1 <= steps <= MAX_STEPS:
             raise InputError(f"steps is {steps}; it must be 1 to {MAX_STEPS}")
-        scale = self._guidance_scale(guidance)
+        scale, sampler = self._guidance_scale(guidance), self._usable(sampler)
         batches = [
             self._generate_batch(
-                prompts[at : at + self.batch_size], steps, seeds[at : at + self.batch_size], scale
+                prompts[at : at + self.batch_size], steps, seeds[at : at + self.batch_size], scale, sampler
             )
             for at in range(0, len(prompts), self.batch_size)
         ]
@@ -104,25 +113,51 @@ class Generator:
         return self.model.upsampler.upsample_each(prompts, seeds)
 
     def _generate_batch(
-        self, prompts: Sequence[str], steps: int, seeds: Sequence[SampleSeed], scale: float
+        self,
+        prompts: Sequence[str],
+        steps: int,
+        seeds: Sequence[SampleSeed],
+        scale: float,
+        sampler: SamplerConfig,
     ) -> Tensor:
         """Images (B, 3, H, W) in about [-1, 1]."""
-        denoiser, encoder, times = self.model.denoiser, self.model.encoder, even_times(steps)
-        dit = self.model.card.dit
+        encoder, dit = self.model.encoder, self.model.card.dit
         shape = (dit.channels, dit.image_size, dit.image_size)
         noise = noise_of(seeds, shape, "noise").to(self.device)
         text, null = encoder(prompts).to(self.device), encoder([""]).to(self.device)
         with torch.no_grad(), autocast(self.precision, self.device):
             if self.model.card.kind == "consistency":
-                latents = consistency(
-                    conditioned(denoiser, text),
-                    noise,
-                    times,
-                    lambda step: noise_of(seeds, shape, f"consistency-{step}"),
-                )
+                denoiser = conditioned(self.model.denoiser, text)
             else:
-                latents = euler(guided(denoiser, text, null, scale), noise, times)
+                denoiser = guided(
+                    self.model.denoiser,
+                    text,
+                    null,
+                    scale,
+                    interval=sampler.guidance_interval,
+                    rescale=sampler.guidance_rescale,
+                )
+            latents = make_sampler(sampler)(
+                denoiser,
+                noise,
+                even_times(steps),
+                lambda step: noise_of(seeds, shape, f"{sampler.name}-{step}"),
+            )
             return self.model.autoencoder.decode(latents)
+
+    def _usable(self, requested: SamplerConfig | None) -> SamplerConfig:
+        """The requested sampler if the model can use it; the model's own by default."""
+        own = self.sampler
+        if requested is None:
+            return own
+        if own == CONSISTENCY_SAMPLER and requested != own:
+            raise InputError(
+                "this is a consistency model, its guidance absorbed: it generates with sampler consistency"
+                " alone; leave the sampler's settings out, or take its teacher"
+            )
+        if own != CONSISTENCY_SAMPLER and requested.name == CONSISTENCY_SAMPLER.name:
+            raise InputError("sampler consistency is for a distilled model, and this is none; take another")
+        return requested
 
     def _guidance_scale(self, requested: float | None) -> float:
         """The requested scale if the model can use it; the model's own by default."""

@@ -13,10 +13,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from components.conditioning.autoencoder import Autoencoder, PixelAutoencoder, load_autoencoder
 from components.conditioning.config import AutoencoderConfig, TextConfig
 from components.conditioning.text import TextEncoder, load_text_encoder
-from components.diffusion.config import DiffusionConfig, DiTConfig
+from components.diffusion.config import DEFAULT_SAMPLER, DiffusionConfig, DiTConfig, SamplerConfig
 from components.diffusion.denoiser import Denoiser, make_denoiser
 from components.diffusion.dit import DiT
-from components.errors import InputError, one_line
+from components.errors import InputError, first_fault, one_line
 from components.upsampling.prompt_upsampler import PromptUpsampler
 
 CARD, WEIGHTS, UPSAMPLER = "config.json", "model.safetensors", "upsampler"
@@ -26,8 +26,8 @@ MAX_DETAIL = 200  # characters of a library's error in ours
 class ModelCard(BaseModel):
     """What a model is and how it is sampled by default.
 
-    A card without `diffusion` or `autoencoder`, as written before there were others, means their defaults:
-    rectified flow, x_0, pixels.
+    A card without `diffusion`, `autoencoder` or `sampler`, as written before there were others, means their
+    defaults: rectified flow, x_0, pixels, Euler's method.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -40,6 +40,11 @@ class ModelCard(BaseModel):
     autoencoder: AutoencoderConfig = AutoencoderConfig()
     steps: int = Field(gt=0, description="network evaluations (guided ones count once) by default")
     guidance: float | None = Field(description="guidance scale; of a consistency model: absorbed")
+    sampler: SamplerConfig = Field(
+        DEFAULT_SAMPLER,
+        exclude_if=DEFAULT_SAMPLER.__eq__,
+        description="of a flow; a consistency model has its own",
+    )
     images_seen: int = Field(ge=0, description="in the training that made it")
 
 
@@ -98,9 +103,7 @@ def load_model(folder: Path, device: str = "cpu", *, upsampler: bool = True) -> 
     except FileNotFoundError as error:
         raise InputError(f"{folder} is not a model folder: {Path(error.filename).name} is missing") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        line = f"{CARD}: {where}: {first['msg']}" if where else f"{CARD}: {first['msg']}"
+        line = f"{CARD}: {first_fault(error)}"
         raise InputError(f"{folder} does not load as a model ({line}); make it again") from error
     except (SafetensorError, RuntimeError) as error:
         line = one_line(error, MAX_DETAIL)

@@ -1,8 +1,10 @@
 """The settings of the training loop, its optimizers and the flow loss, without torch."""
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field
 
-from components.diffusion.config import Quantity
+from components.diffusion.config import LossTarget
 from components.precision import PRECISION_IS, Precision
 
 
@@ -46,10 +48,15 @@ class FlowLossConfig(BaseModel):
     """What is compared, how times are drawn and captions dropped."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    times: Literal["logit_normal", "uniform"] | None = Field(
+        None,
+        exclude_if=lambda times: times is None,  # so that what was trained before has its fingerprint
+        description="how times are drawn; by default logit_normal of flows, uniform over ddpm's steps",
+    )
     time_mean: float = Field(0.3, description="of the logit-normal times; positive leans to noise")
     time_std: float = Field(1.0, gt=0)
     shift: float = Field(1.0, gt=0, description="SD3's resolution shift of the times; 1: none")
-    target: Quantity | None = Field(
+    target: LossTarget | None = Field(
         None, description="what is compared; by default velocity of rectified flow, eps of ddpm"
     )
     caption_dropout: float = Field(0.1, ge=0, lt=1, description="share of captions emptied, for guidance")

@@ -1,10 +1,10 @@
 """Images from prompts, as files."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipelines.registry.model_registry import resolve
 
@@ -44,15 +44,16 @@ def generate(
     seed: int,
     steps: int | None,
     guidance: float | None,
+    sampler: Mapping[str, Any],
     upsample: bool,
     writer: "PngWriter",
 ) -> GeneratedFiles:
     """Generate `count` images of each prompt with `model` and write them to `out`.
 
-    steps: network evaluations; guidance: guidance scale; by default the model's own. upsample: generate from
-    what the model's upsampler makes of a prompt; each file holds its prompt and its caption as text. The same
-    arguments give the same pixels and texts; the signature of `writer` holds its time. Several come with a
-    sheet that shows them all, enlarged.
+    steps: network evaluations; guidance: guidance scale; sampler: settings of its SamplerConfig, None where
+    not given; by default the model's own. upsample: generate from what the model's upsampler makes of a
+    prompt; each file holds its prompt and its caption as text. The same arguments give the same pixels and
+    texts; the signature of `writer` holds its time. Several come with a sheet that shows them all, enlarged.
     """
     from PIL import Image
 
@@ -62,10 +63,13 @@ def generate(
     folder = resolve(model, home)
     repeated = [prompt for prompt in prompts for _ in range(count)]
     generator = Generator.load(folder)
-    generator.generate([], steps=steps, guidance=guidance)  # bad settings fail before any work
+    sampling = generator.sampler.overridden(**sampler)
+    generator.generate(
+        [], steps=steps, guidance=guidance, sampler=sampling
+    )  # bad settings fail before any work
     upsampled = generator.upsample(repeated, seed=seed) if upsample else unchanged(repeated)
     captions = [prompt.caption for prompt in upsampled]
-    pixels = generator.generate(captions, steps=steps, seed=seed, guidance=guidance)
+    pixels = generator.generate(captions, steps=steps, seed=seed, guidance=guidance, sampler=sampling)
     images = [Image.fromarray(array) for array in pixels]
     out.mkdir(parents=True, exist_ok=True)
     paths = []

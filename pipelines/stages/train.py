@@ -10,13 +10,14 @@ from its last whole checkpoint, to the bit.
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from components.autoencoding.config import AutoencoderFitConfig
 from components.conditioning.config import LEARNED, TextConfig
-from components.diffusion.config import DiffusionConfig, DiTConfig
+from components.diffusion.config import DEFAULT_SAMPLER, DiffusionConfig, DiTConfig, SamplerConfig
+from components.errors import InputError
 from components.training.config import FlowLossConfig
 from components.upsampling.prompt_upsampler_config import PromptUpsamplerConfig
 from pipelines.stage import Stage, Work
@@ -38,8 +39,19 @@ class TrainConfig(LearningConfig):
     autoencoder: AutoencoderFitConfig = AutoencoderFitConfig()
     upsampler: PromptUpsamplerConfig = PromptUpsamplerConfig()
     flow: FlowLossConfig = FlowLossConfig()
-    steps: int = Field(50, gt=0, description="Euler steps that the model is sampled with by default")
+    sampler: SamplerConfig = Field(
+        DEFAULT_SAMPLER,
+        exclude_if=DEFAULT_SAMPLER.__eq__,  # so that what was trained before has its fingerprint
+        description="that the model is sampled with by default",
+    )
+    steps: int = Field(50, gt=0, description="steps that the model is sampled with by default")
     guidance: float = Field(3.0, ge=1, description="guidance scale that it is sampled with by default")
+
+    @model_validator(mode="after")
+    def _a_teacher_can_use_its_sampler(self) -> Self:
+        if self.sampler.name == "consistency":
+            raise InputError("sampler consistency is for a distilled model; train's is another")
+        return self
 
 
 def run(work: Work) -> list[PartReceipt]:
@@ -68,6 +80,7 @@ def run(work: Work) -> list[PartReceipt]:
         autoencoder=config.autoencoder.card,
         steps=config.steps,
         guidance=config.guidance,
+        sampler=config.sampler,
         images_seen=trained.curve[-1].images_seen,
     )
     model = Model(trained.ema, encoder, card, upsampler, autoencoder)

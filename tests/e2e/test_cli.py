@@ -216,6 +216,22 @@ def test_a_model_that_is_not_there_is_one_line(straightshot, micro_home, tmp_pat
         assert len(result.err.splitlines()) == 1
 
 
+def test_a_teacher_is_sampled_as_the_options_say_and_a_student_refuses(straightshot, micro_home, tmp_path):
+    teacher = min(micro_home.glob("train/*/model"))
+    options = ["a red circle", "--as-is", "--steps", 2, "-o", tmp_path, "--home", micro_home]
+    sampling = ["--sampler", "ddim", "--eta", 0.5, "--guidance-interval", 0.2, 0.9, "--guidance-rescale", 0.7]
+    images = []
+    for arguments in ([], sampling):
+        result = straightshot("generate", *options, "--model", teacher, *arguments)
+        assert result.status == 0, result.err
+        (path,) = tmp_path.iterdir()
+        images.append(content_of(path))
+    assert images[0] != images[1]
+    for arguments in (["--sampler", "ddpm"], ["--model", teacher, "--eta", 0.5]):
+        result = straightshot("generate", *options, *arguments)
+        assert result.status == 2 and len(result.err.splitlines()) == 1
+
+
 def test_the_student_is_champion_and_there_is_nothing_to_roll_back_to(straightshot, micro_home):
     result = straightshot("models", "--history", "--home", micro_home)
     assert result.status == 0

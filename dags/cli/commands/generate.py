@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from components.diffusion.config import SamplerName, VarianceName
 from dags.cli.options import Credentials, Home, Provenance
 
 commands = typer.Typer()
@@ -25,6 +26,23 @@ def generate(
     out: Annotated[Path, typer.Option("-o", "--out", help="The folder they are written to.")] = Path("out"),
     guidance: Annotated[
         float | None, typer.Option(help="Guidance scale, for a model that was not distilled with one.")
+    ] = None,
+    sampler: Annotated[
+        SamplerName | None, typer.Option(help="For a teacher.", show_default="the model's own")
+    ] = None,
+    eta: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Noise that sampler ddim adds; 0: none.")
+    ] = None,
+    variance: Annotated[
+        VarianceName | None, typer.Option(help="Of the steps of sampler ddpm.", show_default="beta_tilde")
+    ] = None,
+    guidance_interval: Annotated[
+        tuple[float, float] | None,
+        typer.Option(metavar="LOW HIGH", help="Times at which guidance acts; 0: the image, 1: the noise."),
+    ] = None,
+    guidance_rescale: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Share of the way back to the contrast without guidance."),
     ] = None,
     upsample: Annotated[
         bool, typer.Option("--upsample/--as-is", help="Expand the prompt to a long caption first, or not.")
@@ -47,6 +65,13 @@ def generate(
         seed=seed,
         steps=steps,
         guidance=guidance,
+        sampler={
+            "name": sampler,
+            "eta": eta,
+            "variance": variance,
+            "guidance_interval": guidance_interval,
+            "guidance_rescale": guidance_rescale,
+        },
         upsample=upsample,
         writer=png_writer(provenance, credentials),
     )

@@ -8,6 +8,7 @@ from components.diffusion.config import DiffusionConfig
 from components.diffusion.denoiser import Denoiser, make_denoiser
 from components.diffusion.dit import DiT, DiTConfig
 from components.diffusion.guidance import guided
+from components.diffusion.process import Process, over
 from tests.gaussian_data import PROCESSES, QUANTITIES, Gaussian
 
 IDS = torch.tensor([[1, 4, 5, 6, 0, 0, 0, 0], [1, 7, 0, 0, 0, 0, 0, 0]])
@@ -39,15 +40,76 @@ def test_guidance_is_linear_in_its_scale_and_one_is_the_conditional_model(proces
 def test_guiding_one_quantity_is_guiding_the_others(name, prediction):
     """Of Gaussians of one s the guided denoiser is that of mu = mu_null + w (mu_cond - mu_null)."""
     process, scale = PROCESSES[name], 3.0
+    denoiser, (x_t, t) = guided(two_gaussians(process, prediction), TEXT, NULL, scale), points()
+    assert denoiser.process is process
+    for quantity in QUANTITIES:
+        expected = Gaussian(0.2 + scale * 0.2, s=0.5).estimate(process, quantity, x_t, t)
+        torch.testing.assert_close(denoiser.estimate(quantity, x_t, t), expected, rtol=1e-6, atol=1e-6)
+
+
+def two_gaussians(process: Process, prediction: str) -> Denoiser:
+    """Of mu .4 with a caption and .2 without, one deviation."""
 
     def network(x_t, t, text):
         mu = torch.where(text.mask.sum(1) > 1, 0.4, 0.2).double()
         return Gaussian(mu, s=0.5).estimate(process, prediction, x_t, t)
 
-    denoiser = guided(Denoiser(network, process, prediction), TEXT, NULL, scale)
-    assert denoiser.process is process
+    return Denoiser(network, process, prediction)
+
+
+def points() -> tuple[torch.Tensor, torch.Tensor]:
     x_t = torch.randn(2, 1, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    t = torch.tensor([0.3, 0.8], dtype=torch.float64)
-    for quantity in QUANTITIES:
-        expected = Gaussian(0.2 + scale * 0.2, s=0.5).estimate(process, quantity, x_t, t)
-        torch.testing.assert_close(denoiser.estimate(quantity, x_t, t), expected, rtol=1e-6, atol=1e-6)
+    return x_t, torch.tensor([0.3, 0.8], dtype=torch.float64)
+
+
+@pytest.mark.parametrize("name", PROCESSES)
+@pytest.mark.parametrize("quantity", QUANTITIES)
+def test_guidance_acts_in_its_interval_and_leaves_the_conditional_outside(name, quantity):
+    """Image by image: the batch's times are .3 and .8."""
+    denoiser, (x_t, t) = two_gaussians(PROCESSES[name], "x_0"), points()
+    always = guided(denoiser, TEXT, NULL, 3.0).estimate(quantity, x_t, t)
+    never = denoiser.estimate(quantity, x_t, t, TEXT)
+    for interval, inside in (
+        ((0.2, 0.5), [True, False]),
+        ((0.8, 0.9), [False, True]),
+        ((0.1, 0.9), [True] * 2),
+    ):
+        limited = guided(denoiser, TEXT, NULL, 3.0, interval=interval).estimate(quantity, x_t, t)
+        expected = torch.where(over(torch.tensor(inside), x_t), always, never)
+        torch.testing.assert_close(limited, expected)
+
+
+def test_outside_its_interval_guidance_costs_nothing():
+    sizes = []
+
+    def network(x_t, t, text):
+        sizes.append(len(x_t))
+        return x_t
+
+    denoiser, (x_t, t) = Denoiser(network, PROCESSES["ddpm"], "eps"), points()
+    limited = guided(denoiser, TEXT, NULL, 3.0, interval=(0.4, 0.6))
+    limited.eps(x_t, t)
+    limited.eps(x_t, torch.full_like(t, 0.6))
+    assert sizes == [2, 4]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.7, 1.0])
+def test_a_rescaled_prediction_has_the_deviation_of_the_conditional(share):
+    """Lin 2023, Eq. 15-16, of what the network predicts; the other quantities follow."""
+    process, (x_t, t) = PROCESSES["ddpm"], points()
+
+    def network(x_t, t, text):
+        with_caption = over(text.mask.sum(1) > 1, x_t)
+        conditional, null = (Gaussian(0.2, s).estimate(process, "velocity", x_t, t) for s in (0.5, 0.3))
+        return torch.where(with_caption, conditional, null)
+
+    denoiser = Denoiser(network, process, "velocity")
+    plain, conditional = guided(denoiser, TEXT, NULL, 3.0).velocity(x_t, t), denoiser.velocity(x_t, t, TEXT)
+    limited = guided(denoiser, TEXT, NULL, 3.0, rescale=share)
+    deviations = [v.std((1, 2, 3), keepdim=True) for v in (conditional, plain)]
+    expected = share * plain * (deviations[0] / deviations[1]) + (1 - share) * plain
+    torch.testing.assert_close(limited.velocity(x_t, t), expected)
+    x_0 = process.convert(expected, x_t, t, source="velocity", target="x_0")
+    torch.testing.assert_close(limited.x_0(x_t, t), x_0)
+    rescaled = limited.velocity(x_t, t).std((1, 2, 3), keepdim=True)
+    assert torch.allclose(rescaled, deviations[0]) == (share == 1.0)

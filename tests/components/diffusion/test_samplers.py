@@ -61,7 +61,7 @@ def test_euler_s_error_halves_with_twice_the_steps():
 def test_heun_s_error_quarters_with_twice_the_steps():
     z = noise()
     errors = [largest_error(FLOW, heun(gaussian(), z, even_times(n)), z) for n in (32, 64, 128)]
-    assert errors[-1] < 2e-4
+    assert errors[-1] < 2.5e-4
     assert [errors[0] / errors[1], errors[1] / errors[2]] == pytest.approx([4, 4], rel=0.2)
 
 
@@ -69,7 +69,7 @@ def test_heun_s_error_quarters_with_twice_the_steps():
 @pytest.mark.parametrize("prediction", QUANTITIES)
 def test_the_best_denoiser_s_samples_have_the_data_s_mean_and_deviation(name, prediction):
     """Whichever the process and whatever the network predicts; each image ends where its path ends."""
-    process, z, times = PROCESSES[name], noise(5000), even_times(400)
+    process, z, times = PROCESSES[name], noise(5000).reshape(20, 1, 25, 40), even_times(400)
     times = times[(times >= process.t_min) | (times == 0)]  # below, x_0's velocity is less than the path's
     images = euler(gaussian(process, prediction), z, times)
     assert images.mean().item() == pytest.approx(MU, abs=0.01)

@@ -11,7 +11,7 @@ import torch
 from components.conditioning.autoencoder import PixelAutoencoder
 from components.conditioning.config import TextConfig
 from components.conditioning.text import LearnedText
-from components.diffusion.config import DiffusionConfig, DiTConfig
+from components.diffusion.config import DiffusionConfig, DiTConfig, SamplerConfig
 from components.diffusion.dit import DiT
 from components.errors import InputError
 from components.generation.generator import BATCH, MAX_STEPS, Generator
@@ -97,6 +97,37 @@ def test_a_consistency_model_has_its_guidance_in_it():
     student = Generator(model("consistency"))
     with pytest.raises(InputError, match="this model absorbed guidance 3; it cannot generate with 1"):
         student.generate(["a star"], guidance=1.0)
+
+
+def test_a_model_is_sampled_as_its_card_or_the_caller_says():
+    """Stochastic samplers give each image its own noise, in whatever batch it is."""
+    flow = Generator(model("flow"))
+    euler = flow.generate(PROMPTS)
+    assert np.array_equal(flow.generate(PROMPTS, sampler=SamplerConfig()), euler)
+    for sampler in (
+        SamplerConfig(name="sde"),
+        SamplerConfig(name="ddim", eta=1.0),
+        SamplerConfig(name="heun"),
+    ):
+        images = flow.generate(PROMPTS, sampler=sampler)
+        assert not np.array_equal(images, euler)
+        assert_alike(flow.generate([PROMPTS[3]], first=3, sampler=sampler)[0], images[3])
+        own = Generator(replace(flow.model, card=flow.model.card.model_copy(update={"sampler": sampler})))
+        assert own.sampler == sampler and np.array_equal(own.generate(PROMPTS), images)
+    limited = SamplerConfig(guidance_interval=(0.3, 0.7), guidance_rescale=0.5)
+    assert not np.array_equal(flow.generate(PROMPTS, sampler=limited), euler)
+
+
+def test_a_sampler_that_the_model_cannot_use_is_one_line():
+    student, flow = Generator(model("consistency")), Generator(model("flow"))
+    assert student.sampler.name == "consistency"
+    for sampler in (SamplerConfig(name="ddpm"), student.sampler.overridden(guidance_rescale=0.5)):
+        with pytest.raises(
+            InputError, match=r"this is a consistency model.* leave the sampler's settings out"
+        ):
+            student.generate([], sampler=sampler)
+    with pytest.raises(InputError, match="sampler consistency is for a distilled model, and this is none"):
+        flow.generate([], sampler=student.sampler)
 
 
 @pytest.mark.parametrize("guidance", [-1, 101, float("nan"), float("inf")])

@@ -9,7 +9,7 @@ import torch
 
 from components.conditioning.config import TextConfig
 from components.conditioning.text import LearnedText
-from components.diffusion.config import DiffusionConfig, DiTConfig
+from components.diffusion.config import DiffusionConfig, DiTConfig, SamplerConfig
 from components.diffusion.dit import DiT
 from components.errors import InputError
 from components.generation.model_folder import CARD, WEIGHTS, Model, ModelCard, load_model, save_model
@@ -61,6 +61,14 @@ def test_the_card_keeps_process_and_prediction(tmp_path, model):
     loaded = load_model(saved(tmp_path / "model", replace(model, card=card)))
     assert loaded.card.diffusion == diffusion
     assert loaded.denoiser.prediction == "eps" and loaded.denoiser.process.loss_target == "eps"
+
+
+def test_the_card_keeps_a_sampler_and_is_as_it_was_without_one(tmp_path, model):
+    folder = saved(tmp_path / "model", model)
+    assert "sampler" not in json.loads((folder / CARD).read_text())
+    sampler = SamplerConfig(name="ddim", eta=0.5, guidance_interval=(0.1, 0.8))
+    card = model.card.model_copy(update={"sampler": sampler})
+    assert load_model(saved(tmp_path / "other", replace(model, card=card))).card == card
 
 
 def test_a_card_from_before_there_were_others_is_a_rectified_flow_of_pixels_that_predicts_x_0(

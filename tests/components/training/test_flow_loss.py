@@ -7,6 +7,7 @@ from torch import nn
 
 from components.conditioning.text import TextTokens
 from components.diffusion.config import DiffusionConfig
+from components.diffusion.ddpm import cosine_chain, linear_chain
 from components.diffusion.process import over, rectified_flow
 from components.training.flow_loss import FlowLossConfig, flow_loss
 from tests.gaussian_data import PROCESSES, QUANTITIES, Gaussian
@@ -69,6 +70,7 @@ def test_the_best_prediction_s_loss_is_the_target_s_conditional_variance(process
         gaussian(),
         diffusion=DiffusionConfig(process=process, prediction=prediction),
         target=target,
+        times="logit_normal",
         time_mean=torch.logit(torch.tensor(time)).item(),
         time_std=1e-4,  # all times are 0.4
     )
@@ -110,6 +112,32 @@ def test_the_default_loss_is_flow_matching_to_the_bit():
     x_t = over(1 - t, x_0) * x_0 + over(t, x_0) * eps
     v_hat = (x_t - torch.tanh(x_t)) / over(t.clamp(min=0.05), x_t)
     assert torch.equal(default, (v_hat - (eps - x_0)).square().mean())
+
+
+@pytest.mark.parametrize(("process", "chain"), [("ddpm", linear_chain()), ("ddpm_cosine", cosine_chain())])
+def test_the_loss_of_ddpm_is_l_simple(process, chain):
+    """|| eps - eps_hat(sqrt(alpha-bar) x_0 + sqrt(1 - alpha-bar) eps, n) ||², n uniform (Ho 2020, Eq. 14)."""
+    x_0, model = gaussian(2000).double(), Formula(lambda x_t, t: torch.tanh(x_t))
+    samples = batch(x_0)
+    diffusion = DiffusionConfig(process=process, prediction="eps")
+    loss = flow_loss(FlowLossConfig(), diffusion, NULL)(model, samples, context(samples)).loss
+    ((_, t, _),) = model.inputs
+    n = torch.round(t.double() * 1000)
+    torch.testing.assert_close(t.double() * 1000, n, rtol=1e-6, atol=0)
+    assert n.min() >= 1 and n.max() == 1000 and n.mean().item() == pytest.approx(500.5, abs=20)
+    eps = context(samples).noise.normal("eps", x_0.shape[1:]).double()
+    l_simple = (eps - torch.tanh(chain.sample(x_0, eps, n))).square().mean()
+    torch.testing.assert_close(loss.double(), l_simple, rtol=1e-5, atol=0)
+
+
+def test_uniform_times_of_a_flow_are_uniform():
+    x_0, model = gaussian(2000), Formula(lambda x_t, t: x_t)
+    samples = batch(x_0)
+    flow_loss(FlowLossConfig(times="uniform"), DiffusionConfig(), NULL)(model, samples, context(samples))
+    ((_, t, _),) = model.inputs
+    assert t.min() >= 0 and t.max() < 1
+    assert t.mean().item() == pytest.approx(0.5, abs=0.02)
+    assert t.std().item() == pytest.approx(12**-0.5, abs=0.01)
 
 
 def test_the_network_is_evaluated_on_the_path_at_the_times_of_the_config():

@@ -16,6 +16,7 @@ import pytest
 import torch
 from accelerate import PartialState
 from PIL import Image
+from pydantic import ValidationError
 
 from components.conditioning.autoencoder import PixelAutoencoder
 from components.conditioning.text import FrozenText, LearnedText
@@ -340,13 +341,25 @@ def test_images_and_captions_are_encoded_on_the_device_of_the_training(tmp_path)
 
 def test_a_teacher_of_another_process_and_prediction_trains_and_is_distilled(whole, tmp_path, tracking):
     given, diffusion = whole[1], {"process": "ddpm", "prediction": "velocity"}
-    train = run_train(tmp_path, tracking, given, diffusion=diffusion)
+    sampler = {"name": "ddim", "eta": 0.5}
+    train = run_train(tmp_path, tracking, given, diffusion=diffusion, sampler=sampler)
     teacher = Input("train", str(output(tmp_path, train)), train.digest, train)
     distill = run(tmp_path, DISTILL, tracking, {"train": (teacher,), "shard": (given,)})
     for receipt in (train, distill):
         generator = Generator.load(output(tmp_path, receipt) / "model", device="cpu")
         assert generator.model.card.diffusion.model_dump() == diffusion
+        assert generator.sampler.name == ("ddim" if receipt is train else "consistency")
         assert generator.generate(["all red"], steps=2).shape == (1, 8, 8, 3)
+
+
+def test_a_config_from_before_there_were_samplers_has_its_fingerprint():
+    """Their defaults are left out of what is hashed, and what is not the default is in it."""
+    before = TRAIN.config_type().model_dump(mode="json")
+    assert "sampler" not in before and "times" not in before["flow"]
+    changed = TRAIN.config_type(sampler={"name": "heun"}, flow={"times": "uniform"}).model_dump(mode="json")
+    assert changed["sampler"]["name"] == "heun" and changed["flow"]["times"] == "uniform"
+    with pytest.raises(ValidationError, match="sampler consistency is for a distilled model"):
+        TRAIN.config_type(sampler={"name": "consistency"})
 
 
 @pytest.mark.parametrize(
