@@ -36,6 +36,7 @@ def build_app() -> "typer.Typer":
     import typer
 
     from dags.cli import (
+        edit_commands,
         evaluate_commands,
         generate_commands,
         model_commands,
@@ -62,7 +63,8 @@ def build_app() -> "typer.Typer":
         """Options of every command; --debug may stand anywhere on the line."""
 
     groups = (
-        *(pipeline_commands, generate_commands, evaluate_commands, model_commands, page_commands),
+        *(pipeline_commands, generate_commands, edit_commands, evaluate_commands, model_commands),
+        page_commands,
         *(operations_commands, retention_commands, serve_commands),
     )
     for group in groups:
