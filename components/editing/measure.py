@@ -3,7 +3,7 @@
 Only the unknown part is compared; the known part is put back, and would flatter everyone. The error of pixels
 favours a blur over a guess that may be wrong, so two more figures say whether the image looks like the truth:
 a distance in the judge's features, and, on the toy world, whether the image shows exactly what its caption
-says. The trivial answers, and the truth itself, stand beside.
+says. A trivial answer to each edit stands beside.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -38,7 +38,7 @@ from components.toyworld.scorer import is_exact
 
 Pixels = npt.NDArray[np.uint8]
 FACTOR = 4  # of super-resolution
-STROKE_WIDTH, STROKE_COLOURS = 5 / 32, 6  # of the image's side; colours of the palette (Meng 2022, C.2: 6)
+STROKE_WIDTH, STROKE_COLOURS = 5 / 32, 6  # of the image's side; of the palette
 LEVELS = 127.5  # of 255 in one unit of the range [-1, 1]
 PROTOCOL = {
     "inpaint": "a square of half the side, anywhere, is missing",
@@ -219,7 +219,7 @@ def _hole(image: Tensor, seed: int, at: int) -> Tensor:
 
 
 def _strokes(pixels: Pixels) -> Tensor:
-    """The image as if painted with a broad brush in few colours (Meng 2022, Appendix C.2), (3, H, W)."""
+    """The image as if painted with a broad brush in few colours, as SDEdit simulates it: (3, H, W)."""
     width = round(STROKE_WIDTH * len(pixels)) // 2 * 2 + 1  # odd
     blurred = Image.fromarray(pixels).filter(ImageFilter.MedianFilter(width))
     painted = blurred.quantize(STROKE_COLOURS, kmeans=1).convert("RGB")
