@@ -8,7 +8,9 @@ import io
 import struct
 import warnings
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -43,6 +45,8 @@ DECODE_ERRORS = (
     *(OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, ArithmeticError, struct.error),
     zlib.error,
 )
+
+T = TypeVar("T")
 
 
 class ImageRules(BaseModel):
@@ -82,23 +86,18 @@ class Measures:
 
 def open_image(data: bytes | None, rules: ImageRules) -> Image.Image:
     """The image in `data`, decoded, upright, RGB, what is transparent on white. Raises ImageRejected."""
-    if not data:
-        raise ImageRejected(Reason.IMAGE_MISSING, "null" if data is None else "no bytes")
-    if len(data) > rules.max_bytes:
-        raise ImageRejected(Reason.IMAGE_TOO_LARGE, f"{len(data)} bytes, at most {rules.max_bytes}")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow warns of what our own limits decide
-        image = _open_header(data)
-        _check_header(image, rules)
-        _check_ending(image, data)
-        try:
-            image.load()
-            upright = upright_rgb(image)
-        except DECODE_ERRORS as error:
-            raise ImageRejected(Reason.IMAGE_BROKEN, one_line(error, DETAIL_CHARACTERS)) from error
+    upright = _opened(data, rules, upright_rgb)
     if measure(upright).deviation < rules.min_deviation:
         raise ImageRejected(Reason.IMAGE_BLANK, "one colour all over")
     return upright
+
+
+def open_opacity(data: bytes | None, rules: ImageRules) -> Image.Image | None:
+    """How opaque each pixel of the image in `data` is, upright: 0 to 255; None where all are wholly so.
+
+    Raises ImageRejected as `open_image` does.
+    """
+    return _opened(data, rules, upright_opacity)
 
 
 def measure(image: Image.Image) -> Measures:
@@ -119,6 +118,32 @@ def upright_rgb(image: Image.Image) -> Image.Image:
         return turned.convert("RGB")
     layer = turned.convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+
+
+def upright_opacity(image: Image.Image) -> Image.Image | None:
+    """The alpha channel, turned as EXIF says; None where nothing is transparent."""
+    if not image.has_transparency_data:
+        return None
+    opacity = ImageOps.exif_transpose(image).convert("RGBA").getchannel("A")
+    return None if opacity.getextrema() == (255, 255) else opacity
+
+
+def _opened(data: bytes | None, rules: ImageRules, convert: Callable[[Image.Image], T]) -> T:
+    """What `convert` makes of the decoded image in `data`."""
+    if not data:
+        raise ImageRejected(Reason.IMAGE_MISSING, "null" if data is None else "no bytes")
+    if len(data) > rules.max_bytes:
+        raise ImageRejected(Reason.IMAGE_TOO_LARGE, f"{len(data)} bytes, at most {rules.max_bytes}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow warns of what our own limits decide
+        image = _open_header(data)
+        _check_header(image, rules)
+        _check_ending(image, data)
+        try:
+            image.load()
+            return convert(image)
+        except DECODE_ERRORS as error:
+            raise ImageRejected(Reason.IMAGE_BROKEN, one_line(error, DETAIL_CHARACTERS)) from error
 
 
 def _open_header(data: bytes) -> Image.Image:

@@ -26,9 +26,10 @@ class Interval:
     mean: float
 
 
-def bootstrap(verdicts: Sequence[bool], strata: Sequence[str], seed: int) -> Interval:
+def bootstrap(verdicts: Sequence[float], strata: Sequence[str], seed: int) -> Interval:
     """The interval of the mean of the strata's shares of correct prompts, each with the same weight.
 
+    verdicts: 1 (True) where a prompt is correct, or any other number of each, of whose means this then is.
     strata: the form of each prompt. Where every verdict of every stratum is the same, low and high are the
     mean: no resample of them differs. Raises InputError for no verdicts, or not one stratum for each.
     """

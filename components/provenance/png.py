@@ -2,7 +2,8 @@
 
 With credentials it holds IPTC's digital source type as XMP, which image libraries and search engines read,
 and a C2PA manifest over all its bytes, so that a changed one is found. The manifest holds a time and a fresh
-identifier: two files of one image differ in it, their pixels and texts do not.
+identifier: two files of one image differ in it, their pixels and texts do not. Of an edited image it names
+the file that was edited by its hash, and keeps that file's own manifest.
 """
 
 import importlib.metadata
@@ -21,14 +22,18 @@ if TYPE_CHECKING:
 
 PNG = "image/png"
 GENERATOR = "straightshot"
-MADE_BY_A_MODEL = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
+SOURCE_TYPES = "http://cv.iptc.org/newscodes/digitalsourcetype/"
+MADE_BY_A_MODEL = f"{SOURCE_TYPES}trainedAlgorithmicMedia"
+EDITED_BY_A_MODEL = f"{SOURCE_TYPES}compositeWithTrainedAlgorithmicMedia"
+BY_A_MODEL = (MADE_BY_A_MODEL, EDITED_BY_A_MODEL)
 XMP_KEY = "XML:com.adobe.xmp"  # of a PNG's text chunk (XMP specification, part 3)
 XMP = (
     '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/">'
     '<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description rdf:about=""'
     ' xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/"'
-    f' Iptc4xmpExt:DigitalSourceType="{MADE_BY_A_MODEL}"/></rdf:RDF></x:xmpmeta><?xpacket end="r"?>'
+    ' Iptc4xmpExt:DigitalSourceType="{source_type}"/></rdf:RDF></x:xmpmeta><?xpacket end="r"?>'
 )
+PARENT = {"title": "the edited image", "relationship": "parentOf"}
 # A thumbnail of a small image, and reading each file again, take a hundred times as long as the signature.
 SETTINGS = {"verify": {"verify_after_sign": False}, "builder": {"thumbnail": {"enabled": False}}}
 
@@ -40,10 +45,13 @@ class PngWriter:
         self.credentials = credentials
         self._lock = threading.Lock()  # a signer is used by one thread at a time
 
-    def encode(self, image: "Image.Image", texts: Mapping[str, str], model: str) -> bytes:
+    def encode(
+        self, image: "Image.Image", texts: Mapping[str, str], model: str, *, edited: bytes | None = None
+    ) -> bytes:
         """The file's bytes. texts: its text chunks. model: what made it, for the manifest.
 
-        Raises InputError where the credentials do not sign.
+        edited: the file (PNG, JPEG or WebP) of which the model made it, where there is one. Raises InputError
+        where the credentials do not sign, or the edited file's manifest is broken.
         """
         from PIL.PngImagePlugin import PngInfo
 
@@ -51,18 +59,20 @@ class PngWriter:
         for key, text in texts.items():
             info.add_itxt(key, text)
         if self.credentials is not None:
-            info.add_itxt(XMP_KEY, XMP)
+            info.add_itxt(XMP_KEY, XMP.format(source_type=_source_type(edited)))
         image.save(file, "PNG", pnginfo=info)
-        return file.getvalue() if self.credentials is None else self._signed(file.getvalue(), model)
+        return file.getvalue() if self.credentials is None else self._signed(file.getvalue(), model, edited)
 
-    def _signed(self, png: bytes, model: str) -> bytes:
+    def _signed(self, png: bytes, model: str, edited: bytes | None) -> bytes:
         from c2pa import Builder, C2paError
 
         signed = io.BytesIO()
         with self._lock:
             signer, context = self._signer
             try:
-                with Builder(_manifest(model), context) as builder:
+                with Builder(_manifest(model, edited), context) as builder:
+                    if edited is not None:
+                        _add_parent(builder, edited)
                     builder.sign(signer, PNG, io.BytesIO(png), signed)
             except C2paError as error:
                 raise self._refused(error) from error
@@ -92,14 +102,39 @@ def png_writer(provenance: bool | None = None, credentials: Path | None = None) 
     return PngWriter(find_credentials(credentials) if is_on else None)
 
 
-def _manifest(model: str) -> dict[str, Any]:
-    created = {
-        "action": "c2pa.created",
-        "digitalSourceType": MADE_BY_A_MODEL,
+def _manifest(model: str, edited: bytes | None) -> dict[str, Any]:
+    action = {
+        "action": "c2pa.created" if edited is None else "c2pa.edited",
+        "digitalSourceType": _source_type(edited),
         "softwareAgent": {"name": model},
     }
-    actions = {"label": "c2pa.actions", "data": {"actions": [created]}}
+    actions = {"label": "c2pa.actions", "data": {"actions": [action]}}
     return {"claim_generator_info": [_generator()], "format": PNG, "assertions": [actions]}
+
+
+def _add_parent(builder: Any, image: bytes) -> None:
+    """Say that an image was opened to be edited. Raises InputError where its own manifest is broken."""
+    from c2pa import C2paBuilderIntent, C2paError
+
+    builder.set_intent(C2paBuilderIntent.EDIT)
+    try:
+        builder.add_ingredient(PARENT, _media_type(image), io.BytesIO(image))
+    except C2paError as error:
+        raise InputError(
+            f"the edited image's own C2PA manifest cannot be read ({one_line(error, 100)}); save it again"
+            " without one, or edit it with --no-provenance"
+        ) from error
+
+
+def _source_type(edited: bytes | None) -> str:
+    return MADE_BY_A_MODEL if edited is None else EDITED_BY_A_MODEL
+
+
+def _media_type(image: bytes) -> str:
+    from PIL import Image
+
+    with Image.open(io.BytesIO(image)) as opened:
+        return str(opened.get_format_mimetype())
 
 
 @cache

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from components.errors import one_line
 from components.provenance.credentials import Credentials
-from components.provenance.png import GENERATOR, MADE_BY_A_MODEL
+from components.provenance.png import BY_A_MODEL, EDITED_BY_A_MODEL, GENERATOR
 
 TRUSTED, INVALID = "Trusted", "Invalid"  # of C2PA's validation states; the third is Valid
 UNKNOWN_SIGNER = "signingCredential.untrusted"
@@ -56,7 +56,7 @@ def examine(image: bytes, media_type: str, credentials: Credentials | None) -> P
 
 
 def _maker(manifest: dict[str, Any]) -> str:
-    """Program and model: straightshot 0.1.0, straightshot/3."""
+    """Program and model, such as "straightshot 0.1.0 with model straightshot/3"."""
     programs = manifest.get("claim_generator_info") or [{}]
     program = " ".join(
         filter(None, (programs[0].get("name", "an unknown program"), programs[0].get("version")))
@@ -64,11 +64,13 @@ def _maker(manifest: dict[str, Any]) -> str:
     for assertion in manifest.get("assertions", []):
         for action in assertion.get("data", {}).get("actions", []):
             agent = action.get("softwareAgent")
-            if action.get("digitalSourceType") == MADE_BY_A_MODEL and isinstance(agent, dict):
-                return f"{program} with model {agent.get('name')}"
+            if action.get("digitalSourceType") in BY_A_MODEL and isinstance(agent, dict):
+                is_edited = action["digitalSourceType"] == EDITED_BY_A_MODEL
+                return f"{program} with model {agent.get('name')}" + " from another image" * is_edited
     return str(program)
 
 
 def _unsigned(image: bytes) -> Provenance:
-    says_so = ", though its metadata say that a model made it" if MADE_BY_A_MODEL.encode() in image else ""
+    by_a_model = any(source_type.encode() in image for source_type in BY_A_MODEL)
+    says_so = ", though its metadata say that a model made it" if by_a_model else ""
     return Provenance("unsigned", f"it has no manifest: not one of ours, or that was removed{says_so}")

@@ -27,10 +27,11 @@ class GridColumn:
     model: str  # teacher | undistilled | student
     steps: int
     images: npt.NDArray[np.uint8]  # (N, H, W, 3)
+    subtitle: str | None = None  # in place of the steps
 
     @property
     def title(self) -> str:
-        return f"{self.steps} step" + "s" * (self.steps != 1)
+        return self.subtitle or f"{self.steps} step" + "s" * (self.steps != 1)
 
 
 def draw_grid(prompts: Sequence[str], columns: Sequence[GridColumn], cell: int = 96) -> Image.Image:

@@ -36,6 +36,7 @@ def build_app() -> "typer.Typer":
     import typer
 
     from dags.cli.commands import (
+        edit,
         evaluate,
         generate,
         model,
@@ -63,7 +64,7 @@ def build_app() -> "typer.Typer":
     ) -> None:
         """Options of every command; --debug may stand anywhere on the line."""
 
-    groups = (pipeline, generate, evaluate, model, page, operations, retention, serve, study, record)
+    groups = (pipeline, generate, edit, evaluate, model, page, operations, retention, serve, study, record)
     for group in groups:
         app.add_typer(group.commands)
     return app

@@ -71,19 +71,37 @@ def generate(
     captions = [prompt.caption for prompt in upsampled]
     pixels = generator.generate(captions, steps=steps, seed=seed, guidance=guidance, sampler=sampling)
     images = [Image.fromarray(array) for array in pixels]
+    columns = count if len(prompts) > 1 else min(len(images), 8)
+    return write_images(out, images, upsampled, {"model": model, "seed": str(seed)}, columns, writer)
+
+
+def write_images(
+    out: Path,
+    images: Sequence["Image.Image"],
+    prompts: Sequence["UpsampledPrompt"],
+    texts: Mapping[str, str],
+    columns: int,
+    writer: "PngWriter",
+    *,
+    edited: bytes | None = None,
+) -> GeneratedFiles:
+    """Write an image of each prompt to `out`, and a sheet of `columns` where there are several.
+
+    texts: what else each file says, its model among them. edited: the file that they were made from, if any.
+    """
+    model = texts["model"]
     out.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for number, (source, image) in enumerate(zip(upsampled, images, strict=True)):
-        texts = {"prompt": source.prompt, "caption": source.caption, "upsampling": source.how}
-        texts |= {"model": model, "seed": str(seed), "number": str(number)}
-        path = out / f"{_slug(source.prompt)}-{number:03d}.png"
-        path.write_bytes(writer.encode(image, texts, model))
-        paths.append(path)
-    files = [GeneratedFile(path, prompt) for path, prompt in zip(paths, upsampled, strict=True)]
+    files = []
+    for number, (prompt, image) in enumerate(zip(prompts, images, strict=True)):
+        own = {"prompt": prompt.prompt, "caption": prompt.caption, "upsampling": prompt.how}
+        own |= {**texts, "number": str(number)}
+        path = out / f"{_slug(prompt.prompt)}-{number:03d}.png"
+        path.write_bytes(writer.encode(image, own, model, edited=edited))
+        files.append(GeneratedFile(path, prompt))
     if len(images) < 2:
         return GeneratedFiles(files)
-    sheet = _sheet(images, count if len(prompts) > 1 else min(len(images), 8))
-    (out / SHEET).write_bytes(writer.encode(sheet, {"model": model}, model))
+    sheet = writer.encode(_sheet(images, columns), {"model": model}, model, edited=edited)
+    (out / SHEET).write_bytes(sheet)
     return GeneratedFiles(files, out / SHEET)
 
 

@@ -1,6 +1,8 @@
 """Generated images say, signed, that a model made them; a changed byte is found."""
 
 import io
+import json
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -8,6 +10,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from c2pa import Reader
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
@@ -23,7 +26,7 @@ from components.provenance.credentials import (
     own_path,
     read_credentials,
 )
-from components.provenance.png import MADE_BY_A_MODEL, PngWriter, png_writer
+from components.provenance.png import EDITED_BY_A_MODEL, MADE_BY_A_MODEL, PngWriter, png_writer
 from components.provenance.verification import Provenance, examine
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
@@ -58,6 +61,38 @@ def test_an_image_says_what_made_it_and_keeps_its_pixels_and_texts(writer):
             ((description,),) = ElementTree.fromstring(image.info["xmp"])
             assert description.attrib[DIGITAL_SOURCE_TYPE] == MADE_BY_A_MODEL
     assert first != second  # each has its time
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "JPEG", "WEBP", "signed"])
+def test_an_edited_image_says_so_and_names_what_it_was_made_of(writer, file_format):
+    source = encoded(writer)
+    if file_format != "signed":
+        file = io.BytesIO()
+        Image.fromarray(PIXELS).save(file, file_format)
+        source = file.getvalue()
+    png = writer.encode(Image.fromarray(255 - PIXELS), TEXTS, "straightshot/3", edited=source)
+    found = examined(png, writer)
+    assert found.verdict == "ours"
+    assert "with model straightshot/3 from another image, signed" in found.detail
+    with Image.open(io.BytesIO(png)) as image:
+        assert np.array_equal(np.asarray(image), 255 - PIXELS)
+        ((description,),) = ElementTree.fromstring(image.info["xmp"])
+        assert description.attrib[DIGITAL_SOURCE_TYPE] == EDITED_BY_A_MODEL
+    with Reader("image/png", io.BytesIO(png)) as reader:
+        report = json.loads(reader.json())
+    (parent,) = report["manifests"][report["active_manifest"]]["ingredients"]
+    assert parent["relationship"] == "parentOf"
+    assert ("active_manifest" in parent) == (file_format == "signed")  # its own history stays
+
+
+def test_an_image_whose_own_manifest_is_broken_is_no_parent(writer):
+    source = bytearray(encoded(writer))
+    at = source.index(MANIFEST_CHUNK)
+    end = at + 4 + int.from_bytes(source[at - 4 : at], "big")
+    source[at + 150 : at + 400] = bytes(250)
+    source[end : end + 4] = zlib.crc32(source[at:end]).to_bytes(4, "big")
+    with pytest.raises(InputError, match=r"manifest cannot be read .*save it again without one"):
+        writer.encode(Image.fromarray(PIXELS), TEXTS, "straightshot/3", edited=bytes(source))
 
 
 def test_every_changed_byte_of_the_image_is_found(writer):
