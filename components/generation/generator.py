@@ -11,6 +11,7 @@ from torch import Tensor
 from components.conditioning.autoencoder import to_pixels
 from components.diffusion.denoiser import conditioned
 from components.diffusion.guidance import guided
+from components.diffusion.mean_flow import mean_flow
 from components.diffusion.samplers import consistency, euler, noise_of
 from components.diffusion.times import even_times
 from components.errors import InputError
@@ -66,7 +67,7 @@ class Generator:
 
         steps, guidance: the model's own by default. The prompts are taken as they are; `upsample` gives
         longer ones. Raises InputError for steps or guidance out of range, and for guidance other than the
-        absorbed one of a consistency model.
+        absorbed one of a student.
         """
         seeds = sample_seeds(seed, len(prompts), first)
         return self.generate_each(prompts, seeds, steps=steps, guidance=guidance)
@@ -107,7 +108,8 @@ class Generator:
         self, prompts: Sequence[str], steps: int, seeds: Sequence[SampleSeed], scale: float
     ) -> Tensor:
         """Images (B, 3, H, W) in about [-1, 1]."""
-        denoiser, encoder, times = self.model.denoiser, self.model.encoder, even_times(steps)
+        denoiser, encoder, tuned = self.model.denoiser, self.model.encoder, self.model.card.times
+        times = torch.tensor(tuned[steps]) if steps in tuned else even_times(steps)
         dit = self.model.card.dit
         shape = (dit.channels, dit.image_size, dit.image_size)
         noise = noise_of(seeds, shape, "noise").to(self.device)
@@ -120,6 +122,8 @@ class Generator:
                     times,
                     lambda step: noise_of(seeds, shape, f"consistency-{step}"),
                 )
+            elif self.model.card.kind == "mean_flow":
+                latents = mean_flow(denoiser, self.model.network, text, noise, times)
             else:
                 latents = euler(guided(denoiser, text, null, scale), noise, times)
             return self.model.autoencoder.decode(latents)
@@ -129,7 +133,7 @@ class Generator:
         own = self.model.card.guidance or 1.0
         if requested is None:
             return own
-        if self.model.card.kind == "consistency" and requested != own:
+        if self.model.card.is_student and requested != own:
             raise InputError(f"this model absorbed guidance {own:g}; it cannot generate with {requested:g}")
         if not 0 <= requested <= MAX_GUIDANCE:
             raise InputError(f"guidance is {requested:g}; it must be 0 to {MAX_GUIDANCE:g}")
