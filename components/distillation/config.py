@@ -12,11 +12,12 @@ Metric = Literal["pseudo_huber", "l1", "l2", "perceptual"]
 PERCEPTUAL = "perceptual"
 GUIDANCE = 3.0
 
+MEAN_FLOW_ONLY = ("same_times", "adaptive_power")
 # What a method has no use for: set to anything but its default, it is refused.
 UNUSED: dict[Method, tuple[str, ...]] = {
-    "cd": ("same_times",),
-    "ct": ("same_times", "solver"),
-    "mean_flow": ("intervals", "curriculum", "solver", "target"),
+    "cd": MEAN_FLOW_ONLY,
+    "ct": (*MEAN_FLOW_ONLY, "solver"),
+    "mean_flow": ("intervals", "curriculum", "solver", "target", "metric"),
 }
 
 
@@ -56,6 +57,9 @@ class ConsistencyConfig(BaseModel):
         1_000, gt=0, description="half-life of that average, of the first number of intervals"
     )
     same_times: float = added_field(0.25, ge=0, lt=1, description="of mean_flow: share of times with r = t")
+    adaptive_power: float = added_field(
+        1.0, ge=0, le=1, description="of mean_flow: p of its weight 1 / error²ᵖ; 0: the squared error alone"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -77,8 +81,6 @@ class ConsistencyConfig(BaseModel):
         for name in UNUSED[self.method]:
             if getattr(self, name) != type(self).model_fields[name].default:
                 raise InputError(f"{method} has no use for consistency.{name}; leave it out")
-        if self.metric == PERCEPTUAL and self.method == "mean_flow":
-            raise InputError(f"{method} compares velocities, which are no images; take another metric")
         if (self.metric == PERCEPTUAL) != (self.perceptual is not None):
             raise InputError(
                 "consistency.metric perceptual and consistency.perceptual, the folder or id of a captioner"

@@ -46,7 +46,7 @@ class DistillConfig(LearningConfig):
 
 
 def run(work: Work) -> list[PartReceipt]:
-    """Start from the teacher's averaged weights, distill, save the student's averaged weights."""
+    """Train the student, save its averaged weights, and with them the times of a few steps where asked."""
     from components.diffusion.dit import DiT
     from components.generation.model_folder import Model, ModelCard, load_model
     from components.generation.tuned_times import tune_student

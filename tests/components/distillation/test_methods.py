@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from components.conditioning.text import TextTokens
+from components.diffusion.config import DiTConfig
 from components.diffusion.denoiser import Denoiser
 from components.diffusion.process import over
 from components.distillation.config import ConsistencyConfig
@@ -149,8 +150,8 @@ def test_without_a_teacher_the_default_guidance_is_one():
         ({"method": "mean_flow", "intervals": 20}, "mean_flow has no use for consistency.intervals"),
         ({"method": "mean_flow", "target": "ema"}, "mean_flow has no use for consistency.target"),
         (
-            {"method": "mean_flow", "metric": "perceptual"},
-            "mean_flow compares velocities",
+            {"method": "mean_flow", "metric": "l1"},
+            "mean_flow has no use for consistency.metric",
         ),
         ({"same_times": 0.5}, "cd has no use for consistency.same_times"),
         (
@@ -172,3 +173,4 @@ def test_a_config_that_uses_no_new_option_is_dumped_as_before_there_were_any():
     assert ConsistencyConfig().model_dump(mode="json") == default
     used = ConsistencyConfig(method="ct", target="ema").model_dump(mode="json")
     assert used == {**default, "guidance": 1.0, "method": "ct", "target": "ema"}
+    assert "second_time" not in DiTConfig().model_dump()
