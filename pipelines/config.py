@@ -216,4 +216,9 @@ def _with_absolute_paths(config: RunConfig) -> RunConfig:
     if (folder := Path(upsampler.model).expanduser()).is_dir():
         upsampler = upsampler.model_copy(update={"model": str(folder.absolute())})
     train = config.train.model_copy(update={"upsampler": upsampler})
-    return config.model_copy(update={"corpus": corpus, "annotators": annotators, "train": train})
+    consistency = config.distill.consistency
+    if consistency.perceptual and (folder := Path(consistency.perceptual).expanduser()).is_dir():
+        consistency = consistency.model_copy(update={"perceptual": str(folder.absolute())})
+    distill = config.distill.model_copy(update={"consistency": consistency})
+    sections = {"annotators": annotators, "train": train, "distill": distill}
+    return config.model_copy(update={"corpus": corpus, **sections})

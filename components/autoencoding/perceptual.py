@@ -40,6 +40,13 @@ class PerceptualDistance:
         pairs = zip(self.features(images), expected, strict=True)
         return torch.stack([(ours - theirs).square().mean() for ours, theirs in pairs]).mean()
 
+    def of_each(self, images: Tensor, truth: Tensor) -> Tensor:
+        """The same distance for each image alone, (B,): their mean is that of all."""
+        with torch.no_grad():
+            expected = self.features(truth)
+        pairs = zip(self.features(images), expected, strict=True)
+        return torch.stack([(ours - theirs).square().flatten(1).mean(1) for ours, theirs in pairs]).mean(0)
+
     def features(self, images: Tensor) -> list[Tensor]:
         """Each layer's normalised features of images (B, 3, H, W) in [-1, 1]: (B, C, h, w) or (B, N, C)."""
         self._model.to(images.device)
@@ -55,7 +62,7 @@ def _layers(model: Any, pixels: Tensor) -> Sequence[Tensor]:
     if not layers:
         raise InputError(
             f"a captioner of type {model.config.model_type} does not show the layers of its vision tower;"
-            " set train.autoencoder.perceptual to 0"
+            " take another captioner, or no perceptual distance"
         )
     return tuple(layers)
 

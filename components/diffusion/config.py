@@ -6,6 +6,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from components.config_field import added_field
 from components.errors import InputError, first_fault
 
 ProcessName = Literal["rectified_flow", "ddpm", "ddpm_cosine"]
@@ -92,6 +93,9 @@ class DiTConfig(BaseModel):
     vocabulary: int = Field(0, ge=0, description="token ids to embed; 0: the text arrives as features")
     text_features: int = Field(
         0, ge=0, description="width of frozen text features; 0: the text arrives as ids"
+    )
+    second_time: bool = added_field(
+        False, description="embed a second time r: the output means the path from t to r (MeanFlow)"
     )
 
     @model_validator(mode="after")

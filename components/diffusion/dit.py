@@ -3,6 +3,9 @@
 `DiT(x_t, t, text)` is a denoiser's network: what its output means (x_0, velocity or eps) is the Denoiser's
 business. Blocks are adaLN-zero (Peebles 2023) with QK-norm and the pooled text beside the time (SD3, Esser
 2024); positions are learned embeddings, and rotate a part of each head's features (RoPE, Su 2021).
+
+Under autocast tokens, norms' statistics and the softmax stay in float32; in float64 everything is (the tests'
+oracles). All operations have forward-mode derivatives but the fused kernels of attention (mean_flow.py).
 """
 
 import math
@@ -22,7 +25,11 @@ FEW_TOKENS = 256  # up to which attention is written out on a CPU
 
 
 class DiT(nn.Module):
-    """DiT(x_t, t, text): (B, C, H, W), (B,), TextTokens of B captions -> the prediction, (B, C, H, W)."""
+    """DiT(x_t, t, text): (B, C, H, W), (B,), TextTokens of B captions -> the prediction, (B, C, H, W).
+
+    With a second time in the config, DiT(x_t, t, text, r) is told where the path is followed to, r (B,), by
+    default to the data, r = 0. An untrained second time changes nothing, whatever r is.
+    """
 
     def __init__(self, config: DiTConfig) -> None:
         super().__init__()
@@ -40,23 +47,27 @@ class DiT(nn.Module):
         self.image_positions = nn.Parameter(POSITION_SCALE * torch.randn(patches, width))
         self.text_positions = nn.Parameter(POSITION_SCALE * torch.randn(config.text_length, width))
         self.pooled_in = nn.Linear(width, width, bias=False)
-        self.time_in = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
+        self.time_in = time_embedding(width)
         self.blocks = nn.ModuleList(Block(config, first=depth == 0) for depth in range(config.depth))
         self.modulation = nn.Linear(width, 8 * width)
         self.out = nn.Linear(width, pixels)
+        self.second_time_in = time_embedding(width) if config.second_time else None
         self._initialise()
 
-    def forward(self, x_t: Tensor, t: Tensor, text: TextTokens) -> Tensor:
+    def forward(self, x_t: Tensor, t: Tensor, text: TextTokens, r: Tensor | None = None) -> Tensor:
         patch, side = self.config.patch, x_t.shape[-1] // self.config.patch
         image = self.image_in(rearrange(x_t, "b c (h p) (w q) -> b (h w) (c p q)", p=patch, q=patch))
         image = image + self.image_positions
         embedded = (text.values, text.mask) if self.config.vocabulary else (text.values,)
         text_tokens = self.text_in(*embedded)
         pooled = self.pooled_in(masked_mean(text_tokens, text.mask))
-        condition = F.silu(self.time_in(time_features(t, self.config.width)) + pooled)
+        time = self.time_in(time_features(t, self.config.width))
+        if self.second_time_in is not None:  # as t - r, the best of Geng 2025, Table 1c
+            time = time + self.second_time_in(time_features(t if r is None else t - r, self.config.width))
+        condition = F.silu(time + pooled)
         text_tokens = text_tokens + self.text_positions[: text_tokens.shape[1]]
         shared = self.modulation(condition).unflatten(-1, (8, -1))  # (B, 8, D): 6 for blocks, 2 at the end
-        tokens = torch.cat([text_tokens, image], dim=1).float()  # (B, L + h w, D)
+        tokens = in_single(torch.cat([text_tokens, image], dim=1))  # (B, L + h w, D)
         bias = attention_bias(text.mask, side * side)
         length, head_dims = text_tokens.shape[1], self.config.width // self.config.heads
         rotation = rotations(length, side, side, head_dims, x_t.device)
@@ -65,7 +76,7 @@ class DiT(nn.Module):
             tokens, first_values = block(tokens, shared[:, :6], rotation, bias, first_values)
         shift, scale = shared[:, 6:, None].unbind(1)
         pixels = self.out(modulate(tokens[:, length:], shift, scale))
-        return rearrange(pixels, "b (h w) (c p q) -> b c (h p) (w q)", h=side, p=patch, q=patch).float()
+        return in_single(rearrange(pixels, "b (h w) (c p q) -> b c (h p) (w q)", h=side, p=patch, q=patch))
 
     def _initialise(self) -> None:
         for module in self.modules():
@@ -74,6 +85,9 @@ class DiT(nn.Module):
                 nn.init.zeros_(module.bias) if module.bias is not None else None
         nn.init.zeros_(self.modulation.weight)
         nn.init.zeros_(self.out.weight)
+        if self.second_time_in is not None:
+            for parameter in self.second_time_in[-1].parameters():
+                nn.init.zeros_(parameter)
 
 
 class Block(nn.Module):
@@ -129,16 +143,26 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
     q, k, v = (x.to(v.dtype).transpose(1, 2) for x in (q, k, v))
     if v.device.type == "cpu" and q.shape[2] <= FEW_TOKENS:
         scores = (q * q.shape[-1] ** -0.5) @ k.transpose(2, 3)
-        mixed = torch.softmax(scores.float() + bias, dim=-1).to(v.dtype) @ v
+        mixed = torch.softmax(in_single(scores) + bias, dim=-1).to(v.dtype) @ v
     else:
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(v.dtype))
     return rearrange(mixed, "b h n d -> b n (h d)")
 
 
+def in_single(x: Tensor) -> Tensor:
+    """In float32, or as it is where that is more precise."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def time_embedding(width: int) -> nn.Sequential:
+    """From time_features (B, width) to what is added up in a block's condition, (B, width)."""
+    return nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
+
+
 def time_features(t: Tensor, width: int, highest: float = 100.0) -> Tensor:
     """Sines and cosines of t (B,) at frequencies 1 to `highest`, (B, width); low, for tame slopes in t."""
     frequencies = torch.exp(torch.linspace(0, math.log(highest), width // 2, device=t.device))
-    angles = t[:, None].float() * frequencies
+    angles = in_single(t)[:, None] * frequencies
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
 
 
@@ -158,7 +182,7 @@ def rotations(length: int, height: int, width: int, head_dims: int, device: torc
 
 def rotate(x: Tensor, rotation: Tensor) -> Tensor:
     """Rotary embedding (Su 2021): x (B, N, h, d), as d / 2 complex numbers, times (N, d / 2)."""
-    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
+    pairs = torch.view_as_complex(in_single(x).unflatten(-1, (-1, 2)))
     return torch.view_as_real(pairs * rotation[:, None]).flatten(-2)
 
 

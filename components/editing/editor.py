@@ -89,7 +89,7 @@ class Editor:
     def _denoiser(self, captions: Sequence[str]) -> ConditionedDenoiser:
         model = self.model
         text = model.encoder(captions).to(self.device)
-        if model.card.kind == "consistency":  # its guidance is absorbed
+        if model.card.is_student:  # its guidance is absorbed
             return conditioned(model.denoiser, text)
         null = model.encoder([""]).to(self.device)
         return guided(model.denoiser, text, null, model.card.guidance or 1.0)

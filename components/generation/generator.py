@@ -12,6 +12,7 @@ from components.conditioning.autoencoder import to_pixels
 from components.diffusion.config import CONSISTENCY_SAMPLER, SamplerConfig
 from components.diffusion.denoiser import conditioned
 from components.diffusion.guidance import guided
+from components.diffusion.mean_flow import mean_flow
 from components.diffusion.samplers import make_sampler, noise_of
 from components.diffusion.times import even_times
 from components.errors import InputError
@@ -57,8 +58,7 @@ class Generator:
     @property
     def sampler(self) -> SamplerConfig:
         """The model's own."""
-        is_consistency_model = self.model.card.kind == "consistency"
-        return CONSISTENCY_SAMPLER if is_consistency_model else self.model.card.sampler
+        return CONSISTENCY_SAMPLER if self.model.card.is_student else self.model.card.sampler
 
     def generate(
         self,
@@ -74,7 +74,7 @@ class Generator:
 
         steps, guidance, sampler: the model's own by default. The prompts are taken as they are; `upsample`
         gives longer ones. Raises InputError for steps or guidance out of range, for guidance other than the
-        absorbed one of a consistency model, and for a sampler that the model cannot use.
+        absorbed one of a student, and for a sampler that the model cannot use.
         """
         seeds = sample_seeds(seed, len(prompts), first)
         return self.generate_each(prompts, seeds, steps=steps, guidance=guidance, sampler=sampler)
@@ -121,27 +121,23 @@ class Generator:
         sampler: SamplerConfig,
     ) -> Tensor:
         """Images (B, 3, H, W) in about [-1, 1]."""
-        encoder, dit = self.model.encoder, self.model.card.dit
+        encoder, card = self.model.encoder, self.model.card
+        dit, denoiser = card.dit, self.model.denoiser
+        times = torch.tensor(card.times[steps]) if steps in card.times else even_times(steps)
         shape = (dit.channels, dit.image_size, dit.image_size)
         noise = noise_of(seeds, shape, "noise").to(self.device)
         text, null = encoder(prompts).to(self.device), encoder([""]).to(self.device)
         with torch.no_grad(), autocast(self.precision, self.device):
-            if self.model.card.kind == "consistency":
-                denoiser = conditioned(self.model.denoiser, text)
+            if card.kind == "mean_flow":
+                latents = mean_flow(denoiser, self.model.network, text, noise, times)
+                return self.model.autoencoder.decode(latents)
+            if card.is_student:
+                of_text = conditioned(denoiser, text)
             else:
-                denoiser = guided(
-                    self.model.denoiser,
-                    text,
-                    null,
-                    scale,
-                    interval=sampler.guidance_interval,
-                    rescale=sampler.guidance_rescale,
-                )
+                interval, rescale = sampler.guidance_interval, sampler.guidance_rescale
+                of_text = guided(denoiser, text, null, scale, interval=interval, rescale=rescale)
             latents = make_sampler(sampler)(
-                denoiser,
-                noise,
-                even_times(steps),
-                lambda step: noise_of(seeds, shape, f"{sampler.name}-{step}"),
+                of_text, noise, times, lambda step: noise_of(seeds, shape, f"{sampler.name}-{step}")
             )
             return self.model.autoencoder.decode(latents)
 
@@ -150,12 +146,12 @@ class Generator:
         own = self.sampler
         if requested is None:
             return own
-        if own == CONSISTENCY_SAMPLER and requested != own:
+        if self.model.card.is_student and requested != own:
             raise InputError(
-                "this is a consistency model, its guidance absorbed: it generates with sampler consistency"
-                " alone; leave the sampler's settings out, or take its teacher"
+                "this model was distilled, its guidance absorbed, and generates in one way only; leave the"
+                " sampler's settings out, or take its teacher"
             )
-        if own != CONSISTENCY_SAMPLER and requested.name == CONSISTENCY_SAMPLER.name:
+        if not self.model.card.is_student and requested.name == CONSISTENCY_SAMPLER.name:
             raise InputError("sampler consistency is for a distilled model, and this is none; take another")
         return requested
 
@@ -164,7 +160,7 @@ class Generator:
         own = self.model.card.guidance or 1.0
         if requested is None:
             return own
-        if self.model.card.kind == "consistency" and requested != own:
+        if self.model.card.is_student and requested != own:
             raise InputError(f"this model absorbed guidance {own:g}; it cannot generate with {requested:g}")
         if not 0 <= requested <= MAX_GUIDANCE:
             raise InputError(f"guidance is {requested:g}; it must be 0 to {MAX_GUIDANCE:g}")

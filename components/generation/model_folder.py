@@ -4,15 +4,17 @@ autoencoder and upsampler. The card holds what sampling needs: process, predicti
 
 import json
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from components.conditioning.autoencoder import Autoencoder, PixelAutoencoder, load_autoencoder
 from components.conditioning.config import AutoencoderConfig, TextConfig
 from components.conditioning.text import TextEncoder, load_text_encoder
+from components.config_field import added_field
 from components.diffusion.config import DEFAULT_SAMPLER, DiffusionConfig, DiTConfig, SamplerConfig
 from components.diffusion.denoiser import Denoiser, make_denoiser
 from components.diffusion.dit import DiT
@@ -31,21 +33,35 @@ class ModelCard(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    kind: Literal["flow", "consistency"] = Field(
-        description="flow: integrated with guidance; consistency: its own consistency function"
+    kind: Literal["flow", "consistency", "mean_flow"] = Field(
+        description="flow: integrated with guidance; consistency: its own consistency function;"
+        " mean_flow: its own average velocity"
     )
     dit: DiTConfig
     diffusion: DiffusionConfig = DiffusionConfig()
     text: TextConfig
     autoencoder: AutoencoderConfig = AutoencoderConfig()
     steps: int = Field(gt=0, description="network evaluations (guided ones count once) by default")
-    guidance: float | None = Field(description="guidance scale; of a consistency model: absorbed")
-    sampler: SamplerConfig = Field(
-        DEFAULT_SAMPLER,
-        exclude_if=DEFAULT_SAMPLER.__eq__,
-        description="of a flow; a consistency model has its own",
-    )
+    guidance: float | None = Field(description="guidance scale; of a student: absorbed")
+    sampler: SamplerConfig = added_field(DEFAULT_SAMPLER, description="of a flow; a student has its own")
     images_seen: int = Field(ge=0, description="in the training that made it")
+    times: dict[int, tuple[float, ...]] = added_field(
+        {}, description="by a number of steps the times that they go along, from 1 to 0; by default even ones"
+    )
+
+    @field_validator("times")
+    @classmethod
+    def _times_fall(cls, times: dict[int, tuple[float, ...]]) -> dict[int, tuple[float, ...]]:
+        for steps, grid in times.items():
+            falling = all(t > s for t, s in pairwise(grid))
+            if len(grid) != steps + 1 or (grid[0], grid[-1]) != (1, 0) or not falling:
+                raise InputError(f"the times of {steps} steps are not {steps + 1} that fall from 1 to 0")
+        return times
+
+    @property
+    def is_student(self) -> bool:
+        """Whether it was made for one or a few steps, any guidance absorbed."""
+        return self.kind != "flow"
 
 
 @dataclass(frozen=True)

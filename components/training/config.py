@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from components.config_field import added_field
 from components.diffusion.config import LossTarget
 from components.precision import PRECISION_IS, Precision
 
@@ -48,10 +49,8 @@ class FlowLossConfig(BaseModel):
     """What is compared, how times are drawn and captions dropped."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-    times: Literal["logit_normal", "uniform"] | None = Field(
-        None,
-        exclude_if=lambda times: times is None,  # so that what was trained before has its fingerprint
-        description="how times are drawn; by default logit_normal of flows, uniform over ddpm's steps",
+    times: Literal["logit_normal", "uniform"] | None = added_field(
+        None, description="how times are drawn; by default logit_normal of flows, uniform over ddpm's steps"
     )
     time_mean: float = Field(0.3, description="of the logit-normal times; positive leans to noise")
     time_std: float = Field(1.0, gt=0)

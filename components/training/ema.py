@@ -1,29 +1,35 @@
 """The exponential moving average of a model's weights, counted in images."""
 
 import copy
+from collections.abc import Callable
 
 import torch
 from torch import nn
 
+RAMP_UP = 0.1  # a ramped-up half-life is at most this share of the images seen
+HalfLife = Callable[[int], float]  # images seen -> images
+
+
+def ramped_up(halflife_images: int) -> HalfLife:
+    """A half-life that is shortened early on: with a ramp-up ratio the average forgets the random start.
+
+    EDM2's (Karras 2024, App. C).
+    """
+    return lambda images_seen: min(halflife_images, images_seen * RAMP_UP)
+
 
 class EMA:
-    """Keeps `model`, an averaged copy. Half-life in images, shortened early on (EDM2's ramp-up).
+    """Keeps `model`, an averaged copy."""
 
-    Karras 2024, App. C: with a ramp-up ratio the average forgets the random start.
-    """
-
-    RAMP_UP = 0.1  # the half-life is at most this share of the images seen
-
-    def __init__(self, model: nn.Module, halflife_images: int) -> None:
-        self.halflife = halflife_images
+    def __init__(self, model: nn.Module, halflife: HalfLife) -> None:
+        self.halflife = halflife
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         self._averaged = [*self.model.parameters(), *self.model.buffers()]
 
     @torch.no_grad()
     def update(self, model: nn.Module, images_seen: int, batch: int) -> None:
         """Take in the weights after a step that ended at `images_seen`."""
-        halflife = min(self.halflife, images_seen * self.RAMP_UP)
-        weight = 1.0 - 0.5 ** (batch / max(halflife, 1e-8))
+        weight = 1.0 - 0.5 ** (batch / max(self.halflife(images_seen), 1e-8))
         live = [*model.parameters(), *model.buffers()]
         floats = [(a, b) for a, b in zip(self._averaged, live, strict=True) if a.is_floating_point()]
         torch._foreach_lerp_([a for a, _ in floats], [b.detach() for _, b in floats], weight)

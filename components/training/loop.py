@@ -20,7 +20,7 @@ from components.precision import autocast, resolve_precision
 from components.training.checkpoints import Checkpoints
 from components.training.config import TrainingConfig
 from components.training.curve import CurvePoint, Meter, StepReport
-from components.training.ema import EMA
+from components.training.ema import EMA, HalfLife, ramped_up
 from components.training.loss import Batch, LossContext, LossFunction
 from components.training.noise import SampleNoise
 from components.training.optimizers import (
@@ -51,6 +51,7 @@ def train(
     *,
     seed: int,
     purpose: str,
+    target_halflife: HalfLife | None = None,
     checkpoints: Checkpoints | None = None,
     on_batch: Callable[[int, float], None] | None = None,
     on_point: Callable[[CurvePoint], None] | None = None,
@@ -59,6 +60,7 @@ def train(
 
     loss(model, batch, context) -> Losses, see loss.py; batches(images_seen) yields this process's share of
     the batches from there on, a mapping of tensors (moved to the device) and other things (left alone).
+    target_halflife: of the average that the loss takes its targets from (context.target), if it does.
     on_batch(images, loss) is called after every step, with the latest loss that is known: on a CPU the
     step's, on a GPU one of up to curve.LOOK_STEPS steps before. on_point is called at every point of the
     curve. With several processes all losses are means over them; only the first process writes checkpoints,
@@ -68,7 +70,7 @@ def train(
     """
     keep_freed_memory()
     accelerator = make_accelerator()
-    run = _Run(model, config, accelerator)
+    run = _Run(model, config, accelerator, target_halflife)
     curve = run.restore(checkpoints)
     run.processes.agree_on(run.images_seen)
     with _cpu_threads(config.cpu_threads):
@@ -108,14 +110,22 @@ class _Run:
     as the losses call it (processes.py).
     """
 
-    def __init__(self, model: nn.Module, config: TrainingConfig, accelerator: Accelerator) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        config: TrainingConfig,
+        accelerator: Accelerator,
+        target_halflife: HalfLife | None,
+    ) -> None:
         self.config, self.accelerator, self.images_seen = config, accelerator, 0
         self.processes = Processes(accelerator)
         self.precision = resolve_precision(config.precision, accelerator.device)
         self.meter = Meter(accelerator.device, config.batch_size)
         self.model = model.to(accelerator.device).train()
         # Every process averages, so that a loss may use the average: 1% of a step (measured, the demo's).
-        self.ema = EMA(model, config.ema_halflife_images) if config.ema_halflife_images else None
+        halflife = config.ema_halflife_images
+        self.ema = EMA(model, ramped_up(halflife)) if halflife else None
+        self.target = EMA(model, target_halflife) if target_halflife is not None else None
         if config.compile:
             model.compile()
         self.wrapped, self.optimizers = self.processes.prepare(
@@ -128,7 +138,8 @@ class _Run:
         factor = learning_rate_factor(self.images_seen, config.images, config.optimizer)
         set_learning_rate(self.optimizers, factor)
         averaged = self.ema.model if self.ema is not None else None
-        context = LossContext(self.images_seen, config.images, averaged, noise)
+        target = self.target.model if self.target is not None else None
+        context = LossContext(self.images_seen, config.images, averaged, noise, target)
         with autocast(self.precision, self.accelerator.device):
             losses = loss(self.wrapped, batch, context)
         self.accelerator.backward(losses.loss)
@@ -140,8 +151,9 @@ class _Run:
             self.processes.step(optimizer)
             optimizer.zero_grad(set_to_none=True)
         self.images_seen += config.batch_size
-        if self.ema is not None:
-            self.ema.update(self.model, self.images_seen, config.batch_size)
+        for average in (self.ema, self.target):
+            if average is not None:
+                average.update(self.model, self.images_seen, config.batch_size)
 
     def crossed(self, every: int) -> bool:
         """Whether the last step crossed a multiple of `every` images, or ended the run."""
@@ -157,6 +169,7 @@ class _Run:
             "images_seen": self.images_seen,
             "model": self.model.state_dict(),
             "ema": self.ema.model.state_dict() if self.ema is not None else {},
+            "target": self.target.model.state_dict() if self.target is not None else {},
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "curve": [(point.images_seen, point.values) for point in curve],
             "meter": (self.meter.sums, self.meter.steps),
@@ -171,6 +184,8 @@ class _Run:
         self.model.load_state_dict(state["model"])
         if self.ema is not None:
             self.ema.model.load_state_dict(state["ema"])
+        if self.target is not None:
+            self.target.model.load_state_dict(state["target"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         self.meter = Meter(self.accelerator.device, self.config.batch_size, *state["meter"])

@@ -31,12 +31,15 @@ class LossContext:
 
     images_seen: before the step, over all processes; total_images: of the whole run. ema: the averaged
     model, in eval mode and without gradients, None where there is none. noise: of this process's samples.
+    target: another average, whose estimates a loss may learn, None where it learns none (train's
+    target_halflife).
     """
 
     images_seen: int
     total_images: int
     ema: nn.Module | None
     noise: SampleNoise
+    target: nn.Module | None = None
 
 
 # The model may be wrapped (DDP): call it, since only its forward averages the gradients over the processes.

@@ -22,6 +22,11 @@ from pipelines.store.receipts import Receipt
 CARD_FILE = "model_card.md"
 DESCRIPTION_LENGTH = 5000  # characters; what MLflow's database takes for the description of a version
 REASONS_SHOWN = 6
+METHODS = {
+    "cd": "consistency distillation",
+    "ct": "consistency training",
+    "mean_flow": "MeanFlow distillation",
+}
 LIMITS = {
     "toy": (
         "It draws coloured shapes on plain backgrounds, what the toy web shows, and understands English"
@@ -136,7 +141,8 @@ def _settings(config: Mapping[str, Any]) -> str:
         sizes = ", ".join(f"{name} {network.get(name)}" for name in ("width", "depth", "patch", "image_size"))
         return f"DiT of {sizes}; {config.get('diffusion', {}).get('process')}"
     settings = consistency.items() if isinstance(consistency, dict) else ()
-    return f"consistency distillation, {', '.join(f'{name} {value}' for name, value in settings)}"
+    method = METHODS[(consistency or {}).get("method", "cd")]
+    return f"{method}, {', '.join(f'{name} {value}' for name, value in settings if name != 'method')}"
 
 
 def _evaluation(metrics: Metrics) -> Iterator[str]:

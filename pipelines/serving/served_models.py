@@ -15,6 +15,11 @@ from pipelines.registry.model_registry import registered_reference, registry_of,
 from pipelines.registry.model_version import ModelVersion
 
 STOP_SECONDS = 10.0
+KINDS = {  # of a model's card, in words
+    "flow": "flow, integrated with guidance",
+    "consistency": "consistency model",
+    "mean_flow": "average velocity (MeanFlow)",
+}
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +48,7 @@ def model_card(loaded: LoadedModel) -> dict[str, Any]:
     card = model.card
     about: dict[str, Any] = {
         "model": loaded.label,
-        "kind": {"consistency": "consistency model", "flow": "flow, integrated with guidance"}[card.kind],
+        "kind": KINDS[card.kind],
         "image size": f"{model.image_size} × {model.image_size}",
         "steps": card.steps,
         "guidance": card.guidance,

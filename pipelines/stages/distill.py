@@ -1,40 +1,55 @@
-"""distill: a consistency model from the teacher, its guidance absorbed: one network evaluation an image.
+"""distill: a student that needs one network evaluation an image, the teacher's guidance absorbed.
 
     HOME/distill/<fingerprint>/model/{config.json, model.safetensors, tokenizer.json, upsampler/}, curve.json
 
-The training loop, its data and its checkpoints are train's (training_run.py); only the loss is another.
+A consistency model from the teacher's path or from the data alone, or a MeanFlow (consistency.method). The
+training loop, its data and its checkpoints are train's (training_run.py); only the loss is another.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
+from components.config_field import added_field
 from components.distillation.config import ConsistencyConfig
+from components.errors import InputError
 from components.training.config import OptimizerConfig
 from pipelines.stage import Stage, Work
 from pipelines.stages.training_config import LearningConfig
 from pipelines.store.receipts import MODEL, PartReceipt
 
 if TYPE_CHECKING:
+    from components.diffusion.dit import DiT
     from components.generation.model_folder import Model
+    from components.training.loss import LossFunction
     from pipelines.stages.training_run import TrainingTask
 
 
 class DistillConfig(LearningConfig):
-    """The student: how the teacher's path is cut, and how long it learns."""
+    """The student: what it learns from, and how long."""
 
     images: int = Field(16_000, gt=0, description="images to see in all")
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=2e-4, muon_learning_rate=2e-3)
     consistency: ConsistencyConfig = ConsistencyConfig()
+    start: Literal["teacher", "scratch"] = added_field(
+        "teacher", description="its first weights: the teacher's, or untrained ones of the run's seed"
+    )
+    tuned_steps: tuple[Annotated[int, Field(ge=1, le=8)], ...] = added_field(
+        (), description="numbers of steps whose times are tuned after the training, such as [2, 4]"
+    )
+    tuning_images: int = added_field(256, ge=2, description="training images that they are tuned on")
 
 
 def run(work: Work) -> list[PartReceipt]:
-    """Start from the teacher's averaged weights, distill, save the student's averaged weights."""
+    """Train the student, save its averaged weights, and with them the times of a few steps where asked."""
     from components.diffusion.dit import DiT
     from components.generation.model_folder import Model, ModelCard, load_model
+    from components.generation.tuned_times import tune_student
     from pipelines.stages.training_run import indexes, save_trained, train_tracked
 
     config: DistillConfig = work.config
@@ -44,8 +59,8 @@ def run(work: Work) -> list[PartReceipt]:
     trained = train_tracked(work, task, partial(_make_task, folder, config, shards))
     assert isinstance(trained.ema, DiT)
     card = ModelCard(
-        kind="consistency",
-        dit=teacher.card.dit,
+        kind="mean_flow" if config.consistency.method == "mean_flow" else "consistency",
+        dit=trained.ema.config,
         diffusion=teacher.card.diffusion,
         text=teacher.card.text,
         autoencoder=teacher.card.autoencoder,
@@ -54,6 +69,10 @@ def run(work: Work) -> list[PartReceipt]:
         images_seen=trained.curve[-1].images_seen,
     )
     model = Model(trained.ema, teacher.encoder, card, teacher.upsampler, teacher.autoencoder)
+    if config.tuned_steps:
+        batches = islice(task.data(0), -(-config.tuning_images // config.batch_size))
+        times = tune_student(model, batches, config.tuned_steps, config.seed)
+        model = replace(model, card=card.model_copy(update={"times": times}))
     return save_trained(work, model, trained, task.records)
 
 
@@ -69,19 +88,59 @@ def _make_task(
 def _task_of(
     teacher: "Model", config: DistillConfig, shards: Sequence[Path], rank: int, world_size: int
 ) -> "TrainingTask":
-    import copy
-
-    from components.distillation.consistency import consistency_loss
+    from components.distillation.curriculum import target_halflife
     from pipelines.stages.training_run import TrainingTask, batches, caption_loader
 
     encoder, autoencoder = teacher.encoder, teacher.autoencoder
     loader = caption_loader(shards, config, teacher.image_size, rank, world_size)
     return TrainingTask(
-        network=copy.deepcopy(teacher.network).requires_grad_(True),
-        loss=consistency_loss(config.consistency, teacher.denoiser, encoder([""])),
+        network=_student(teacher, config),
+        loss=_loss(teacher, config.consistency),
         data=lambda images_seen: batches(loader, encoder, autoencoder, images_seen),
         records=loader.samples,
+        target_halflife=target_halflife(config.consistency, config.images),
     )
+
+
+def _student(teacher: "Model", config: DistillConfig) -> "DiT":
+    """The network to train. A second time, which MeanFlow's has, is untrained and changes nothing."""
+    import copy
+
+    from components.diffusion.dit import DiT
+    from components.randomness import seeded_weights
+
+    second_time = config.consistency.method == "mean_flow"
+    if config.start == "teacher" and not second_time:
+        return copy.deepcopy(teacher.network).requires_grad_(True)
+    with seeded_weights(config.seed, "student weights"):
+        student = DiT(teacher.card.dit.model_copy(update={"second_time": second_time}))
+    if config.start == "teacher":
+        student.load_state_dict(student.state_dict() | teacher.network.state_dict())
+    return student
+
+
+def _loss(teacher: "Model", config: ConsistencyConfig) -> "LossFunction":
+    """What the student learns. Raises InputError where it cannot be learned from this teacher."""
+    from components.distillation.consistency import consistency_loss
+    from components.distillation.mean_flow import mean_flow_loss
+
+    null = teacher.encoder([""])
+    if config.method == "mean_flow":
+        if teacher.card.diffusion.process != "rectified_flow":
+            raise InputError(
+                "distill: consistency.method mean_flow averages the velocity of rectified flow, and the"
+                f" teacher's process is {teacher.card.diffusion.process}; set consistency.method to cd"
+            )
+        return mean_flow_loss(config, teacher.denoiser, null)
+    metric = None
+    if config.perceptual is not None:
+        from components.autoencoding.perceptual import PerceptualDistance
+        from components.captioning.captioner import Captioner
+        from components.distillation.metrics import perceptual_metric
+
+        distance = PerceptualDistance(Captioner.load(config.perceptual))
+        metric = perceptual_metric(distance, teacher.autoencoder)
+    return consistency_loss(config, teacher.denoiser, null, metric)
 
 
 STAGE = Stage(name="distill", version=2, config_type=DistillConfig, inputs=("train", "shard"), run=run)

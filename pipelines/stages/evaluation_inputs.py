@@ -77,9 +77,9 @@ class EvaluationInputs:
     def of_model(
         config: EvaluateConfig, annotators: Input, shards: Sequence[Input], folder: Path
     ) -> "EvaluationInputs":
-        """Those of one model alone: a student if it is a consistency model, else a teacher."""
+        """Those of one model alone: a student if its card says so, else a teacher."""
         generator = _load(folder, config)
-        name = STUDENT if generator.model.card.kind == "consistency" else TEACHER
+        name = STUDENT if generator.model.card.is_student else TEACHER
         return EvaluationInputs(config, annotators, shards, {name: folder}, {name: generator})
 
     def with_model(self, folder: Path) -> "EvaluationInputs":

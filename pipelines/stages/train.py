@@ -16,6 +16,7 @@ from pydantic import Field, model_validator
 
 from components.autoencoding.config import AutoencoderFitConfig
 from components.conditioning.config import LEARNED, TextConfig
+from components.config_field import added_field
 from components.diffusion.config import DEFAULT_SAMPLER, DiffusionConfig, DiTConfig, SamplerConfig
 from components.errors import InputError
 from components.training.config import FlowLossConfig
@@ -39,10 +40,8 @@ class TrainConfig(LearningConfig):
     autoencoder: AutoencoderFitConfig = AutoencoderFitConfig()
     upsampler: PromptUpsamplerConfig = PromptUpsamplerConfig()
     flow: FlowLossConfig = FlowLossConfig()
-    sampler: SamplerConfig = Field(
-        DEFAULT_SAMPLER,
-        exclude_if=DEFAULT_SAMPLER.__eq__,  # so that what was trained before has its fingerprint
-        description="that the model is sampled with by default",
+    sampler: SamplerConfig = added_field(
+        DEFAULT_SAMPLER, description="that the model is sampled with by default"
     )
     steps: int = Field(50, gt=0, description="steps that the model is sampled with by default")
     guidance: float = Field(3.0, ge=1, description="guidance scale that it is sampled with by default")

@@ -27,6 +27,7 @@ from components.shards.index import INDEX_NAME, TRAIN
 from components.shards.loader import CaptionedImages, ShardLoader
 from components.shards.reader import read_split
 from components.training.checkpoints import Checkpoints
+from components.training.ema import HalfLife
 from components.training.loop import Trained, train
 from components.training.loss import Batch, LossFunction
 from pipelines.errors import StageFailed
@@ -45,12 +46,16 @@ LATENT_CACHE_BYTES = 2**29  # in each process
 
 @dataclass(frozen=True)
 class TrainingTask:
-    """What one process trains, and on what. records: in the shards of all processes together."""
+    """What one process trains, and on what. records: in the shards of all processes together.
+
+    target_halflife: of the average that the loss takes its targets from, if it does; see train.
+    """
 
     network: DiT
     loss: LossFunction
     data: Callable[[int], Iterator[Batch]]
     records: int
+    target_halflife: HalfLife | None = None
 
 
 # (rank, world_size) -> that process's task; pickled for Ray's workers
@@ -173,6 +178,7 @@ def run_task(
             config,
             seed=config.seed,
             purpose=purpose,
+            target_halflife=task.target_halflife,
             checkpoints=checkpoints,
             on_batch=observer.batch,
             on_point=observer.point,

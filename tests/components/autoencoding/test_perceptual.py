@@ -11,7 +11,8 @@ from PIL import Image
 from components.autoencoding.perceptual import PerceptualDistance
 from components.captioning.architecture import make_processor, train_tokenizer
 from components.captioning.captioner import Captioner
-from components.conditioning.autoencoder import from_pixels
+from components.conditioning.autoencoder import PixelAutoencoder, from_pixels
+from components.distillation.metrics import perceptual_metric
 from components.errors import InputError
 
 SIDE = 32
@@ -55,6 +56,25 @@ def test_it_is_zero_of_equal_images_and_only_the_image_gets_a_gradient(small_cap
     assert all(parameter.grad is None for parameter in small_captioner.model.parameters())
 
 
+def test_the_distance_of_all_is_the_mean_of_each_also_of_decoded_latents(small_captioner):
+    distance = PerceptualDistance(small_captioner)
+    images, truth = (from_pixels(noise_images(4, SIDE)[i : i + 2]) for i in (0, 2))
+    each = distance.of_each(images, truth)
+    assert each.shape == (2,) and not torch.equal(each[0], each[1])
+    torch.testing.assert_close(each.mean(), distance(images, truth))
+    torch.testing.assert_close(each[:1], distance(images[:1], truth[:1])[None])
+
+    class Halved(PixelAutoencoder):
+        def decode(self, latents: torch.Tensor) -> torch.Tensor:
+            return latents / 2
+
+    latents = (2 * images).requires_grad_()
+    metric = perceptual_metric(distance, Halved())(latents, 2 * truth)
+    torch.testing.assert_close(metric, each)
+    metric.sum().backward()
+    assert latents.grad is not None and latents.grad.abs().max() > 0
+
+
 def test_images_of_another_size_are_resized(small_captioner):
     """A plain image has the same features at every size."""
     distance = PerceptualDistance(small_captioner)
@@ -76,5 +96,5 @@ def test_a_captioner_that_hides_its_tower_is_refused():
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
     config = GitConfig(vision_config={**sizes, "image_size": SIDE, "patch_size": 16}, vocab_size=20, **sizes)
     processor = GitProcessor(make_processor(train_tokenizer(["a"], 300), SIDE).image_processor)
-    with pytest.raises(InputError, match=r"type git .*set train\.autoencoder\.perceptual to 0"):
+    with pytest.raises(InputError, match=r"type git .*take another captioner"):
         PerceptualDistance(Captioner(GitForCausalLM(config), processor))

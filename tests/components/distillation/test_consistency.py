@@ -13,7 +13,9 @@ from components.diffusion.config import DiffusionConfig
 from components.diffusion.denoiser import Denoiser, make_denoiser
 from components.diffusion.dit import DiT, DiTConfig
 from components.diffusion.process import Process, over, rectified_flow
-from components.distillation.consistency import ConsistencyConfig, consistency_loss, pseudo_huber
+from components.distillation.config import ConsistencyConfig
+from components.distillation.consistency import consistency_loss
+from components.distillation.metrics import pseudo_huber
 from components.errors import InputError
 from tests.gaussian_data import PROCESSES, QUANTITIES, Gaussian
 from tests.loss_context import context, named

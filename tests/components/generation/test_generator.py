@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
 from components.conditioning.autoencoder import PixelAutoencoder
 from components.conditioning.config import TextConfig
@@ -26,7 +27,7 @@ ENCODER = LearnedText.fit(PROMPTS, 300, 40)
 def model(kind: str, **diffusion: str) -> Model:
     torch.manual_seed(0)
     sizes = {"image_size": 8, "patch": 4, "width": 32, "depth": 1, "heads": 2}
-    network = DiT(DiTConfig(vocabulary=ENCODER.vocabulary, **sizes))
+    network = DiT(DiTConfig(vocabulary=ENCODER.vocabulary, second_time=kind == "mean_flow", **sizes))
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
     steps = 3 if kind == "flow" else 2
@@ -43,7 +44,7 @@ def model(kind: str, **diffusion: str) -> Model:
     return Model(network.eval(), ENCODER, card)
 
 
-@pytest.fixture(params=["flow", "consistency"])
+@pytest.fixture(params=["flow", "consistency", "mean_flow"])
 def generator(request) -> Generator:
     return Generator(model(request.param))
 
@@ -93,8 +94,9 @@ def test_guidance_moves_a_flow_s_image():
     assert_alike(flow.generate(["a star"], guidance=0), flow.generate(["a red circle"], guidance=0))
 
 
-def test_a_consistency_model_has_its_guidance_in_it():
-    student = Generator(model("consistency"))
+@pytest.mark.parametrize("kind", ["consistency", "mean_flow"])
+def test_a_student_has_its_guidance_in_it(kind):
+    student = Generator(model(kind))
     with pytest.raises(InputError, match="this model absorbed guidance 3; it cannot generate with 1"):
         student.generate(["a star"], guidance=1.0)
 
@@ -122,9 +124,7 @@ def test_a_sampler_that_the_model_cannot_use_is_one_line():
     student, flow = Generator(model("consistency")), Generator(model("flow"))
     assert student.sampler.name == "consistency"
     for sampler in (SamplerConfig(name="ddpm"), student.sampler.overridden(guidance_rescale=0.5)):
-        with pytest.raises(
-            InputError, match=r"this is a consistency model.* leave the sampler's settings out"
-        ):
+        with pytest.raises(InputError, match=r"this model was distilled.* leave the sampler's settings out"):
             student.generate([], sampler=sampler)
     with pytest.raises(InputError, match="sampler consistency is for a distilled model, and this is none"):
         flow.generate([], sampler=student.sampler)
@@ -140,6 +140,33 @@ def test_guidance_out_of_range_is_one_line(guidance):
 def test_steps_out_of_range_are_one_line(generator, steps):
     with pytest.raises(InputError, match=f"steps is {steps}; it must be 1 to {MAX_STEPS}"):
         generator.generate(["a star"], steps=steps)
+
+
+def test_an_untrained_second_time_generates_as_the_teacher_s_unguided_steps():
+    teacher, student = model("flow"), model("mean_flow")
+    fresh = DiT(student.network.config)
+    fresh.load_state_dict(fresh.state_dict() | teacher.network.state_dict())
+    untrained = Generator(replace(student, network=fresh.eval()))
+    for steps in (1, 3):
+        images = Generator(teacher).generate(PROMPTS, steps=steps, guidance=1.0)
+        assert np.array_equal(untrained.generate(PROMPTS, steps=steps), images)
+
+
+@pytest.mark.parametrize("kind", ["consistency", "mean_flow"])
+def test_steps_go_along_the_times_of_the_card(kind):
+    student = model(kind)
+
+    def images(steps: int, **times) -> np.ndarray:
+        return Generator(replace(student, card=ModelCard(**{**dict(student.card), **times}))).generate(
+            PROMPTS, steps=steps
+        )
+
+    assert np.array_equal(images(2, times={2: (1, 0.5, 0)}), images(2))  # the even ones
+    assert not np.array_equal(images(2, times={2: (1, 0.2, 0)}), images(2))
+    assert np.array_equal(images(3, times={2: (1, 0.2, 0)}), images(3))
+    for wrong in ((1, 0), (1, 0.5, 0.1), (0.9, 0.5, 0), (1, 1, 0)):
+        with pytest.raises(ValidationError, match="times of 2 steps are not 3 that fall from 1 to 0"):
+            images(2, times={2: wrong})
 
 
 def test_no_prompts_are_no_images(generator):

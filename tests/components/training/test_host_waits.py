@@ -7,6 +7,7 @@ only what they keep on the CPU.
 import copy
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import count
 
 import pytest
@@ -20,6 +21,7 @@ from components.diffusion.denoiser import make_denoiser
 from components.diffusion.dit import DiT
 from components.distillation.config import ConsistencyConfig
 from components.distillation.consistency import consistency_loss
+from components.distillation.mean_flow import mean_flow_loss
 from components.training import loop
 from components.training.config import FlowLossConfig, TrainingConfig
 from components.training.curve import Meter
@@ -88,19 +90,37 @@ def batches(images_seen: int) -> Iterator[Batch]:
 
 def network() -> DiT:
     torch.manual_seed(0)
-    return DiT(DiTConfig(image_size=8, patch=4, width=16, depth=2, heads=2, vocabulary=20, text_length=8))
+    return DiT(
+        DiTConfig(
+            image_size=8, patch=4, width=16, depth=2, heads=2, vocabulary=20, text_length=8, second_time=True
+        )
+    )
 
 
 def teacher_loss(_: DiT) -> LossFunction:
     return flow_loss(FlowLossConfig(), DiffusionConfig(), NULL)
 
 
-def student_loss(student: DiT) -> LossFunction:
+def student_loss(student: DiT, **settings: str) -> LossFunction:
     teacher = make_denoiser(copy.deepcopy(student), DiffusionConfig())
-    return consistency_loss(ConsistencyConfig(), teacher, NULL)
+    return consistency_loss(ConsistencyConfig(**settings), teacher, NULL)
 
 
-@pytest.mark.parametrize("make_loss", [teacher_loss, student_loss])
+def mean_flow(student: DiT) -> LossFunction:
+    teacher = make_denoiser(copy.deepcopy(student), DiffusionConfig())
+    return mean_flow_loss(ConsistencyConfig(method="mean_flow"), teacher, NULL)
+
+
+LOSSES = {
+    "teacher": teacher_loss,
+    "cd": student_loss,
+    "ct": partial(student_loss, method="ct", curriculum="doubling"),
+    "ratio": partial(student_loss, method="ct", curriculum="ratio"),
+    "mean_flow": mean_flow,
+}
+
+
+@pytest.mark.parametrize("make_loss", LOSSES.values(), ids=LOSSES.keys())
 def test_a_step_reads_nothing_and_the_losses_are_looked_at_twice(monkeypatch, make_loss):
     student = network()
     reads, looks = count_reads(student, make_loss(student), monkeypatch)

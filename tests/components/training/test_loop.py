@@ -107,6 +107,37 @@ def test_a_run_that_died_twice_ends_as_one_that_did_not(tmp_path, precision):
     assert starts == [15 * BATCH]
 
 
+def test_the_target_s_average_is_one_of_its_own_half_life_and_resumes_to_the_bit(tmp_path):
+    """Against an average made by hand, of a half-life that grows; the killed run's targets are the same."""
+    targets: list[torch.Tensor] = []
+    by_hand: list[torch.Tensor] = []
+
+    def halflife(images_seen: int) -> float:
+        return 16.0 + images_seen
+
+    def loss_on_target(model: nn.Module, batch: Batch, context: LossContext) -> Losses:
+        weights = model.out.weight.detach().clone()
+        kept = 0.5 ** (BATCH / halflife(context.images_seen)) if by_hand else 0.0
+        by_hand.append(torch.lerp(weights, by_hand[-1], kept) if by_hand else weights)
+        targets.append(context.target.out.weight.clone())
+        assert not context.target.training and not context.target.out.weight.requires_grad
+        x = batch["x"]
+        return Losses((model(x) - context.target(x) - batch["y"]).square().mean())
+
+    settings = {"loss": loss_on_target, "target_halflife": halflife}
+    whole = run(**settings)
+    for target, expected in zip(targets, by_hand, strict=True):
+        torch.testing.assert_close(target, expected, rtol=1e-5, atol=1e-6)
+    undisturbed = list(targets)
+    targets.clear()
+    with pytest.raises(Killed):
+        run(folder=tmp_path, batches=dying_after(12), **settings)
+    resumed_at = len(targets) - 2  # of the checkpoint at 10 steps
+    resumed = run(folder=tmp_path, **settings)
+    assert_same(resumed, whole)
+    assert all(map(torch.equal, targets[-20:], undisturbed[resumed_at:]))
+
+
 def test_a_finished_run_is_found_finished(tmp_path):
     whole, steps = run(folder=tmp_path), []
     again = run(folder=tmp_path, on_batch=lambda images, value: steps.append(images))

@@ -20,9 +20,11 @@ from pydantic import ValidationError
 
 from components.conditioning.autoencoder import PixelAutoencoder
 from components.conditioning.text import FrozenText, LearnedText
+from components.diffusion.dit import DiT
 from components.errors import InputError
 from components.generation.generator import Generator
 from components.generation.model_folder import load_model
+from components.randomness import seeded_weights
 from components.shards.index import INDEX_NAME, Shard, ShardIndex
 from components.shards.writer import Sample, write_tar
 from components.upsampling.prompt_upsampler import unchanged
@@ -175,6 +177,47 @@ def test_the_student_starts_from_the_teacher_and_learns(whole):
     changes = {name: (student[name] - teacher[name]).abs().max().item() for name in teacher}
     assert 0 < max(changes.values()) < 0.5
     assert not torch.equal(student["out.weight"], teacher["out.weight"])
+
+
+def distill(whole, tmp_path: Path, tracking: str, **settings) -> Receipt:
+    """Another student of the teacher in `whole`, in a HOME of its own."""
+    home, shard, train, _ = whole
+    teacher = Input("train", str(output(home, train)), train.digest, train)
+    return run(tmp_path, DISTILL, tracking, {"train": (teacher,), "shard": (shard,)}, **settings)
+
+
+def test_consistency_training_from_scratch_ends_in_a_student_with_tuned_times(whole, tmp_path, tracking):
+    consistency = {"method": "ct", "curriculum": "doubling", "intervals": 4, "target": "ema", "metric": "l2"}
+    settings = {"start": "scratch", "tuned_steps": [2], "tuning_images": 8, "images": 32}
+    receipt = distill(whole, tmp_path, tracking, consistency=consistency, **settings)
+    model = load_model(output(tmp_path, receipt) / "model")
+    assert (model.card.kind, model.card.guidance) == ("consistency", 1.0)
+    assert list(model.card.times) == [2] and 0 < model.card.times[2][1] < 1
+    teacher = load_model(output(whole[0], whole[2]) / "model")
+    with seeded_weights(0, "student weights"):
+        start = DiT(teacher.card.dit)
+    changes = [
+        (a - b).abs().max().item()
+        for a, b in zip(model.network.parameters(), start.parameters(), strict=True)
+    ]
+    assert 0 < max(changes) < 0.1  # a few steps away from its own start
+    assert Generator(model).generate(["all red"], steps=2).shape == (1, 8, 8, 3)
+
+
+def test_a_mean_flow_student_starts_from_the_teacher_and_generates(whole, tmp_path, tracking):
+    receipt = distill(whole, tmp_path, tracking, consistency={"method": "mean_flow"}, images=32)
+    student = load_model(output(tmp_path, receipt) / "model")
+    teacher = load_model(output(whole[0], whole[2]) / "model").network.state_dict()
+    assert (student.card.kind, student.card.guidance, student.card.dit.second_time) == (
+        "mean_flow",
+        3.0,
+        True,
+    )
+    weights = student.network.state_dict()
+    assert all((weights[name] - teacher[name]).abs().max() < 0.1 for name in teacher)
+    assert student.network.second_time_in[-1].weight.abs().max() > 0
+    for steps in (1, 2):
+        assert Generator(student).generate(["all red"], steps=steps).shape == (1, 8, 8, 3)
 
 
 @pytest.fixture(scope="module")
@@ -344,8 +387,11 @@ def test_a_teacher_of_another_process_and_prediction_trains_and_is_distilled(who
     sampler = {"name": "ddim", "eta": 0.5}
     train = run_train(tmp_path, tracking, given, diffusion=diffusion, sampler=sampler)
     teacher = Input("train", str(output(tmp_path, train)), train.digest, train)
-    distill = run(tmp_path, DISTILL, tracking, {"train": (teacher,), "shard": (given,)})
-    for receipt in (train, distill):
+    inputs = {"train": (teacher,), "shard": (given,)}
+    student = run(tmp_path, DISTILL, tracking, inputs)
+    with pytest.raises(InputError, match="mean_flow averages the velocity of rectified flow"):
+        run(tmp_path, DISTILL, tracking, inputs, consistency={"method": "mean_flow"})
+    for receipt in (train, student):
         generator = Generator.load(output(tmp_path, receipt) / "model", device="cpu")
         assert generator.model.card.diffusion.model_dump() == diffusion
         assert generator.sampler.name == ("ddim" if receipt is train else "consistency")
