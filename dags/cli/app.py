@@ -37,6 +37,7 @@ def build_app() -> "typer.Typer":
 
     from dags.cli import (
         evaluate_commands,
+        export_commands,
         generate_commands,
         model_commands,
         operations_commands,
@@ -63,7 +64,7 @@ def build_app() -> "typer.Typer":
 
     groups = (
         *(pipeline_commands, generate_commands, evaluate_commands, model_commands, page_commands),
-        *(operations_commands, retention_commands, serve_commands),
+        *(operations_commands, retention_commands, serve_commands, export_commands),
     )
     for group in groups:
         app.add_typer(group.commands)
