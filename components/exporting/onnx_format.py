@@ -51,7 +51,7 @@ ENCODE_IDS = """    from tokenizers import Tokenizer
     encoded = Tokenizer.from_file("tokenizer.json").encode_batch(["a red circle"])
     text = np.array([e.ids for e in encoded])
     mask = np.array([e.attention_mask for e in encoded], bool)"""
-ENCODE_FEATURES = """    # text: what the encoder in text_encoder/ makes of each caption alone, padded with zeros
+ENCODE_FEATURES = """    # text: what the encoder in text_encoder/ makes of each caption alone, padded
     # mask: true where a caption has a token"""
 
 
