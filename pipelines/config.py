@@ -126,8 +126,7 @@ def load_config(
 def _put_initial_model(draft: ConfigDraft[RunConfig], home: Path | None) -> None:
     """What the model of `train.init` fixes, where neither the preset nor the command says otherwise."""
     train = draft.values.get("train")
-    model = train.get(INIT) if isinstance(train, dict) else None
-    if not isinstance(model, str):
+    if not isinstance(train, dict) or not isinstance(model := train.get(INIT), str):
         return
     from pipelines.registry.model_registry import SCHEME, is_version, resolve
 

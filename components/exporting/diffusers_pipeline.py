@@ -5,9 +5,10 @@ pipe("a red circle", seed=0).images[0]
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
-from diffusers import DiffusionPipeline, ImagePipelineOutput
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline, ImagePipelineOutput
 from PIL import Image
 from torch import nn
 
@@ -48,7 +49,7 @@ class StraightshotPipeline(DiffusionPipeline):
         seeds = [(seed, number) for number in range(len(prompts))]
         pixels = self.model.generate(prompts, seeds, steps=num_inference_steps, guidance=guidance_scale)
         if output_type == "pil":
-            images = [Image.fromarray(image) for image in pixels]
+            images: Any = [Image.fromarray(image) for image in pixels]
         else:
             images = pixels.astype("float32") / 255
         if output_type == "pt":

@@ -50,10 +50,14 @@ def test_another_model_under_the_same_path_is_another_run_and_the_same_under_ano
     assert name(model) != first == name(other)
 
 
-def test_a_config_without_a_model_has_the_fingerprint_that_it_had_before_there_was_the_setting(preset):
-    train = load_config(preset).train
-    excluded = train.model_dump(mode="json", exclude=dict(train.NOT_IN_FINGERPRINT))
-    assert not excluded.keys() & {"init", "accumulation", "workers"}
+def test_neither_the_name_of_the_model_nor_the_parts_of_a_batch_change_the_run(model, preset):
+    settings = ([], ["train.accumulation=4"], [f"train.init={model}"])
+    plain, in_parts, started = (load_config(preset, overrides).train for overrides in settings)
+    assert (in_parts.accumulation, started.init) == (4, str(model))
+    of_the_model = {name: getattr(started, name) for name in ("network", "text")}
+    same = plain.model_copy(update=of_the_model)
+    assert fingerprint(STAGE, "x", plain, {}) == fingerprint(STAGE, "x", in_parts, {})
+    assert fingerprint(STAGE, "x", same, {}) == fingerprint(STAGE, "x", started, {})
 
 
 @pytest.mark.parametrize(
