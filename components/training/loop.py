@@ -155,14 +155,14 @@ class _Run:
             last = number == len(parts)
             with nullcontext() if last else self.accelerator.no_sync(self.wrapped):
                 with autocast(self.precision, self.accelerator.device):
-                    losses.append(loss(self.wrapped, part, part_context))
-                self.accelerator.backward(losses[-1].loss / len(parts))
+                    of_part = loss(self.wrapped, part, part_context)
+                self.accelerator.backward(of_part.loss / len(parts))
+            metrics = {name: metric.detach() for name, metric in of_part.metrics.items()}
+            losses.append(Losses(of_part.loss.detach(), metrics))
         if len(losses) == 1:
             return losses[0]
-        metrics = {
-            name: torch.stack([one.metrics[name] for one in losses]).mean() for name in losses[0].metrics
-        }
-        return Losses(torch.stack([one.loss.detach() for one in losses]).mean(), metrics)
+        means = {name: torch.stack([one.metrics[name] for one in losses]).mean() for name in metrics}
+        return Losses(torch.stack([one.loss for one in losses]).mean(), means)
 
     def crossed(self, every: int) -> bool:
         """Whether the last step crossed a multiple of `every` images, or ended the run."""

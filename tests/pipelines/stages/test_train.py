@@ -361,7 +361,7 @@ def run_from(home: Path, tracking: str, whole, **settings) -> Receipt:
 
 def test_a_training_from_a_model_starts_with_its_weights_and_its_vocabulary(whole, tmp_path, tracking):
     standing = {"learning_rate": 1e-12, "muon_learning_rate": 0, "warmup_images": 0}
-    receipt = run_from(tmp_path, tracking, whole, images=24, optimizer=standing)
+    receipt = run_from(tmp_path, tracking, whole, images=24, optimizer=standing, accumulation=2)
     initial, model = (output(h, r) / "model" for h, r in ((whole[0], whole[2]), (tmp_path, receipt)))
     before, after = (load_model(folder).network.state_dict() for folder in (initial, model))
     for name, weights in before.items():
