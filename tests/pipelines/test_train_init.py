@@ -56,9 +56,7 @@ def test_neither_the_name_of_the_model_nor_the_parts_of_a_batch_change_the_run(m
     assert (in_parts.accumulation, started.init) == (4, str(model))
     of_the_model = {name: getattr(started, name) for name in ("network", "text")}
     same = plain.model_copy(update=of_the_model)
-    with pytest.raises(
-        ConfigError, match="batch_size 32 cannot be shared by 1 workers in 5 parts each evenly"
-    ):
+    with pytest.raises(ConfigError, match=r"batch_size 32 cannot be shared .* in 5 parts each evenly"):
         load_config(preset, ["train.accumulation=5"])
     assert fingerprint(STAGE, "x", plain, {}) == fingerprint(STAGE, "x", in_parts, {})
     assert fingerprint(STAGE, "x", same, {}) == fingerprint(STAGE, "x", started, {})
