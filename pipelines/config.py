@@ -21,10 +21,12 @@ from pipelines.execution.ray_connection import address_fault, ray_address
 from pipelines.operations import OperationsConfig
 from pipelines.presets import DEFAULT_PRESET, preset_path
 from pipelines.snapshots import name_fault, registered
+from pipelines.stage import INIT
 from pipelines.stages.annotators import AnnotatorsConfig
 from pipelines.stages.distill import DistillConfig
 from pipelines.stages.evaluate import EvaluateConfig
 from pipelines.stages.filter import FilterConfig
+from pipelines.stages.initial_model import settings_of
 from pipelines.stages.promote import PromoteConfig
 from pipelines.stages.recaption import RecaptionConfig
 from pipelines.stages.shard import ShardConfig
@@ -115,9 +117,24 @@ def load_config(
     draft.put(("preset",), preset, "--preset")
     if home is not None:
         _put_recorded_corpus(draft, home)
+    _put_initial_model(draft, home)
     corpus = str(draft.values.get("corpus", RunConfig.model_fields["corpus"].default))
     merge_defaults(draft.values, TOY_WEB_DEFAULTS if _is_toy(corpus) else OPEN_WEB_DEFAULTS)
     return _with_absolute_paths(draft.build())
+
+
+def _put_initial_model(draft: ConfigDraft[RunConfig], home: Path | None) -> None:
+    """What the model of `train.init` fixes, where neither the preset nor the command says otherwise."""
+    train = draft.values.get("train")
+    if not isinstance(train, dict) or not isinstance(model := train.get(INIT), str):
+        return
+    from pipelines.registry.model_registry import SCHEME, is_version, resolve
+
+    if not (is_version(model) or model.startswith(SCHEME)):
+        model = train[INIT] = str(Path(model).expanduser().absolute())
+    elif home is None:
+        return  # no registry to look in; train compares
+    merge_defaults(train, settings_of(resolve(model, home or Path())))
 
 
 def _put_recorded_corpus(draft: ConfigDraft[RunConfig], home: Path) -> None:

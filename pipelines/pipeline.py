@@ -22,7 +22,7 @@ from pipelines.graph import DATA_STAGES, EVERY_SNAPSHOT, SOURCES, STAGES, upstre
 from pipelines.registry.mlflow_store import Tracker
 from pipelines.snapshots import Snapshot, all_registered, refuse_other_corpus, register, registered
 from pipelines.sources import find_source, make_toy_web
-from pipelines.stage import Input, Stage, StageConfig, fingerprint, input_digests, run_stage
+from pipelines.stage import INIT, NO_OUTPUTS, Input, Stage, StageConfig, fingerprint, input_digests, run_stage
 from pipelines.store.locks import lock_owner
 from pipelines.store.mirror import fetch_files
 from pipelines.store.outputs import FORCED, checked_receipt, load_receipt, read_failure
@@ -109,7 +109,7 @@ class Pipeline:
         stage = self._stage(name)
         if "corpus" in stage.inputs:
             self.register()
-        inputs = {source: self._inputs_for(stage, source) for source in stage.inputs}
+        inputs = self._inputs_of(stage)
         out = self._out(stage, inputs)
         finished = load_receipt(out, verify=False)
         receipt = run_stage(
@@ -208,7 +208,7 @@ class Pipeline:
         if waiting:
             return self._undecided(stage, snapshot, last, f"waits for {waiting[0].stage.name}")
         try:
-            inputs = {name: self._inputs_for(stage, name) for name in stage.inputs}
+            inputs = self._inputs_of(stage)
         except ConfigError as error:
             return self._undecided(stage, snapshot, last, str(error))
         out = self._out(stage, inputs)
@@ -259,13 +259,18 @@ class Pipeline:
                 changes.append(f"input {name} changed")
         return changes
 
+    def _inputs_of(self, stage: Stage, consumer: str = "") -> dict[str, tuple[Input, ...]]:
+        """All finished inputs of a stage; see _inputs_for."""
+        starts = (INIT,) if getattr(self._config_of(stage), INIT, None) else ()
+        return {name: self._inputs_for(stage, name, consumer) for name in (*stage.inputs, *starts)}
+
     def _inputs_for(self, stage: Stage, name: str, consumer: str = "") -> tuple[Input, ...]:
         """The finished outputs behind one input of a stage: one, or one per snapshot.
 
         consumer: the stage that is to run, for the error's advice; `stage` itself by default.
         """
         consumer = consumer or stage.name
-        if name in SOURCES:
+        if name in NO_OUTPUTS:
             return (self._source(name),)
         if name in DATA_STAGES and stage.name not in DATA_STAGES:
             return tuple(
@@ -280,7 +285,7 @@ class Pipeline:
         if name not in self._known:
             if name == "corpus":
                 self.refuse_other_corpus()
-            source = find_source(name, self.config, self.home)
+            source = find_source(name, self.config, self.home, self.tracking_uri)
             if source is None:
                 raise ConfigError("the toy web is not written yet")
             if name == "corpus":
@@ -293,7 +298,7 @@ class Pipeline:
         """The complete output of an upstream stage under this config."""
         if name not in self._known:
             stage = self._stage(name)
-            inputs = {source: self._inputs_for(stage, source, consumer) for source in stage.inputs}
+            inputs = self._inputs_of(stage, consumer)
             out = self._out(stage, inputs)
             receipt = load_receipt(out)
             if receipt is None:

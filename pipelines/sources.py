@@ -1,4 +1,4 @@
-"""What a run starts from: the raw corpus and the labelled set, each found and hashed.
+"""What a run starts from: the raw corpus, the labelled set, a model to train on; each found and hashed.
 
 `toy:N` is written once under HOME/corpus/ by the same machinery as a stage's output (it is not one of the
 eight stages: a crawl is not repeated); every other URI is read where it lies.
@@ -15,9 +15,9 @@ from pipelines.config import RunConfig
 from pipelines.errors import ConfigError
 from pipelines.execution.engine import Engine
 from pipelines.execution.progress import Progress
-from pipelines.stage import Input, Stage, StageConfig, Work, fingerprint, run_stage
+from pipelines.stage import INIT, Input, Stage, StageConfig, Work, fingerprint, run_stage
 from pipelines.store.outputs import load_receipt
-from pipelines.store.receipts import FileEntry, PartReceipt, Receipt, content_digest
+from pipelines.store.receipts import FileEntry, PartReceipt, Receipt, content_digest, json_digest
 from pipelines.store.verified import VerifiedFiles, state_of
 
 TOY = "toy"
@@ -33,11 +33,14 @@ class ToyWebConfig(StageConfig):
     seed: int = Field(ge=0)
 
 
-def find_source(name: str, config: RunConfig, home: Path) -> Input | None:
-    """The corpus or the labelled set; None when it is a toy web that has not been written yet.
+def find_source(name: str, config: RunConfig, home: Path, tracking_uri: str | None = None) -> Input | None:
+    """The corpus, the labelled set or train's initial model; None for a toy web that is still to be written.
 
-    Raises ConfigError when it cannot be read, naming what and where.
+    tracking_uri: of the registry that the model may be in. Raises ConfigError when it cannot be read, naming
+    what and where.
     """
+    if name == INIT:
+        return _initial_model(str(config.train.init), home, tracking_uri)
     if name == "corpus":
         return _toy(config, home, WEB) if is_toy(config.corpus) else _corpus(config.corpus, home)
     if not config.annotators.fitted:
@@ -141,6 +144,18 @@ def _labelled(path: str, home: Path) -> Input:
     except reading_errors(InputError) as error:
         raise ConfigError(f"annotators.labelled={path}: {one_line(error)}") from error
     return Input("labelled", str(file), digest)
+
+
+def _initial_model(model: str, home: Path, tracking_uri: str | None) -> Input:
+    """A model folder, by the digest of its files: another model under the same name is another input."""
+    from pipelines.registry.model_registry import resolve
+    from pipelines.registry.packaging import files_of
+
+    folder = resolve(model, home, tracking_uri)
+    files = [(path.name, str(path)) for path in sorted(folder.rglob("*")) if path.is_file()]
+    return Input(
+        INIT, str(folder), _remembered(str(folder), files, lambda: json_digest(files_of(folder)), home)
+    )
 
 
 def _remembered(uri: str, files: Sequence[tuple[str, str]], digest: Callable[[], str], home: Path) -> str:

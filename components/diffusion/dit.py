@@ -167,7 +167,7 @@ def time_features(t: Tensor, width: int, highest: float = 100.0) -> Tensor:
 
 
 def rotations(length: int, height: int, width: int, head_dims: int, device: torch.device) -> Tensor:
-    """The rotation of each pair of a head's features at each token: unit complex, (L + height width, d / 2).
+    """The rotation of each pair of a head's features at each token: unit complex, (L + height width, 1, d/2).
 
     A quarter of the pairs rotates with the row, a quarter with the column; the others, and the text, do not.
     """
@@ -177,13 +177,14 @@ def rotations(length: int, height: int, width: int, head_dims: int, device: torc
     rows, columns = torch.arange(height, device=device), torch.arange(width, device=device)
     angles[length:, :rotary_dims] = rows.repeat_interleave(width)[:, None] * frequencies
     angles[length:, rotary_dims : 2 * rotary_dims] = columns.repeat(height)[:, None] * frequencies
+    angles = angles[:, None]  # not of the complex numbers: ONNX's exporter has no such operator for them
     return torch.polar(torch.ones_like(angles), angles)
 
 
 def rotate(x: Tensor, rotation: Tensor) -> Tensor:
-    """Rotary embedding (Su 2021): x (B, N, h, d), as d / 2 complex numbers, times (N, d / 2)."""
+    """Rotary embedding (Su 2021): x (B, N, h, d), as d / 2 complex numbers, times (N, 1, d / 2)."""
     pairs = torch.view_as_complex(in_single(x).unflatten(-1, (-1, 2)))
-    return torch.view_as_real(pairs * rotation[:, None]).flatten(-2)
+    return torch.view_as_real(pairs * rotation).flatten(-2)
 
 
 def masked_mean(tokens: Tensor, mask: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +20,9 @@ from components.errors import InputError
 from components.generation.model_folder import Model, load_model
 from components.precision import Precision, autocast, resolve_precision
 from components.randomness import SampleSeed, sample_seeds
-from components.upsampling.prompt_upsampler import UpsampledPrompt, unchanged
+
+if TYPE_CHECKING:
+    from components.upsampling.prompt_upsampler import UpsampledPrompt
 
 BATCH = 64  # images that are generated together, by default
 MAX_STEPS = 1000
@@ -102,12 +105,14 @@ class Generator:
         empty = np.zeros((0, self.image_size, self.image_size, 3), np.uint8)
         return to_pixels(torch.cat(batches)) if batches else empty
 
-    def upsample(self, prompts: Sequence[str], *, seed: int = 0, first: int = 0) -> list[UpsampledPrompt]:
+    def upsample(self, prompts: Sequence[str], *, seed: int = 0, first: int = 0) -> "list[UpsampledPrompt]":
         """What to generate from for each prompt, as the model's upsampler finds; the prompt without one."""
         return self.upsample_each(prompts, sample_seeds(seed, len(prompts), first))
 
-    def upsample_each(self, prompts: Sequence[str], seeds: Sequence[SampleSeed]) -> list[UpsampledPrompt]:
+    def upsample_each(self, prompts: Sequence[str], seeds: Sequence[SampleSeed]) -> "list[UpsampledPrompt]":
         """As `upsample`, each caption sampled with the noise of its own (seed, index)."""
+        from components.upsampling.prompt_upsampler import unchanged
+
         if self.model.upsampler is None:
             return unchanged(prompts)
         return self.model.upsampler.upsample_each(prompts, seeds)

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -19,7 +19,9 @@ from components.diffusion.config import DEFAULT_SAMPLER, DiffusionConfig, DiTCon
 from components.diffusion.denoiser import Denoiser, make_denoiser
 from components.diffusion.dit import DiT
 from components.errors import InputError, first_fault, one_line
-from components.upsampling.prompt_upsampler import PromptUpsampler
+
+if TYPE_CHECKING:
+    from components.upsampling.prompt_upsampler import PromptUpsampler
 
 CARD, WEIGHTS, UPSAMPLER = "config.json", "model.safetensors", "upsampler"
 MAX_DETAIL = 200  # characters of a library's error in ours
@@ -71,7 +73,7 @@ class Model:
     network: DiT
     encoder: TextEncoder
     card: ModelCard
-    upsampler: PromptUpsampler | None = None
+    upsampler: "PromptUpsampler | None" = None
     autoencoder: Autoencoder = field(default_factory=PixelAutoencoder)
 
     @property
@@ -129,5 +131,7 @@ def load_model(folder: Path, device: str = "cpu", *, upsampler: bool = True) -> 
     return Model(network, encoder.to(target), card, prompts, autoencoder.to(target))
 
 
-def _load_upsampler(folder: Path, device: str) -> PromptUpsampler | None:
+def _load_upsampler(folder: Path, device: str) -> "PromptUpsampler | None":
+    from components.upsampling.prompt_upsampler import PromptUpsampler
+
     return PromptUpsampler.load(folder, device) if folder.exists() else None

@@ -7,8 +7,8 @@ Their number may change when a run is resumed; the result then is the same to ro
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -21,7 +21,7 @@ from components.training.checkpoints import Checkpoints
 from components.training.config import TrainingConfig
 from components.training.curve import CurvePoint, Meter, StepReport
 from components.training.ema import EMA, HalfLife, ramped_up
-from components.training.loss import Batch, LossContext, LossFunction
+from components.training.loss import Batch, LossContext, Losses, LossFunction
 from components.training.noise import SampleNoise
 from components.training.optimizers import (
     build_optimizers,
@@ -52,6 +52,7 @@ def train(
     seed: int,
     purpose: str,
     target_halflife: HalfLife | None = None,
+    accumulation: int = 1,
     checkpoints: Checkpoints | None = None,
     on_batch: Callable[[int, float], None] | None = None,
     on_point: Callable[[CurvePoint], None] | None = None,
@@ -61,6 +62,7 @@ def train(
     loss(model, batch, context) -> Losses, see loss.py; batches(images_seen) yields this process's share of
     the batches from there on, a mapping of tensors (moved to the device) and other things (left alone).
     target_halflife: of the average that the loss takes its targets from (context.target), if it does.
+    accumulation: equal parts of this process's share of a batch that go through the model one by one.
     on_batch(images, loss) is called after every step, with the latest loss that is known: on a CPU the
     step's, on a GPU one of up to curve.LOOK_STEPS steps before. on_point is called at every point of the
     curve. With several processes all losses are means over them; only the first process writes checkpoints,
@@ -70,7 +72,7 @@ def train(
     """
     keep_freed_memory()
     accelerator = make_accelerator()
-    run = _Run(model, config, accelerator, target_halflife)
+    run = _Run(model, config, accelerator, target_halflife, accumulation)
     curve = run.restore(checkpoints)
     run.processes.agree_on(run.images_seen)
     with _cpu_threads(config.cpu_threads):
@@ -116,8 +118,10 @@ class _Run:
         config: TrainingConfig,
         accelerator: Accelerator,
         target_halflife: HalfLife | None,
+        accumulation: int,
     ) -> None:
         self.config, self.accelerator, self.images_seen = config, accelerator, 0
+        self.accumulation = accumulation
         self.processes = Processes(accelerator)
         self.precision = resolve_precision(config.precision, accelerator.device)
         self.meter = Meter(accelerator.device, config.batch_size)
@@ -140,9 +144,7 @@ class _Run:
         averaged = self.ema.model if self.ema is not None else None
         target = self.target.model if self.target is not None else None
         context = LossContext(self.images_seen, config.images, averaged, noise, target)
-        with autocast(self.precision, self.accelerator.device):
-            losses = loss(self.wrapped, batch, context)
-        self.accelerator.backward(losses.loss)
+        losses = self.backward(loss, batch, context)
         means = self.processes.average(self.model.parameters(), [*losses.metrics.values(), losses.loss])
         norm = self.accelerator.clip_grad_norm_(self.model.parameters(), config.optimizer.clip_norm)
         names, values = [*losses.metrics, "loss", "grad_norm"], torch.cat([means, norm.float()[None]])
@@ -154,6 +156,24 @@ class _Run:
         for average in (self.ema, self.target):
             if average is not None:
                 average.update(self.model, self.images_seen, config.batch_size)
+
+    def backward(self, loss: LossFunction, batch: Batch, context: LossContext) -> Losses:
+        """The gradient of a batch, part by part; returns the mean of the parts' losses."""
+        parts = _split(batch, context, self.accumulation)
+        losses = []
+        for number, (part, part_context) in enumerate(parts, start=1):
+            # DDP averages the gradients over the processes once, in the last part's backward pass.
+            last = number == len(parts)
+            with nullcontext() if last else self.accelerator.no_sync(self.wrapped):
+                with autocast(self.precision, self.accelerator.device):
+                    of_part = loss(self.wrapped, part, part_context)
+                self.accelerator.backward(of_part.loss / len(parts))
+            metrics = {name: metric.detach() for name, metric in of_part.metrics.items()}
+            losses.append(Losses(of_part.loss.detach(), metrics))
+        if len(losses) == 1:
+            return losses[0]
+        means = {name: torch.stack([one.metrics[name] for one in losses]).mean() for name in metrics}
+        return Losses(torch.stack([one.loss for one in losses]).mean(), means)
 
     def crossed(self, every: int) -> bool:
         """Whether the last step crossed a multiple of `every` images, or ended the run."""
@@ -190,6 +210,22 @@ class _Run:
             optimizer.load_state_dict(saved)
         self.meter = Meter(self.accelerator.device, self.config.batch_size, *state["meter"])
         return [CurvePoint(images, values) for images, values in state["curve"]]
+
+
+def _split(batch: Batch, context: LossContext, parts: int) -> list[tuple[Batch, LossContext]]:
+    """A batch in equal parts, each with its samples' noise."""
+    if parts == 1:
+        return [(batch, context)]
+    seeds = context.noise.seeds
+    size = len(seeds) // parts
+    assert size * parts == len(seeds), f"{len(seeds)} samples do not split into {parts} parts"
+    return [
+        (
+            {name: value[at : at + size] for name, value in batch.items()},
+            replace(context, noise=replace(context.noise, seeds=seeds[at : at + size])),
+        )
+        for at in range(0, len(seeds), size)
+    ]
 
 
 def _to_device(batch: Batch, device: torch.device) -> Batch:

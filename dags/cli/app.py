@@ -38,6 +38,7 @@ def build_app() -> "typer.Typer":
     from dags.cli.commands import (
         edit,
         evaluate,
+        export,
         generate,
         model,
         operations,
@@ -64,7 +65,10 @@ def build_app() -> "typer.Typer":
     ) -> None:
         """Options of every command; --debug may stand anywhere on the line."""
 
-    groups = (pipeline, generate, edit, evaluate, model, page, operations, retention, serve, study, record)
+    groups = (
+        *(pipeline, generate, edit, export, evaluate, model, page),
+        *(operations, retention, serve, study, record),
+    )
     for group in groups:
         app.add_typer(group.commands)
     return app

@@ -13,7 +13,7 @@ from typing import Any
 from pipelines.errors import ConfigError
 from pipelines.registry.model_registry import Registry, registry_of
 from pipelines.registry.model_version import ModelVersion
-from pipelines.stage import SOURCES
+from pipelines.stage import NO_OUTPUTS
 from pipelines.store.outputs import readable_receipt
 from pipelines.store.receipts import Receipt
 
@@ -86,7 +86,7 @@ def behind(home: Path, receipts: Iterable[Receipt]) -> dict[tuple[str, str], Rec
         inputs = receipt.input_fingerprints if receipt else {}
         for name in sorted(inputs):
             for each in inputs[name]:
-                if name not in SOURCES:
+                if name not in NO_OUTPUTS:
                     add(name, each, readable_receipt(home / name / each))
         found[stage, fingerprint] = receipt
 
@@ -110,7 +110,7 @@ def lineage_of(receipts: Mapping[tuple[str, str], Receipt | None]) -> Lineage:
             if entry.path.endswith(".tar")
         ]
         for name, digests in receipt.inputs.items():
-            if name in SOURCES:
+            if name in NO_OUTPUTS:
                 sources.setdefault(name, set()).update(digests)
     return Lineage(tuple(outputs), tuple(tars), {name: tuple(sorted(s)) for name, s in sources.items()})
 

@@ -7,10 +7,10 @@ Runs in this process under Accelerate, or with `workers` in several (execution/t
 from its last whole checkpoint, to the bit.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
@@ -33,7 +33,14 @@ if TYPE_CHECKING:
 class TrainConfig(LearningConfig):
     """The teacher: its network and encoders, its process, its data, its loss, its training."""
 
+    NOT_IN_FINGERPRINT: ClassVar[Mapping[str, Any]] = {**LearningConfig.NOT_IN_FINGERPRINT, "init": True}
+
     images: int = Field(100_000, gt=0, description="images to see in all")
+    init: str | None = Field(
+        None,
+        description="a model to start from: a folder, models:/... or champion; the digest of its files is an"
+        " input. What network, diffusion, text and autoencoder leave open is as the model has it",
+    )
     network: DiTConfig = DiTConfig()
     diffusion: DiffusionConfig = DiffusionConfig()
     text: TextConfig = TextConfig()
@@ -54,22 +61,27 @@ class TrainConfig(LearningConfig):
 
 
 def run(work: Work) -> list[PartReceipt]:
-    """Fit the vocabulary, the autoencoder and the upsampler, train, save the averaged weights."""
+    """Fit the vocabulary, the autoencoder and the upsampler, train, save the averaged weights.
+
+    The first two, and the weights to start with, are those of the initial model, if there is one.
+    """
     from components.conditioning.text import fit_text_encoder
     from components.diffusion.dit import DiT
     from components.generation.model_folder import Model, ModelCard
     from pipelines.stages.autoencoder_run import make_autoencoder
+    from pipelines.stages.initial_model import initial_folder, load_initial_model
     from pipelines.stages.training_run import captions, indexes, save_trained, train_tracked
     from pipelines.stages.upsampler_run import make_upsampler
 
     config: TrainConfig = work.config
-    shards = indexes(work)
-    encoder = fit_text_encoder(config.text, captions(shards))
+    shards, folder = indexes(work), initial_folder(work)
+    initial = load_initial_model(folder, config) if folder is not None else None
+    encoder = initial.encoder if initial else fit_text_encoder(config.text, captions(shards))
     learned = encoder if config.text.model == LEARNED else None
-    autoencoder = make_autoencoder(work, shards)
+    autoencoder = initial.autoencoder if initial else make_autoencoder(work, shards)
     upsampler = make_upsampler(work, shards)
-    task = _make_task(config, shards, encoder, autoencoder, 0, 1)
-    trained = train_tracked(work, task, partial(_make_task, config, shards, learned, autoencoder))
+    task = _make_task(config, shards, folder, encoder, autoencoder, 0, 1)
+    trained = train_tracked(work, task, partial(_make_task, config, shards, folder, learned, autoencoder))
     assert isinstance(trained.ema, DiT)
     card = ModelCard(
         kind="flow",
@@ -89,21 +101,26 @@ def run(work: Work) -> list[PartReceipt]:
 def _make_task(
     config: TrainConfig,
     shards: Sequence[Path],
+    folder: Path | None,
     encoder: Any,
     autoencoder: "Autoencoder",
     rank: int,
     world_size: int,
 ) -> "TrainingTask":
-    """What one process trains. encoder: None to load the pretrained one that the config names."""
+    """What one process trains. folder: of the initial model; encoder: None to load the pretrained one."""
     from components.conditioning.text import fit_text_encoder
     from components.training.flow_loss import flow_loss
+    from pipelines.stages.initial_model import load_initial_model
     from pipelines.stages.training_run import TrainingTask, batches, build_network, caption_loader
 
-    encoder = encoder or fit_text_encoder(config.text, ())
+    initial = load_initial_model(folder, config) if folder is not None else None
+    encoder = encoder or (initial.encoder if initial else fit_text_encoder(config.text, ()))
     image_size = config.network.image_size * autoencoder.downscale
     loader = caption_loader(shards, config, image_size, rank, world_size)
     return TrainingTask(
-        network=build_network(config, encoder, autoencoder),
+        network=initial.network.requires_grad_(True)
+        if initial
+        else build_network(config, encoder, autoencoder),
         loss=flow_loss(config.flow, config.diffusion, encoder([""])),
         data=lambda images_seen: batches(loader, encoder, autoencoder, images_seen),
         records=loader.samples,

@@ -15,7 +15,11 @@ CURVE = "curve.json"  # in the outputs, beside the model
 class LearningConfig(TrainingConfig, StageConfig):
     """The fields that train and distill share."""
 
-    NOT_IN_FINGERPRINT: ClassVar[Mapping[str, Any]] = {"workers": True, "cache_mb": True}
+    NOT_IN_FINGERPRINT: ClassVar[Mapping[str, Any]] = {
+        "workers": True,
+        "accumulation": True,
+        "cache_mb": True,
+    }
 
     seed: int = Field(0, ge=0)
     workers: int = Field(
@@ -24,13 +28,20 @@ class LearningConfig(TrainingConfig, StageConfig):
         description="processes that share each batch; on GPUs, one GPU each. May change when a run goes on:"
         " 1, 2, 4 and 8 see the same samples and noise, and end with the same weights but for rounding",
     )
+    accumulation: int = Field(
+        1,
+        ge=1,
+        description="parts of each process's share of a batch that go through the network one by one, to take"
+        " less memory; the weights are the same but for rounding. May change when a run goes on",
+    )
     blend: Blend = Blend()
     cache_mb: int = Field(1024, ge=0, description="decoded images kept in memory by each process, MiB")
 
     @model_validator(mode="after")
     def _shares_are_even(self) -> Self:
-        if self.batch_size % self.workers:
+        if self.batch_size % (self.workers * self.accumulation):
+            parts = f" in {self.accumulation} parts each" if self.accumulation > 1 else ""
             raise ValueError(
-                f"batch_size {self.batch_size} cannot be shared by {self.workers} workers evenly"
+                f"batch_size {self.batch_size} cannot be shared by {self.workers} workers{parts} evenly"
             )
         return self

@@ -179,6 +179,7 @@ def run_task(
             seed=config.seed,
             purpose=purpose,
             target_halflife=task.target_halflife,
+            accumulation=config.accumulation,
             checkpoints=checkpoints,
             on_batch=observer.batch,
             on_point=observer.point,
@@ -203,7 +204,7 @@ def train_tracked(work: Work, task: TrainingTask, make_task: MakeTask) -> Traine
         work.progress.task(work.stage, config.images, "images") as advance,
     ):
         progress = TrainingProgress(run, advance)
-        workers = fitting_workers(work, config.batch_size)
+        workers = fitting_workers(work, config.batch_size // config.accumulation)
         if workers > 1 and checkpoints.images_seen() < config.images:
             train_rank = partial(_train_rank, work.stage, config, make_task, folder)
             train_together(

@@ -35,6 +35,8 @@ def rows(path, **columns):
         (["rnu"], "No such command 'rnu'"),
         (["generate"], "PROMPT"),
         (["generate", "a red circle", "-n", "0"], "-n"),
+        (["export", "--to", "tflite", "-o", "x"], "'diffusers', 'onnx'"),
+        (["export", "--to", "onnx", "--model", ".", "-o", "x"], "is not a model folder"),
     ],
 )
 def test_a_usage_error_is_one_line_and_status_2(straightshot, tmp_path, monkeypatch, arguments, message):

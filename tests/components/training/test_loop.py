@@ -207,6 +207,21 @@ def test_it_learns_and_the_average_learns_too():
             assert error < held_out["y"].square().mean() / 4
 
 
+def test_a_batch_in_parts_gives_the_same_weights_and_curve_but_for_rounding():
+    whole, sizes = run(), []
+
+    def spy(model, batch, context):
+        sizes.append({len(batch[name]) for name in ("x", "y", "keys")} | {len(context.noise.seeds)})
+        return loss(model, batch, context)
+
+    in_parts = run(loss=spy, accumulation=4)
+    assert sizes == [{BATCH // 4}] * 4 * 30
+    for name, weights in whole.ema.state_dict().items():
+        torch.testing.assert_close(in_parts.ema.state_dict()[name], weights, rtol=1e-4, atol=1e-5)
+    for part, point in zip(in_parts.curve, whole.curve, strict=True):
+        assert part.values == pytest.approx(point.values, rel=1e-3, abs=1e-6)
+
+
 def test_images_that_are_no_multiple_of_the_batch_are_rounded_up():
     trained = run(CONFIG.model_copy(update={"images": 3 * BATCH - 2}))
     assert trained.curve[-1].images_seen == 3 * BATCH

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 
@@ -28,11 +29,11 @@ from components.randomness import seeded_weights
 from components.shards.index import INDEX_NAME, Shard, ShardIndex
 from components.shards.writer import Sample, write_tar
 from components.upsampling.prompt_upsampler import unchanged
-from pipelines.errors import StageFailed
+from pipelines.errors import ConfigError, StageFailed
 from pipelines.execution.engine import Engine
 from pipelines.execution.progress import Progress
 from pipelines.registry.mlflow_store import Tracker
-from pipelines.stage import Input, run_stage
+from pipelines.stage import INIT, Input, run_stage
 from pipelines.stages.distill import STAGE as DISTILL
 from pipelines.stages.train import STAGE as TRAIN
 from pipelines.stages.training_run import batches, caption_loader
@@ -406,6 +407,78 @@ def test_a_config_from_before_there_were_samplers_has_its_fingerprint():
     assert changed["sampler"]["name"] == "heun" and changed["flow"]["times"] == "uniform"
     with pytest.raises(ValidationError, match="sampler consistency is for a distilled model"):
         TRAIN.config_type(sampler={"name": "consistency"})
+
+
+def run_from(home: Path, tracking: str, whole, **settings) -> Receipt:
+    """Train on from the teacher of an undisturbed run, without an upsampler."""
+    others_home, shard, train, _ = whole
+    initial = Input(INIT, str(output(others_home, train) / "model"), train.digest)
+    inputs = {"shard": (shard,), INIT: (initial,)}
+    small = {"network": NETWORK, "text": TEXT, "upsampler": {"model": "none"}}
+    return run(home, TRAIN, tracking, inputs, init=initial.location, **{**small, **settings})
+
+
+def test_a_training_from_a_model_starts_with_its_weights_and_its_vocabulary(whole, tmp_path, tracking):
+    standing = {"learning_rate": 1e-12, "muon_learning_rate": 0, "warmup_images": 0}
+    receipt = run_from(tmp_path, tracking, whole, images=24, optimizer=standing, accumulation=2)
+    initial, model = (output(h, r) / "model" for h, r in ((whole[0], whole[2]), (tmp_path, receipt)))
+    before, after = (load_model(folder).network.state_dict() for folder in (initial, model))
+    for name, weights in before.items():
+        torch.testing.assert_close(after[name], weights, rtol=0, atol=1e-7)
+    assert (model / "tokenizer.json").read_bytes() == (initial / "tokenizer.json").read_bytes()
+    assert load_model(model).card.images_seen == 24
+    first, standing_first = (
+        json.loads((folder.parent / "curve.json").read_text())[0]["values"]["loss"]
+        for folder in (initial, model)
+    )
+    assert standing_first < first  # of the same 24 images with the same noise, while the initial one learned
+
+
+def test_a_training_from_a_model_that_was_interrupted_ends_with_the_same_bytes(
+    whole, tmp_path, tracking, monkeypatch
+):
+    undisturbed = run_from(tmp_path / "undisturbed", tracking, whole)
+    monkeypatch.setattr(Progress, "task", interrupted_after(5 * 8))
+    with pytest.raises(KeyboardInterrupt):
+        run_from(tmp_path / "resumed", tracking, whole)
+    monkeypatch.undo()
+    assert [path.name for path in (tmp_path / "resumed").rglob("0*") if path.is_dir()] == [f"{32:012d}"]
+    resumed = run_from(tmp_path / "resumed", tracking, whole)
+    assert contents(tmp_path / "resumed", resumed) == contents(tmp_path / "undisturbed", undisturbed)
+
+
+def interrupted_after(images: int):
+    """As Progress.task, with a Ctrl-C after so many images."""
+
+    @contextmanager
+    def task(self, name, total, unit):
+        done = 0
+
+        def advance(n: int = 1, note: str = "") -> None:
+            nonlocal done
+            done += n
+            if done >= images:
+                raise KeyboardInterrupt
+
+        yield advance
+
+    return task
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"network": {**NETWORK, "width": 64}}, "network.width is 64, and .* has 32; set it to that"),
+        ({"text": {**TEXT, "max_length": 12}}, "text.max_length is 12, and .* has 16; set it to that"),
+        ({"diffusion": {"process": "ddpm"}}, "diffusion.process is ddpm, and .* has rectified_flow; set"),
+    ],
+)
+def test_a_config_of_another_network_than_the_initial_model_s_is_refused(
+    whole, tmp_path, tracking, setting, message
+):
+    with pytest.raises(ConfigError, match=rf"^train\.{message}") as caught:
+        run_from(tmp_path, tracking, whole, **setting)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

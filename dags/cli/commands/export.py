@@ -1,0 +1,29 @@
+"""`straightshot export`."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from dags.cli.options import Home
+
+commands = typer.Typer()
+
+
+@commands.command()
+def export(
+    to: Annotated[Literal["diffusers", "onnx"], typer.Option("--to", help="What will read it.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="The folder to write; not there yet, or empty.")],
+    model: Annotated[
+        str,
+        typer.Option("--model", help="champion, challenger, previous, a models:/ URI, or a model's folder."),
+    ] = "champion",
+    home: Home = None,
+) -> None:
+    """Write a model as a pipeline of diffusers, or a student as an ONNX graph; without its upsampler."""
+    from components.exporting.export import export_model
+    from pipelines.registry.model_registry import resolve
+    from pipelines.store.home import home_path
+
+    export_model(resolve(model, home_path(home)), to, out)
+    typer.echo(f"{out}  {to}: see {out / 'README.md'}")
