@@ -10,10 +10,12 @@ import json
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from components.captioning.config import NONE
+from components.conditioning.config import FITTED, LEARNED, PIXELS
 from components.errors import one_line
 from pipelines.config_draft import ConfigDraft, fit_to, merge_defaults, read_yaml
 from pipelines.errors import ConfigError
@@ -30,6 +32,10 @@ from pipelines.stages.recaption import RecaptionConfig
 from pipelines.stages.shard import ShardConfig
 from pipelines.stages.train import TrainConfig
 from pipelines.store.mirror import store_at
+
+Section = TypeVar("Section", bound=BaseModel)
+
+NO_MODELS = (LEARNED, PIXELS, FITTED, NONE)  # in place of a model's id or path
 
 SAVED = "run.json"  # HOME/run.json: the config of the last run
 
@@ -212,8 +218,20 @@ def _with_absolute_paths(config: RunConfig) -> RunConfig:
     if labelled is not None and labelled != "toy" and "://" not in labelled:
         labelled = str(Path(labelled).expanduser().absolute())
     annotators = config.annotators.model_copy(update={"labelled": labelled})
-    upsampler = config.train.upsampler
-    if (folder := Path(upsampler.model).expanduser()).is_dir():
-        upsampler = upsampler.model_copy(update={"model": str(folder.absolute())})
-    train = config.train.model_copy(update={"upsampler": upsampler})
-    return config.model_copy(update={"corpus": corpus, "annotators": annotators, "train": train})
+    train = _with_absolute_models(config.train, "upsampler", "text", "autoencoder")
+    shard = _with_absolute_models(config.shard, "latents", "texts")
+    return config.model_copy(
+        update={"corpus": corpus, "annotators": annotators, "shard": shard, "train": train}
+    )
+
+
+def _with_absolute_models(section: Section, *names: str) -> Section:
+    """A stage's config with the folders that its models are named by as they are from here."""
+    update: dict[str, Any] = {}
+    for name in names:
+        named = getattr(section, name)
+        if named is None or named.model in NO_MODELS:
+            continue
+        if (folder := Path(named.model).expanduser()).is_dir():
+            update[name] = named.model_copy(update={"model": str(folder.absolute())})
+    return section.model_copy(update=update)

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from upath import UPath
 
+from components.conditioning.identity import FeatureIdentity
 from components.errors import InputError
 
 INDEX_NAME = "index.json"
@@ -33,11 +34,13 @@ class Shard(BaseModel):
 
 
 class ShardIndex(BaseModel):
-    """All tars of one output of the shard stage."""
+    """All tars of one output of the shard stage, and what made the features that lie in them, if any do."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     version: Literal[1] = 1
     shards: tuple[Shard, ...]
+    latents: FeatureIdentity | None = Field(None, exclude_if=lambda latents: latents is None)
+    texts: FeatureIdentity | None = Field(None, exclude_if=lambda texts: texts is None)
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> "ShardIndex":

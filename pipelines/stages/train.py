@@ -47,6 +47,7 @@ def run(work: Work) -> list[PartReceipt]:
     from components.conditioning.text import fit_text_encoder
     from components.diffusion.dit import DiT
     from components.generation.model_folder import Model, ModelCard
+    from components.shards.wanted_features import check_features
     from pipelines.stages.autoencoder_run import make_autoencoder
     from pipelines.stages.training_run import captions, indexes, save_trained, train_tracked
     from pipelines.stages.upsampler_run import make_upsampler
@@ -56,6 +57,9 @@ def run(work: Work) -> list[PartReceipt]:
     encoder = fit_text_encoder(config.text, captions(shards))
     learned = encoder if config.text.model == LEARNED else None
     autoencoder = make_autoencoder(work, shards)
+    image_size = config.network.image_size * autoencoder.downscale
+    if pretrained := check_features(shards, encoder, autoencoder, image_size).as_dict():
+        work.info["encoders"] = pretrained
     upsampler = make_upsampler(work, shards)
     task = _make_task(config, shards, encoder, autoencoder, 0, 1)
     trained = train_tracked(work, task, partial(_make_task, config, shards, learned, autoencoder))

@@ -26,8 +26,10 @@ def encoders(tmp_path_factory) -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize("name", ["llama", "open-clip", "open-clip-custom"])
-@pytest.mark.parametrize("dtype", ["auto", "bfloat16"])
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [("llama", "auto"), ("llama", "bfloat16"), ("open-clip", "auto"), ("open-clip-custom", "bfloat16")],
+)
 def test_an_encoder_s_features_are_of_the_text_alone_and_travel_with_the_model(
     encoders, tmp_path, name, dtype
 ):
@@ -109,8 +111,16 @@ def spoil(folder: Path, how: str) -> None:
     save_file(state, name, metadata={"format": "pt"})
 
 
-@pytest.mark.parametrize("name", ["llama", "open-clip"])
-@pytest.mark.parametrize("how", ["missing", "shape", "nan"])
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [
+        ("llama", "missing"),
+        ("llama", "shape"),
+        ("llama", "nan"),
+        ("open-clip", "missing"),
+        ("open-clip", "nan"),
+    ],
+)
 def test_a_checkpoint_that_lacks_weights_is_refused_and_no_weight_is_drawn_in_their_place(
     encoders, tmp_path, name, how
 ):

@@ -35,6 +35,7 @@ from pipelines.stages.train import STAGE as TRAIN
 from pipelines.stages.training_run import batches, caption_loader
 from pipelines.store.faults import FAULT_VARIABLE
 from pipelines.store.receipts import Receipt
+from tests.small_autoencoders import save_kl
 
 COLOURS = {"red": (220, 30, 30), "green": (20, 160, 60), "blue": (30, 60, 220), "grey": (128, 128, 128)}
 SAMPLES = 36
@@ -287,15 +288,21 @@ def save_t5(folder: Path) -> str:
     return str(folder)
 
 
-def test_a_frozen_text_encoder_is_trained_on_and_travels_with_the_model(tmp_path, tracking):
-    text = {"model": save_t5(tmp_path / "t5"), "max_length": 12}
-    fast = {"learning_rate": 0.02, "warmup_images": 0, "decay_fraction": 0}
-    receipt = run_train(tmp_path, tracking, shards(tmp_path / "shards"), text=text, optimizer=fast)
+def test_pretrained_encoders_are_trained_on_and_travel_with_the_model(tmp_path, tracking):
+    encoders = {
+        "text": {"model": save_t5(tmp_path / "t5"), "max_length": 12},
+        "autoencoder": {"model": save_kl(tmp_path / "kl")},
+        "network": {**NETWORK, "image_size": 4, "channels": 4, "patch": 2},
+        "optimizer": {"learning_rate": 0.02, "warmup_images": 0, "decay_fraction": 0},
+    }
+    receipt = run_train(tmp_path, tracking, shards(tmp_path / "shards"), **encoders)
+    assert receipt.info["encoders"]["latents"]["model"] == str(tmp_path / "kl")
     shutil.rmtree(tmp_path / "t5")
+    shutil.rmtree(tmp_path / "kl")
     generator = Generator.load(output(tmp_path, receipt) / "model", device="cpu")
     assert generator.model.network.config.text_features == 16
-    assert generator.generate(["all red"], steps=2).shape == (1, 8, 8, 3)
-    x, t = torch.zeros(1, 3, 8, 8), torch.ones(1)
+    assert generator.generate(["all red", ""], steps=2).shape == (2, 16, 16, 3)
+    x, t = torch.zeros(1, 4, 4, 4), torch.ones(1)
     encoder, network = generator.model.encoder, generator.model.network
     red, blue = (network(x, t, encoder([caption])) for caption in ("all red", "all blue"))
     assert (red - blue).abs().max() > 1e-3
