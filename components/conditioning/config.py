@@ -4,13 +4,13 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from components.config_field import added_field
 from components.errors import InputError
 
 LEARNED = "learned"  # in place of a pretrained encoder's id or path
 PIXELS, FITTED = "pixels", "fit"  # in place of a pretrained autoencoder's id or path
 LAST_LAYER = -1
 
-# What is not set is not written: a card, and a stage's fingerprint, are as before there was the setting.
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 
@@ -28,15 +28,13 @@ class TextConfig(BaseModel):
     )
     vocabulary: int = Field(512, ge=300, description="tokens of a learned vocabulary")
     max_length: int = Field(48, gt=1, description="tokens of a caption that are read")
-    dtype: Dtype = Field(
+    dtype: Dtype = added_field(
         "auto",
-        exclude_if=lambda dtype: dtype == "auto",
         description="of a pretrained model's weights and arithmetic; auto: as they were saved",
     )
-    layer: int = Field(
+    layer: int = added_field(
         LAST_LAYER,
         lt=0,
-        exclude_if=lambda layer: layer == LAST_LAYER,
         description="hidden state of a transformers model, from the end; -1: what it gives out",
     )
 
@@ -50,13 +48,9 @@ class AutoencoderConfig(BaseModel):
         description="pixels: none, the DiT works on images themselves; fit: one learned from them; or the id"
         " or path of one of diffusers (AutoencoderKL, AutoencoderDC, ...)",
     )
-    revision: str | None = Field(
-        None, exclude_if=lambda revision: revision is None, description="of a pretrained one"
-    )
-    dtype: Literal["float32", "bfloat16", "float16"] = Field(
-        "float32",
-        exclude_if=lambda dtype: dtype == "float32",
-        description="of a pretrained one's weights and arithmetic",
+    revision: str | None = added_field(None, description="of a pretrained one")
+    dtype: Literal["float32", "bfloat16", "float16"] = added_field(
+        "float32", description="of a pretrained one's weights and arithmetic"
     )
     channels: int = Field(24, gt=0, description="of the latents of a fitted one")
     widths: tuple[int, ...] = Field(

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from upath import UPath
 
 from components.conditioning.identity import FeatureIdentity
+from components.config_field import added_field
 from components.errors import InputError
 
 INDEX_NAME = "index.json"
@@ -39,8 +40,8 @@ class ShardIndex(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     version: Literal[1] = 1
     shards: tuple[Shard, ...]
-    latents: FeatureIdentity | None = Field(None, exclude_if=lambda latents: latents is None)
-    texts: FeatureIdentity | None = Field(None, exclude_if=lambda texts: texts is None)
+    latents: FeatureIdentity | None = added_field(None)
+    texts: FeatureIdentity | None = added_field(None)
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> "ShardIndex":

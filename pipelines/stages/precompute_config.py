@@ -2,35 +2,25 @@
 
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, field_validator
 
 from components.conditioning.config import LEARNED, LatentsConfig, TextConfig
+from components.config_field import added_field
 from components.shards.stored_features import Features
 from pipelines.stages.model_runtime import Placement
 
-ENCODERS = Placement()
-
 
 class PrecomputeConfig(BaseModel):
-    """What the shard stage computes once, in place of every training.
-
-    What is not set is not written: a stage without it has the fingerprint that it had before there was this.
-    """
+    """What the shard stage computes once, in place of every training."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    latents: LatentsConfig | None = Field(
-        None,
-        exclude_if=lambda latents: latents is None,
-        description="of the images, by the autoencoder that train.autoencoder names",
+    latents: LatentsConfig | None = added_field(
+        None, description="of the images, by the autoencoder that train.autoencoder names"
     )
-    texts: TextConfig | None = Field(
-        None,
-        exclude_if=lambda texts: texts is None,
-        description="features of every caption, by the encoder that train.text names",
+    texts: TextConfig | None = added_field(
+        None, description="features of every caption, by the encoder that train.text names"
     )
-    encoders: Placement = Field(
-        ENCODERS, exclude_if=lambda encoders: encoders == ENCODERS, description="where both run"
-    )
+    encoders: Placement = added_field(Placement(), description="where both run")
 
     @property
     def precomputes(self) -> bool:
