@@ -220,9 +220,11 @@ def _with_absolute_paths(config: RunConfig) -> RunConfig:
     annotators = config.annotators.model_copy(update={"labelled": labelled})
     train = _with_absolute_models(config.train, "upsampler", "text", "autoencoder")
     shard = _with_absolute_models(config.shard, "latents", "texts")
-    return config.model_copy(
-        update={"corpus": corpus, "annotators": annotators, "shard": shard, "train": train}
-    )
+    distill = config.distill
+    if distill.teacher is not None:
+        distill = distill.model_copy(update={"teacher": _absolute_folder(distill.teacher)})
+    sections = {"annotators": annotators, "shard": shard, "train": train, "distill": distill}
+    return config.model_copy(update={"corpus": corpus, **sections})
 
 
 def _with_absolute_models(section: Section, *names: str) -> Section:
@@ -230,8 +232,13 @@ def _with_absolute_models(section: Section, *names: str) -> Section:
     update: dict[str, Any] = {}
     for name in names:
         named = getattr(section, name)
-        if named is None or named.model in NO_MODELS:
-            continue
-        if (folder := Path(named.model).expanduser()).is_dir():
-            update[name] = named.model_copy(update={"model": str(folder.absolute())})
+        if named is not None and named.model not in NO_MODELS:
+            update[name] = named.model_copy(update={"model": _absolute_folder(named.model)})
     return section.model_copy(update=update)
+
+
+def _absolute_folder(model: str) -> str:
+    """A model by its folder's absolute path where it is one, after a prefix such as `local-dir:` or not."""
+    prefix, colon, path = model.rpartition(":")
+    folder = Path(path).expanduser()
+    return f"{prefix}{colon}{folder.absolute()}" if folder.is_dir() else model

@@ -71,8 +71,8 @@ class PixelAutoencoder:
 def load_autoencoder(config: AutoencoderConfig, folder: Path) -> Autoencoder:
     """The autoencoder that a model's card names; its weights lie in the model's folder.
 
-    Raises FileNotFoundError where those of a fitted one are missing, SafetensorError or RuntimeError where
-    they do not fit; InputError where a pretrained one cannot be read.
+    Raises FileNotFoundError where they are missing, SafetensorError or RuntimeError where those of a fitted
+    one do not fit; InputError where a pretrained one cannot be read.
     """
     if config.model == PIXELS:
         return PixelAutoencoder()

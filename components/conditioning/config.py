@@ -21,7 +21,7 @@ class TextConfig(BaseModel):
     model: str = Field(
         "learned",
         description="learned with the DiT, or a frozen encoder: id or path of one of transformers (T5, CLIP,"
-        " a language model), hf-hub:ID or local-dir:PATH of one of open_clip",
+        " a language model), hf-hub:ID or local-dir:PATH of one of open_clip, sd3:PATH of an SD3 pipeline's",
     )
     revision: str | None = Field(
         None, description="of a pretrained model; of open_clip's: hf-hub:ID@REVISION"

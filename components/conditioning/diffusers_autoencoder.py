@@ -1,5 +1,6 @@
 """A pretrained autoencoder of diffusers as the DiT's: AutoencoderKL, AutoencoderDC and others of images."""
 
+import errno
 import json
 from collections.abc import Callable
 from functools import cached_property
@@ -10,15 +11,15 @@ import torch
 from torch import Tensor
 
 from components.conditioning.config import AutoencoderConfig
+from components.conditioning.diffusers_model import CONFIG, PROVENANCE, WEIGHTS, read_diffusers_model
 from components.conditioning.hub import find_model
 from components.conditioning.identity import FeatureIdentity, digest, parts_of_weights, refuse_non_finite
-from components.errors import REASON_LENGTH, InputError, one_line
+from components.errors import InputError
 
 FOLDER = "autoencoder"  # in a model folder
-CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model"  # as diffusers names them
+KIND = "Autoencoder"  # how the names of its classes begin
 OF_PIPELINE = "vae"  # where it lies in the folder of a whole pipeline
 FILES = [f"{at}{name}" for at in ("", f"{OF_PIPELINE}/") for name in (CONFIG, f"{WEIGHTS}*.safetensors*")]
-PROVENANCE = "_name_or_path"  # diffusers' note of where it was loaded from: not what it is
 Precision = Literal["float32", "bfloat16", "float16"]
 
 
@@ -52,14 +53,13 @@ class DiffusersAutoencoder:
         found, commit = find_model(f"autoencoder '{model}'", model, revision, files=FILES)
         nested = found / OF_PIPELINE
         folder = nested if not (found / CONFIG).is_file() and nested.is_dir() else found
-        try:
-            loaded = _read(folder, getattr(torch, dtype))
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError) as error:
-            reason = one_line(error, REASON_LENGTH)
+        loaded = read_diffusers_model(folder, KIND, getattr(torch, dtype), f"autoencoder '{model}'")
+        lacking = {"latent_channels", "scaling_factor"} - loaded.config.keys()
+        if lacking or loaded.config.get("in_channels", 3) != 3:
             raise InputError(
-                f"autoencoder '{model}' cannot be loaded ({reason}); give a folder or a hub id of an"
-                " autoencoder of diffusers"
-            ) from error
+                f"autoencoder '{model}' is a {type(loaded).__name__}, whose latents are not of RGB images, or"
+                " have no scaling_factor; take an AutoencoderKL or AutoencoderDC"
+            )
         return cls(loaded, model, commit)
 
     @cached_property
@@ -129,29 +129,12 @@ class DiffusersAutoencoder:
 
 
 def load_diffusers_autoencoder(config: AutoencoderConfig, folder: Path | None = None) -> DiffusersAutoencoder:
-    """The autoencoder that a config names; with a model folder, the one that was saved in it."""
+    """The autoencoder that a config names; with a model folder, the one that was saved in it.
+
+    Raises InputError where there is none such, FileNotFoundError where nothing was saved.
+    """
     if folder is None:
         return DiffusersAutoencoder.load(config.model, config.revision, config.dtype)
-    return DiffusersAutoencoder.load(str(folder / FOLDER), None, config.dtype)
-
-
-def _read(folder: Path, dtype: torch.dtype) -> Any:
-    """The module in a folder, every weight of it from its safetensors."""
-    import diffusers
-
-    settings = json.loads((folder / CONFIG).read_bytes())
-    name = str(settings.get("_class_name"))
-    kind = getattr(diffusers, name, None) if name.startswith("Autoencoder") else None
-    if kind is None:
-        raise ValueError(f"its {CONFIG} names no autoencoder of diffusers but '{name}'")
-    model, info = kind.from_pretrained(
-        str(folder), use_safetensors=True, torch_dtype=dtype, output_loading_info=True
-    )
-    if info["missing_keys"] or info["mismatched_keys"]:
-        names = [*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])]
-        raise ValueError(f"its checkpoint lacks {len(names)} of the weights, such as {min(names)}")
-    if lacking := {"latent_channels", "scaling_factor"} - model.config.keys():
-        raise ValueError(f"latents of a {name} have no {min(lacking)}")
-    if model.config.get("in_channels", 3) != 3:
-        raise ValueError(f"this {name} is not of RGB images")
-    return model.eval().requires_grad_(False)
+    if not (saved := folder / FOLDER).is_dir():
+        raise FileNotFoundError(errno.ENOENT, "no such folder", str(saved))
+    return DiffusersAutoencoder.load(str(saved), None, config.dtype)

@@ -192,7 +192,9 @@ class FrozenText(PretrainedText):
 def _load_pretrained(model: str, revision: str | None, dtype: Dtype) -> tuple[Any, Any]:
     """The tokenizer and the text tower of a pretrained model, every weight of it from the checkpoint."""
     from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding, AutoTokenizer
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()  # our own progress is displayed
     config = AutoConfig.from_pretrained(model, revision=revision)
     commit = getattr(config, "_commit_hash", None)
     config = getattr(config, "text_config", config)  # CLIP and its kin: the text tower of two
@@ -201,9 +203,14 @@ def _load_pretrained(model: str, revision: str | None, dtype: Dtype) -> tuple[An
         raise ValueError(f"a {config.model_type} has a decoder, whose states are of its own text")
     auto = AutoModelForTextEncoding if known else AutoModel
     tokenizer = AutoTokenizer.from_pretrained(model, revision=revision)
-    encoder, info = auto.from_pretrained(
-        model, revision=revision, config=config, dtype=dtype, output_loading_info=True
-    )
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # a tower leaves the rest of a checkpoint alone, and what it lacks is below
+    try:
+        encoder, info = auto.from_pretrained(
+            model, revision=revision, config=config, dtype=dtype, output_loading_info=True
+        )
+    finally:
+        logging.set_verbosity(verbosity)
     if missing := sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}):
         raise ValueError(f"its checkpoint lacks {len(missing)} of the weights, such as {missing[0]}")
     encoder.config._commit_hash = commit

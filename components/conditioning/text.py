@@ -16,6 +16,7 @@ from components.conditioning.config import LEARNED, TextConfig
 from components.conditioning.frozen_text import ENCODER_FOLDER, FrozenText, PretrainedText
 from components.conditioning.identity import digest
 from components.conditioning.open_clip_text import LOCAL, OpenClipText, of_open_clip
+from components.conditioning.sd3_text import PREFIX, SD3Text
 from components.conditioning.text_tokens import TextTokens
 from components.errors import InputError
 
@@ -57,14 +58,19 @@ def load_text_encoder(config: TextConfig, folder: Path) -> "LearnedText | Pretra
     if config.model == LEARNED:
         return LearnedText.load(folder, config.max_length)
     saved = str(folder / ENCODER_FOLDER)
-    where = f"{LOCAL}{saved}" if of_open_clip(config.model) else saved
-    return load_pretrained_text(config.model_copy(update={"model": where, "revision": None}))
+    if of_open_clip(config.model):
+        saved = f"{LOCAL}{saved}"
+    elif config.model.startswith(PREFIX):
+        saved = f"{PREFIX}{saved}"
+    return load_pretrained_text(config.model_copy(update={"model": saved, "revision": None}))
 
 
 def load_pretrained_text(config: TextConfig) -> PretrainedText:
     """The frozen encoder that the config names. Raises InputError, one line, where there is none."""
     if of_open_clip(config.model):
         return OpenClipText(config.model, config.max_length, dtype=config.dtype)
+    if config.model.startswith(PREFIX):
+        return SD3Text(config.model)
     return FrozenText(
         config.model, config.max_length, config.revision, dtype=config.dtype, layer=config.layer
     )

@@ -2,7 +2,8 @@
 
     HOME/distill/<fingerprint>/model/{config.json, model.safetensors, tokenizer.json, upsampler/}, curve.json
 
-The training loop, its data and its checkpoints are train's (training_run.py); only the loss is another.
+The training loop, its data and its checkpoints are train's (training_run.py); only the loss is another. With
+`teacher` set, the student has that one's architecture, encoders and weights to start from.
 """
 
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from components.config_field import added_field
 from components.distillation.config import ConsistencyConfig
 from components.training.config import OptimizerConfig
 from pipelines.stage import Stage, Work
@@ -29,22 +31,31 @@ class DistillConfig(LearningConfig):
     images: int = Field(16_000, gt=0, description="images to see in all")
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=2e-4, muon_learning_rate=2e-3)
     consistency: ConsistencyConfig = ConsistencyConfig()
+    teacher: str | None = added_field(
+        None,
+        description="folder of another teacher than train's: a model folder, or an SD3 pipeline of diffusers",
+    )
 
 
 def run(work: Work) -> list[PartReceipt]:
     """Start from the teacher's averaged weights, distill, save the student's averaged weights."""
-    from components.diffusion.dit import DiT
-    from components.generation.model_folder import Model, ModelCard, load_model
+    from components.conditioning.identity import digest, parts_of_weights
+    from components.generation.diffusers_pipeline import load_teacher
+    from components.generation.model_folder import Model, ModelCard
     from pipelines.stages.training_run import indexes, save_trained, train_tracked
 
     config: DistillConfig = work.config
-    folder, shards = work.input("train").path / MODEL, indexes(work)
-    teacher = load_model(folder)
+    shards = indexes(work)
+    folder = Path(config.teacher) if config.teacher else work.input("train").path / MODEL
+    teacher = load_teacher(folder)
+    if config.teacher:
+        work.info["teacher"] = digest(*parts_of_weights(teacher.network.state_dict()))
     task = _task_of(teacher, config, shards, 0, 1)
     trained = train_tracked(work, task, partial(_make_task, folder, config, shards))
-    assert isinstance(trained.ema, DiT)
+    assert isinstance(trained.ema, type(teacher.network))
     card = ModelCard(
         kind="consistency",
+        network=teacher.card.network,
         dit=teacher.card.dit,
         diffusion=teacher.card.diffusion,
         text=teacher.card.text,
@@ -61,9 +72,9 @@ def _make_task(
     folder: Path, config: DistillConfig, shards: Sequence[Path], rank: int, world_size: int
 ) -> "TrainingTask":
     """What one process trains, from the teacher's folder."""
-    from components.generation.model_folder import load_model
+    from components.generation.diffusers_pipeline import load_teacher
 
-    return _task_of(load_model(folder, upsampler=False), config, shards, rank, world_size)
+    return _task_of(load_teacher(folder, upsampler=False), config, shards, rank, world_size)
 
 
 def _task_of(

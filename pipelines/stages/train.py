@@ -66,7 +66,7 @@ def run(work: Work) -> list[PartReceipt]:
     assert isinstance(trained.ema, DiT)
     card = ModelCard(
         kind="flow",
-        dit=task.network.config,
+        dit=trained.ema.config,
         diffusion=config.diffusion,
         text=config.text,
         autoencoder=config.autoencoder.card,

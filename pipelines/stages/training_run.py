@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
-from torch import Tensor
+from torch import Tensor, nn
 
 from components.captioning.kinds import captions_of
 from components.conditioning.autoencoder import Autoencoder, PixelAutoencoder, from_pixels
@@ -48,7 +48,7 @@ LATENT_CACHE_BYTES = 2**29  # in each process
 class TrainingTask:
     """What one process trains, and on what. records: in the shards of all processes together."""
 
-    network: DiT
+    network: nn.Module
     loss: LossFunction
     data: Callable[[int], Iterator[Batch]]
     records: int

@@ -20,6 +20,7 @@ from PIL import Image
 from components.conditioning.autoencoder import PixelAutoencoder
 from components.conditioning.text import FrozenText, LearnedText
 from components.errors import InputError
+from components.generation.diffusers_pipeline import load_teacher
 from components.generation.generator import Generator
 from components.generation.model_folder import load_model
 from components.shards.index import INDEX_NAME, Shard, ShardIndex
@@ -36,6 +37,7 @@ from pipelines.stages.training_run import batches, caption_loader
 from pipelines.store.faults import FAULT_VARIABLE
 from pipelines.store.receipts import Receipt
 from tests.small_autoencoders import save_kl
+from tests.small_sd3 import save_sd3
 
 COLOURS = {"red": (220, 30, 30), "green": (20, 160, 60), "blue": (30, 60, 220), "grey": (128, 128, 128)}
 SAMPLES = 36
@@ -354,6 +356,22 @@ def test_a_teacher_of_another_process_and_prediction_trains_and_is_distilled(who
         generator = Generator.load(output(tmp_path, receipt) / "model", device="cpu")
         assert generator.model.card.diffusion.model_dump() == diffusion
         assert generator.generate(["all red"], steps=2).shape == (1, 8, 8, 3)
+
+
+def test_a_teacher_from_elsewhere_is_distilled_into_a_model_that_needs_it_no_more(whole, tmp_path, tracking):
+    """The student is an SD3 transformer, too, and starts from the teacher's weights."""
+    home, given, train, _ = whole
+    ours = Input("train", str(output(home, train)), train.digest, train)
+    settings = {"teacher": save_sd3(tmp_path / "sd3"), "images": 16, "log_images": 8}
+    start = load_teacher(tmp_path / "sd3").network.state_dict()
+    receipt = run(tmp_path, DISTILL, tracking, {"train": (ours,), "shard": (given,)}, **settings)
+    shutil.rmtree(tmp_path / "sd3")
+    generator = Generator.load(output(tmp_path, receipt) / "model", device="cpu")
+    card, learned = generator.model.card, generator.model.network.state_dict()
+    assert (card.kind, card.network, card.steps, card.images_seen) == ("consistency", "sd3", 1, 16)
+    changes = [(learned[name] - start[name]).abs().max().item() for name in start]
+    assert 0 < max(changes) < 0.1
+    assert generator.generate(["all red", ""]).shape == (2, 16, 16, 3)
 
 
 @pytest.mark.parametrize(
