@@ -229,3 +229,14 @@ def test_a_run_s_config_has_models_by_their_absolute_paths(models, monkeypatch):
     assert STAGE.config_type().model_dump().keys() == {
         "seed", "samples_per_tar", "tars_per_group", "holdout_fraction",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("preset", ["gpu-web", "cluster-web"])
+def test_a_preset_precomputes_what_its_training_wants(preset):
+    config = load_config(preset)
+    latents, autoencoder = config.shard.latents, config.train.autoencoder
+    named = [(latents.model, latents.revision, latents.dtype)]
+    assert named == [(autoencoder.model, autoencoder.revision, autoencoder.dtype)]
+    assert config.shard.texts == config.train.text
+    assert latents.image_size == 8 * config.train.network.image_size  # of an SD autoencoder
+    assert config.evaluate.domain == "open"
