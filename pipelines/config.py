@@ -10,10 +10,12 @@ import json
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from components.captioning.config import NONE
+from components.conditioning.config import FITTED, LEARNED, PIXELS
 from components.errors import one_line
 from pipelines.config_draft import ConfigDraft, fit_to, merge_defaults, read_yaml
 from pipelines.errors import ConfigError
@@ -32,6 +34,10 @@ from pipelines.stages.recaption import RecaptionConfig
 from pipelines.stages.shard import ShardConfig
 from pipelines.stages.train import TrainConfig
 from pipelines.store.mirror import store_at
+
+Section = TypeVar("Section", bound=BaseModel)
+
+NO_MODELS = (LEARNED, PIXELS, FITTED, NONE)  # in place of a model's id or path
 
 SAVED = "run.json"  # HOME/run.json: the config of the last run
 
@@ -229,13 +235,31 @@ def _with_absolute_paths(config: RunConfig) -> RunConfig:
     if labelled is not None and labelled != "toy" and "://" not in labelled:
         labelled = str(Path(labelled).expanduser().absolute())
     annotators = config.annotators.model_copy(update={"labelled": labelled})
-    upsampler = config.train.upsampler
-    if (folder := Path(upsampler.model).expanduser()).is_dir():
-        upsampler = upsampler.model_copy(update={"model": str(folder.absolute())})
-    train = config.train.model_copy(update={"upsampler": upsampler})
-    consistency = config.distill.consistency
-    if consistency.perceptual and (folder := Path(consistency.perceptual).expanduser()).is_dir():
-        consistency = consistency.model_copy(update={"perceptual": str(folder.absolute())})
-    distill = config.distill.model_copy(update={"consistency": consistency})
-    sections = {"annotators": annotators, "train": train, "distill": distill}
+    train = _with_absolute_models(config.train, "upsampler", "text", "autoencoder")
+    shard = _with_absolute_models(config.shard, "latents", "texts")
+    distill, consistency = config.distill, config.distill.consistency
+    if distill.teacher is not None:
+        distill = distill.model_copy(update={"teacher": _absolute_folder(distill.teacher)})
+    if consistency.perceptual is not None:
+        perceptual = _absolute_folder(consistency.perceptual)
+        consistency = consistency.model_copy(update={"perceptual": perceptual})
+        distill = distill.model_copy(update={"consistency": consistency})
+    sections = {"annotators": annotators, "shard": shard, "train": train, "distill": distill}
     return config.model_copy(update={"corpus": corpus, **sections})
+
+
+def _with_absolute_models(section: Section, *names: str) -> Section:
+    """A stage's config with the folders that its models are named by as they are from here."""
+    update: dict[str, Any] = {}
+    for name in names:
+        named = getattr(section, name)
+        if named is not None and named.model not in NO_MODELS:
+            update[name] = named.model_copy(update={"model": _absolute_folder(named.model)})
+    return section.model_copy(update=update)
+
+
+def _absolute_folder(model: str) -> str:
+    """A model by its folder's absolute path where it is one, after a prefix such as `local-dir:` or not."""
+    prefix, colon, path = model.rpartition(":")
+    folder = Path(path).expanduser()
+    return f"{prefix}{colon}{folder.absolute()}" if folder.is_dir() else model

@@ -1,7 +1,7 @@
 """Images as the DiT sees them: an autoencoder's latents. Of pixels, which come first, they are the image.
 
-An autoencoder is named by AutoencoderConfig, in train's config and in a model's card; another one is an entry
-of `load_autoencoder`.
+An autoencoder is named by AutoencoderConfig, in train's config and in a model's card; another kind is an
+entry of `load_autoencoder`.
 """
 
 from pathlib import Path
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from components.conditioning.config import PIXELS, AutoencoderConfig
 from components.conditioning.convolutional_autoencoder import ConvolutionalAutoencoder
+from components.conditioning.diffusers_autoencoder import load_diffusers_autoencoder
 
 
 class Autoencoder(Protocol):
@@ -68,12 +69,15 @@ class PixelAutoencoder:
 
 
 def load_autoencoder(config: AutoencoderConfig, folder: Path) -> Autoencoder:
-    """The autoencoder that a model's card names; a fitted one's weights lie in the model's folder.
+    """The autoencoder that a model's card names; its weights lie in the model's folder.
 
-    Raises FileNotFoundError where they are missing, SafetensorError or RuntimeError where they do not fit.
+    Raises FileNotFoundError where they are missing, SafetensorError or RuntimeError where those of a fitted
+    one do not fit; InputError where a pretrained one cannot be read.
     """
     if config.model == PIXELS:
         return PixelAutoencoder()
+    if config.pretrained:
+        return load_diffusers_autoencoder(config, folder)
     return ConvolutionalAutoencoder.load(config, folder)
 
 

@@ -4,61 +4,23 @@ The null text (for guidance) is the empty caption; both encoders give it a token
 has something to attend to. What a text is encoded to depends on nothing but the text.
 """
 
-import hashlib
-import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from components.conditioning.bpe import train_bpe
 from components.conditioning.config import LEARNED, TextConfig
-from components.conditioning.feature_cache import FeatureCache
-from components.errors import REASON_LENGTH, InputError, one_line
+from components.conditioning.frozen_text import ENCODER_FOLDER, FrozenText, PretrainedText
+from components.conditioning.identity import digest
+from components.conditioning.open_clip_text import LOCAL, OpenClipText, of_open_clip
+from components.conditioning.sd3_text import PREFIX, SD3Text
+from components.conditioning.text_tokens import TextTokens
+from components.errors import InputError
 
 TOKENIZER_FILE = "tokenizer.json"
-ENCODER_FOLDER = "text_encoder"
-CACHE_BYTES = 2**30  # of a frozen encoder's features, in each process: 7,000 captions of 48 T5-base tokens
-
-
-@dataclass(frozen=True)
-class TextTokens:
-    """values: ids (B, L) or features (B, L, D); mask: (B, L) bool, True where there is text."""
-
-    values: Tensor
-    mask: Tensor
-
-    def to(self, device: torch.device) -> "TextTokens":
-        """On the device; the host does not wait for the copy to a GPU."""
-        behind = device.type != "cpu"
-        return TextTokens(
-            self.values.to(device, non_blocking=behind), self.mask.to(device, non_blocking=behind)
-        )
-
-    def repeat(self, batch: int, length: int) -> "TextTokens":
-        """This single text (1, l) for a whole batch, padded to (batch, length)."""
-        short = length - self.mask.shape[1]
-        tail = (0, 0) * (self.values.ndim - 2)
-        values, mask = F.pad(self.values, (*tail, 0, short)), F.pad(self.mask, (0, short))
-        return TextTokens(values.expand(batch, *values.shape[1:]), mask.expand(batch, length))
-
-    def where(self, keep: Tensor, other: "TextTokens") -> "TextTokens":
-        """These texts where `keep` (B,) is True, those of `other` elsewhere; both of one length."""
-        shape = (-1, *([1] * (self.values.ndim - 1)))
-        return TextTokens(
-            torch.where(keep.view(shape), self.values, other.values),
-            torch.where(keep.view(-1, 1), self.mask, other.mask),
-        )
-
-    def joined(self, other: "TextTokens") -> "TextTokens":
-        """Both batches as one, these first."""
-        return TextTokens(torch.cat([self.values, other.values]), torch.cat([self.mask, other.mask]))
 
 
 class TextEncoder(Protocol):
@@ -84,18 +46,34 @@ class TextEncoder(Protocol):
         ...
 
 
-def fit_text_encoder(config: TextConfig, captions: Iterable[str]) -> "LearnedText | FrozenText":
+def fit_text_encoder(config: TextConfig, captions: Iterable[str]) -> "LearnedText | PretrainedText":
     """A vocabulary learned from `captions`, or the pretrained encoder that the config names."""
     if config.model == LEARNED:
         return LearnedText.fit(captions, config.vocabulary, config.max_length)
-    return FrozenText(config.model, config.max_length, config.revision)
+    return load_pretrained_text(config)
 
 
-def load_text_encoder(config: TextConfig, folder: Path) -> "LearnedText | FrozenText":
+def load_text_encoder(config: TextConfig, folder: Path) -> "LearnedText | PretrainedText":
     """The encoder that was saved in a model folder."""
     if config.model == LEARNED:
         return LearnedText.load(folder, config.max_length)
-    return FrozenText(str(folder / ENCODER_FOLDER), config.max_length)
+    saved = str(folder / ENCODER_FOLDER)
+    if of_open_clip(config.model):
+        saved = f"{LOCAL}{saved}"
+    elif config.model.startswith(PREFIX):
+        saved = f"{PREFIX}{saved}"
+    return load_pretrained_text(config.model_copy(update={"model": saved, "revision": None}))
+
+
+def load_pretrained_text(config: TextConfig) -> PretrainedText:
+    """The frozen encoder that the config names. Raises InputError, one line, where there is none."""
+    if of_open_clip(config.model):
+        return OpenClipText(config.model, config.max_length, dtype=config.dtype)
+    if config.model.startswith(PREFIX):
+        return SD3Text(config.model)
+    return FrozenText(
+        config.model, config.max_length, config.revision, dtype=config.dtype, layer=config.layer
+    )
 
 
 class LearnedText:
@@ -131,7 +109,7 @@ class LearnedText:
 
     @cached_property
     def identity(self) -> str:
-        return f"learned:{_digest(self.tokenizer.to_str().encode(), str(self.max_length).encode())}"
+        return f"learned:{digest(self.tokenizer.to_str().encode(), str(self.max_length).encode())}"
 
     def to(self, device: torch.device) -> "LearnedText":
         return self
@@ -148,103 +126,6 @@ class LearnedText:
             values[row, : len(ids)] = torch.tensor(ids)
             mask[row, : len(ids)] = True
         return TextTokens(values, mask)
-
-
-class FrozenText:
-    """Features of a pretrained text encoder by id or path (T5, CLIP's text tower, ...), never trained.
-
-    Each text is encoded alone, without padding, and kept in `cache`: its features are a function of the text,
-    to the bit, whatever is beside it and whether or not it was seen before, so that a resumed training (which
-    begins with an empty cache) sees the same. Raises InputError where there is no such model. Reads at most
-    as many tokens as the model has positions for.
-    """
-
-    def __init__(
-        self, model: str, max_length: int, revision: str | None = None, *, cache_bytes: int = CACHE_BYTES
-    ) -> None:
-        try:
-            self.tokenizer, encoder = _load_pretrained(model, revision)
-        except (OSError, ValueError, KeyError) as error:
-            reason = one_line(error, REASON_LENGTH)
-            raise InputError(
-                f"text encoder '{model}' cannot be loaded ({reason}); give a folder or a hub id of a"
-                " transformers text encoder"
-            ) from error
-        self.tokenizer.pad_token = self.tokenizer.pad_token or self.tokenizer.eos_token
-        self.model = encoder.eval().requires_grad_(False)
-        positions = getattr(encoder.config, "max_position_embeddings", max_length)
-        self.max_length = min(max_length, self.tokenizer.model_max_length, positions)
-        self.cache = FeatureCache(cache_bytes)
-
-    @property
-    def features(self) -> int:
-        return int(self.model.config.hidden_size)
-
-    @cached_property
-    def identity(self) -> str:
-        # Truncation and padding are how the tokenizer was last used, not what it is.
-        tokenizer = json.loads(self.tokenizer.backend_tokenizer.to_str()) | {"truncation": 0, "padding": 0}
-        parts = [json.dumps(tokenizer, sort_keys=True).encode(), str(self.max_length).encode()]
-        for name, weights in sorted(self.model.state_dict().items()):
-            parts += [f"{name} {weights.dtype} {tuple(weights.shape)}".encode(), _bytes_of(weights)]
-        return f"frozen:{_digest(*parts)}"
-
-    def to(self, device: torch.device) -> "FrozenText":
-        """Move the model, in place. Its cache is emptied: another device rounds otherwise."""
-        before = self.model.device
-        self.model.to(device)
-        if self.model.device != before:
-            self.cache.clear()
-        return self
-
-    def save(self, folder: Path) -> None:
-        """Save encoder and tokenizer with the model trained on them, so that it needs nothing else."""
-        self.model.save_pretrained(folder / ENCODER_FOLDER)
-        self.tokenizer.save_pretrained(folder / ENCODER_FOLDER)
-
-    def __call__(self, captions: Sequence[str]) -> TextTokens:
-        features = {text: self._features(text) for text in dict.fromkeys(captions)}
-        rows = [features[caption] for caption in captions]
-        lengths = torch.tensor([len(row) for row in rows])
-        values = pad_sequence(rows, batch_first=True).float()  # a half-precision model's are in half
-        mask = torch.arange(values.shape[1]) < lengths[:, None]
-        return TextTokens(values, mask).to(self.model.device)
-
-    def _features(self, text: str) -> Tensor:
-        """The text's features (L, D), on the CPU."""
-        features = self.cache.get(text)
-        if features is None:
-            ids = self.tokenizer(text, truncation=True, max_length=self.max_length).input_ids
-            inputs = torch.tensor([ids or [self.tokenizer.pad_token_id]], device=self.model.device)
-            with torch.no_grad():
-                features = self.model(input_ids=inputs).last_hidden_state[0].cpu()
-            self.cache.put(text, features)
-        return features
-
-
-def _load_pretrained(model: str, revision: str | None) -> tuple[Any, Any]:
-    """The tokenizer and the text tower of a pretrained model."""
-    from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding, AutoTokenizer
-
-    config = AutoConfig.from_pretrained(model, revision=revision)
-    config = getattr(config, "text_config", config)  # CLIP and its kin: the text tower of two
-    known = type(config) in AutoModelForTextEncoding._model_mapping
-    auto = AutoModelForTextEncoding if known else AutoModel
-    tokenizer = AutoTokenizer.from_pretrained(model, revision=revision)
-    return tokenizer, auto.from_pretrained(model, revision=revision, config=config)
-
-
-def _digest(*parts: bytes) -> str:
-    """sha256 (hex) of the parts, in this order."""
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(len(part).to_bytes(8, "big"))
-        digest.update(part)
-    return digest.hexdigest()
-
-
-def _bytes_of(weights: Tensor) -> bytes:
-    return weights.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
 
 
 def padded_length(longest: int, most: int, step: int = 8) -> int:

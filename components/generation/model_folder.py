@@ -1,5 +1,6 @@
 """A trained model as a folder: `config.json` (its card), `model.safetensors`, the files of its text encoder,
-autoencoder and upsampler. The card holds what sampling needs: process, prediction, steps, guidance.
+autoencoder and upsampler, and `transformer.json` of an SD3's. The card holds what sampling needs: process,
+prediction, steps, guidance.
 """
 
 import json
@@ -13,11 +14,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from components.conditioning.autoencoder import Autoencoder, PixelAutoencoder, load_autoencoder
 from components.conditioning.config import AutoencoderConfig, TextConfig
+from components.conditioning.identity import refuse_non_finite
 from components.conditioning.text import TextEncoder, load_text_encoder
 from components.config_field import added_field
 from components.diffusion.config import DEFAULT_SAMPLER, DiffusionConfig, DiTConfig, SamplerConfig
 from components.diffusion.denoiser import Denoiser, make_denoiser
 from components.diffusion.dit import DiT
+from components.diffusion.sd3_network import SD3Network
 from components.errors import InputError, first_fault, one_line
 
 if TYPE_CHECKING:
@@ -38,6 +41,10 @@ class ModelCard(BaseModel):
     kind: Literal["flow", "consistency", "mean_flow"] = Field(
         description="flow: integrated with guidance; consistency: its own consistency function;"
         " mean_flow: its own average velocity"
+    )
+    network: Literal["dit", "sd3"] = added_field(
+        "dit",
+        description="sd3: the transformer of SD3, its architecture in a file of its own; dit: its sizes",
     )
     dit: DiTConfig
     diffusion: DiffusionConfig = DiffusionConfig()
@@ -70,7 +77,7 @@ class ModelCard(BaseModel):
 class Model:
     """A model ready to use: network in evaluation mode, encoders, card and prompt upsampler."""
 
-    network: DiT
+    network: DiT | SD3Network
     encoder: TextEncoder
     card: ModelCard
     upsampler: "PromptUpsampler | None" = None
@@ -93,6 +100,8 @@ def save_model(folder: Path, model: Model) -> None:
 
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.network.state_dict().items()}
     save_file(state, folder / WEIGHTS)
+    if isinstance(model.network, SD3Network):
+        model.network.save_architecture(folder)
     model.encoder.save(folder)
     model.autoencoder.save(folder)
     if model.upsampler is not None:
@@ -113,8 +122,9 @@ def load_model(folder: Path, device: str = "cpu", *, upsampler: bool = True) -> 
             raise InputError(f"{folder} is not a model folder: {name} is missing")
     try:
         card = ModelCard.model_validate_json((folder / CARD).read_bytes())
-        network = DiT(card.dit)
+        network = SD3Network.make(folder) if card.network == "sd3" else DiT(card.dit)
         network.load_state_dict(load_file(folder / WEIGHTS))
+        refuse_non_finite(network.state_dict(), str(folder))
         encoder = load_text_encoder(card.text, folder)
         autoencoder = load_autoencoder(card.autoencoder, folder)
         prompts = _load_upsampler(folder / UPSAMPLER, device) if upsampler else None

@@ -12,6 +12,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from upath import UPath
 
+from components.conditioning.identity import FeatureIdentity
+from components.config_field import added_field
 from components.errors import InputError
 
 INDEX_NAME = "index.json"
@@ -33,11 +35,13 @@ class Shard(BaseModel):
 
 
 class ShardIndex(BaseModel):
-    """All tars of one output of the shard stage."""
+    """All tars of one output of the shard stage, and what made the features that lie in them, if any do."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     version: Literal[1] = 1
     shards: tuple[Shard, ...]
+    latents: FeatureIdentity | None = added_field(None)
+    texts: FeatureIdentity | None = added_field(None)
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> "ShardIndex":

@@ -4,17 +4,19 @@ Time is `images_seen`, counted over all ranks: `batches(n)` gives exactly what a
 after n images. The order is order.py's; which caption is seen is drawn from (seed, key, epoch). Within each
 window of batches, samples are grouped by caption length, so that batches need little padding. Every batch
 is full: an epoch's last one is completed from the next epoch. Ranks share the lanes, and for every number
-of ranks that divides the lanes the batches hold the same samples.
+of ranks that divides the lanes the batches hold the same samples. Precomputed latents and texts' features
+(stored_features.py) are read in place of images and captions on `reading`.
 """
 
+import copy
 import hashlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, count, islice
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +30,11 @@ from components.shards.index import TRAIN, Location, PlacedShard, Split, find_sh
 from components.shards.order import SampleOrder, permutation
 from components.shards.prefetch import ahead
 from components.shards.reader import read_tar
+from components.shards.stored_features import features_of, unpack_latent, unpack_text
+from components.shards.writer import LATENT_EXTENSION, TEXT_EXTENSION
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 LANES = 8  # tars read side by side, and the most ranks that see the same batches as one rank
 WINDOW = 16  # batches that are grouped by caption length together
@@ -37,7 +44,11 @@ Pixels = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class CaptionedImages:
-    """A batch: one rank's share of it. images_seen: of all ranks together, this batch included."""
+    """A batch: one rank's share of it. images_seen: of all ranks together, this batch included.
+
+    latents, texts: stored features in float32, where the loader reads them; then `images` is (0,), or the
+    captions need no encoder.
+    """
 
     images: Pixels  # (B, H, W, 3)
     captions: list[str]
@@ -45,6 +56,8 @@ class CaptionedImages:
     keys: list[str]
     epochs: list[int]  # how often each sample was seen before
     images_seen: int
+    latents: "Tensor | None" = None  # (B, C, h, w)
+    texts: "list[Tensor] | None" = None  # (L, D) each
 
 
 class ShardLoader:
@@ -80,19 +93,32 @@ class ShardLoader:
         if not 0 <= rank < world_size:
             raise InputError(f"rank {rank} of {world_size} ranks: it must be 0..{world_size - 1}")
         self.shards = find_shards(index_paths, split)
+        self.stored = features_of(index_paths)
+        self.latents = self.texts = False
         if not self.shards:
             raise InputError(
                 f"{', '.join(map(str, index_paths))}: no {split} samples; every record was rejected upstream"
             )
         self.order = SampleOrder([s.shard.samples for s in self.shards], seed=seed, lanes=self.lanes)
         self.samples = self.order.total  # of one epoch
-        self.cached = self.samples * image_size**2 * 3 <= cache_mb * 2**20
+        self.cache_bytes = cache_mb * 2**20
+        self.cached = self.samples * image_size**2 * 3 <= self.cache_bytes
         self._cache: dict[int, _OpenShard] = {}
 
     @property
     def digest(self) -> str:
         """sha256 (hex) over the tars' hashes: what data this is."""
         return hashlib.sha256("".join(s.shard.sha256 for s in self.shards).encode()).hexdigest()
+
+    def reading(self, *, latents: bool, texts: bool) -> "ShardLoader":
+        """This loader, giving the stored latents in place of images, and the stored features of captions."""
+        if (latents, texts) == (self.latents, self.texts):
+            return self
+        other = copy.copy(self)
+        other.latents, other.texts, other._cache = latents, texts, {}
+        images = 0 if latents else self.samples * self.image_size**2 * 3
+        other.cached = images + sum(s.shard.bytes for s in self.shards) <= self.cache_bytes
+        return other
 
     def batches(self, images_seen: int = 0) -> Iterator[CaptionedImages]:
         """The batches that follow after `images_seen` images, a multiple of batch_size. Never ends."""
@@ -139,7 +165,15 @@ class ShardLoader:
             for shard in opened.keys() - needed:
                 del opened[shard]
         for shard in sorted(needed - opened.keys()):
-            opened[shard] = _OpenShard.read(self.shards[shard], self.image_size, self.cached, self.workers)
+            decode = self.cached and not self.latents
+            opened[shard] = _OpenShard.read(
+                self.shards[shard], self.image_size, decode, self.workers, self._extensions()
+            )
+
+    def _extensions(self) -> set[str]:
+        """The stored features that batches are made of."""
+        chosen = ((LATENT_EXTENSION, self.latents), (TEXT_EXTENSION, self.texts))
+        return {extension for extension, read in chosen if read}
 
     def _pick(self, shard: "_OpenShard", index: int, epoch: int) -> "_Pick":
         kind, text = draw_caption(self.blend, shard.captions[index], self.seed, shard.keys[index], epoch)
@@ -147,19 +181,35 @@ class ShardLoader:
 
     def _assemble(self, numbered: tuple[int, list["_Pick"]]) -> CaptionedImages:
         number, picks = numbered
+        images = [] if self.latents else [pick.shard.image(pick.sample) for pick in picks]
         return CaptionedImages(
-            images=np.stack([pick.shard.image(pick.sample) for pick in picks]),
+            images=np.stack(images) if images else np.empty(0, np.uint8),
             captions=[pick.caption for pick in picks],
             kinds=[pick.kind for pick in picks],
             keys=[pick.shard.keys[pick.sample] for pick in picks],
             epochs=[pick.epoch for pick in picks],
             images_seen=(number + 1) * self.batch_size,
+            latents=self._latents(picks) if self.latents else None,
+            texts=[self._text(pick) for pick in picks] if self.texts else None,
         )
+
+    def _latents(self, picks: Sequence["_Pick"]) -> "Tensor":
+        import torch
+
+        assert self.stored.latents is not None
+        dtype = self.stored.latents.dtype
+        files = [(pick.shard.feature(pick.sample, LATENT_EXTENSION), pick.where) for pick in picks]
+        return torch.stack([unpack_latent(data, dtype, where) for data, where in files])
+
+    def _text(self, pick: "_Pick") -> "Tensor":
+        assert self.stored.texts is not None
+        data = pick.shard.feature(pick.sample, TEXT_EXTENSION)
+        return unpack_text(data, pick.kind, self.stored.texts.dtype, pick.where)
 
 
 @dataclass(frozen=True)
 class _OpenShard:
-    """A verified tar in memory: its images either encoded or all decoded and resized."""
+    """A verified tar in memory: its images either encoded or all decoded and resized, or its features."""
 
     path: str
     size: int
@@ -167,9 +217,13 @@ class _OpenShard:
     captions: list[Mapping[str, str | None]]
     encoded: list[bytes]
     decoded: list[Pixels]
+    features: list[dict[str, bytes]]
 
     @classmethod
-    def read(cls, placed: PlacedShard, size: int, decode: bool, workers: int) -> "_OpenShard":
+    def read(
+        cls, placed: PlacedShard, size: int, decode: bool, workers: int, features: Set[str]
+    ) -> "_OpenShard":
+        """features: extensions of those that are kept; with latents among them, images are not."""
         path = str(placed.path)
         samples = read_tar(placed.path, placed.shard)
         shard = cls(
@@ -177,14 +231,25 @@ class _OpenShard:
             size,
             [s.key for s in samples],
             [captions_of(s.meta) for s in samples],
-            [s.image for s in samples],
+            [] if LATENT_EXTENSION in features else [s.image for s in samples],
             [],
+            [{name: data for name, data in s.features.items() if name in features} for s in samples],
         )
         if not decode:
             return shard
         with ThreadPoolExecutor(max(1, workers)) as pool:
             decoded = list(pool.map(shard.image, range(len(samples))))
-        return cls(path, size, shard.keys, shard.captions, [], decoded)
+        return replace(shard, encoded=[], decoded=decoded)
+
+    def feature(self, index: int, extension: str) -> bytes:
+        """The file of a sample's stored features."""
+        try:
+            return self.features[index][extension]
+        except KeyError:
+            raise InputError(
+                f"{self.path}: sample {self.keys[index]} has no {extension}, which the index promises; run"
+                " the shard stage again"
+            ) from None
 
     def image(self, index: int) -> Pixels:
         """(size, size, 3)"""
@@ -204,6 +269,11 @@ class _Pick(NamedTuple):
     epoch: int
     kind: str
     caption: str
+
+    @property
+    def where(self) -> str:
+        """The tar and the key, for errors."""
+        return f"{self.shard.path}: sample {self.shard.keys[self.sample]}"
 
 
 def _fitting_lanes(lanes: int | None, batch_size: int, world_size: int) -> int:

@@ -16,7 +16,7 @@ from upath import UPath
 
 from components.errors import InputError
 from components.shards.index import Location, Shard, Split, check_size, load_index
-from components.shards.writer import IMAGE_EXTENSIONS, KEY, META_EXTENSION, Sample
+from components.shards.writer import FEATURE_EXTENSIONS, IMAGE_EXTENSIONS, KEY, META_EXTENSION, Sample
 
 BLOCK = 512  # bytes of a tar header, and what members are padded to
 MAGIC = slice(257, 262)  # where a header says "ustar": a compressed tar has something else there
@@ -51,13 +51,14 @@ def parse_tar(data: bytes, where: str) -> list[Sample]:
             raise InputError(f"{where}: sample {key!r} is none that we write: its key is not lower-case hex")
         contents = {name: content for name, content in members.items() if not name.startswith("__")}
         meta = contents.pop(META_EXTENSION, None)
+        features = {name: contents.pop(name) for name in FEATURE_EXTENSIONS if name in contents}
         if meta is None or len(contents) != 1 or not contents.keys() <= set(IMAGE_EXTENSIONS):
             raise InputError(f"{where}: sample {key} is not an image and its JSON; it is not a tar of ours")
         if key in samples:
             raise InputError(f"{where}: sample {key} comes twice")
         ((extension, image),) = contents.items()
-        samples[key] = Sample(key, image, extension, _parse_meta(meta, where, key))
-        parsed += _size_in_tar(image) + _size_in_tar(meta)
+        samples[key] = Sample(key, image, extension, _parse_meta(meta, where, key), features)
+        parsed += sum(map(_size_in_tar, (image, meta, *features.values())))
     if data[parsed:].strip(b"\0"):
         raise InputError(f"{where}: there is more in it than samples; it is not a tar of ours")
     return list(samples.values())

@@ -2,20 +2,22 @@
 
 webdataset's TarWriter writes them; what varies from run to run there (time, owner, order) is fixed here. A
 sample is two members, `{key}.{jpg,png,webp}` (the image's own bytes) and `{key}.json` (everything known about
-it).
+it), and then its features where they are precomputed (stored_features.py).
 """
 
 import json
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 from components.errors import InputError
 
 IMAGE_EXTENSIONS = ("jpg", "png", "webp")
 META_EXTENSION = "json"
+LATENT_EXTENSION, TEXT_EXTENSION = "latent.npy", "text.npz"  # in the order that they are written in
+FEATURE_EXTENSIONS = (LATENT_EXTENSION, TEXT_EXTENSION)
 OWNER = "straightshot"  # of every member, where a tar would name the user
 MODE = 0o444
 KEY = re.compile(r"[0-9a-f]{1,64}")  # hex: no dots (loaders split names at them), no paths
@@ -23,12 +25,16 @@ KEY = re.compile(r"[0-9a-f]{1,64}")  # hex: no dots (loaders split names at them
 
 @dataclass(frozen=True)
 class Sample:
-    """One sample of a tar: its key, the encoded image, the image's extension, and its JSON."""
+    """One sample of a tar: its key, the encoded image, the image's extension, its JSON, and its features.
+
+    features: FEATURE_EXTENSIONS -> the file's bytes, where there is one.
+    """
 
     key: str
     image: bytes
     extension: str
     meta: Mapping[str, Any]
+    features: Mapping[str, bytes] = field(default_factory=dict)
 
 
 def write_tar(stream: BinaryIO, samples: Iterable[Sample]) -> int:
@@ -45,6 +51,8 @@ def write_tar(stream: BinaryIO, samples: Iterable[Sample]) -> int:
             # Two writes: in one, members are sorted by extension, and json would come before png and webp.
             tar.write({"__key__": sample.key, sample.extension: sample.image})
             tar.write({"__key__": sample.key, META_EXTENSION: encode_meta(sample.meta)})
+            if sample.features:
+                tar.write({"__key__": sample.key, **sample.features})
     return len(seen)
 
 
@@ -76,4 +84,6 @@ def _check(sample: Sample, seen: set[str]) -> None:
         raise InputError(f"sample {sample.key} comes twice in one tar; keys must be unique")
     if sample.extension not in IMAGE_EXTENSIONS:
         raise InputError(f"sample {sample.key}: extension {sample.extension!r} is none of {IMAGE_EXTENSIONS}")
+    if unknown := sample.features.keys() - set(FEATURE_EXTENSIONS):
+        raise InputError(f"sample {sample.key}: '{min(unknown)}' is none of {FEATURE_EXTENSIONS}")
     seen.add(sample.key)

@@ -1,4 +1,4 @@
-"""The autoencoder of a trained model: none, or one fitted on the training records' images.
+"""The autoencoder of a trained model: none, a pretrained one, or one fitted on the training records' images.
 
 Imports torch, so the stage imports it when it runs.
 """
@@ -14,6 +14,7 @@ from components.autoencoding.perceptual import PerceptualDistance
 from components.captioning.captioner import Captioner
 from components.conditioning.autoencoder import Autoencoder, PixelAutoencoder, from_pixels
 from components.conditioning.config import PIXELS
+from components.conditioning.diffusers_autoencoder import load_diffusers_autoencoder
 from components.training.loss import Batch
 from pipelines.stage import Work
 from pipelines.stages.fit_beside import fit_together
@@ -24,11 +25,14 @@ from pipelines.stages.training_run import caption_loader
 def make_autoencoder(work: Work, shards: Sequence[Path]) -> Autoencoder:
     """The autoencoder that train's config names.
 
-    Raises StageFailed when its fit diverges, InputError where the captioner does not show its features.
+    Raises StageFailed when its fit diverges; InputError where the pretrained one cannot be loaded, or the
+    captioner does not show its features.
     """
     config: AutoencoderFitConfig = work.config.autoencoder
     if config.model == PIXELS:
         return PixelAutoencoder()
+    if config.pretrained:
+        return load_diffusers_autoencoder(config)
     captioner = captioner_folder(work.inputs["annotators"][0]) if config.perceptual else None
     fit = partial(_fit, shards, work.config, captioner)
     return fit_together(work, "autoencoder", config.training, fit)

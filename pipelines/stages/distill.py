@@ -3,7 +3,8 @@
     HOME/distill/<fingerprint>/model/{config.json, model.safetensors, tokenizer.json, upsampler/}, curve.json
 
 A consistency model from the teacher's path or from the data alone, or a MeanFlow (consistency.method). The
-training loop, its data and its checkpoints are train's (training_run.py); only the loss is another.
+training loop, its data and its checkpoints are train's (training_run.py); only the loss is another. With
+`teacher` set, the student has that one's architecture, encoders and weights to start from.
 """
 
 from collections.abc import Sequence
@@ -25,6 +26,7 @@ from pipelines.store.receipts import MODEL, PartReceipt
 
 if TYPE_CHECKING:
     from components.diffusion.dit import DiT
+    from components.diffusion.sd3_network import SD3Network
     from components.generation.model_folder import Model
     from components.training.loss import LossFunction
     from pipelines.stages.training_run import TrainingTask
@@ -36,6 +38,10 @@ class DistillConfig(LearningConfig):
     images: int = Field(16_000, gt=0, description="images to see in all")
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=2e-4, muon_learning_rate=2e-3)
     consistency: ConsistencyConfig = ConsistencyConfig()
+    teacher: str | None = added_field(
+        None,
+        description="folder of another teacher than train's: a model folder, or an SD3 pipeline of diffusers",
+    )
     start: Literal["teacher", "scratch"] = added_field(
         "teacher", description="its first weights: the teacher's, or untrained ones of the run's seed"
     )
@@ -47,20 +53,26 @@ class DistillConfig(LearningConfig):
 
 def run(work: Work) -> list[PartReceipt]:
     """Train the student, save its averaged weights, and with them the times of a few steps where asked."""
+    from components.conditioning.identity import digest, parts_of_weights
     from components.diffusion.dit import DiT
-    from components.generation.model_folder import Model, ModelCard, load_model
+    from components.generation.diffusers_pipeline import load_teacher
+    from components.generation.model_folder import Model, ModelCard
     from components.generation.tuned_times import tune_student
     from pipelines.stages.training_run import indexes, save_trained, train_tracked
 
     config: DistillConfig = work.config
-    folder, shards = work.input("train").path / MODEL, indexes(work)
-    teacher = load_model(folder)
+    shards = indexes(work)
+    folder = Path(config.teacher) if config.teacher else work.input("train").path / MODEL
+    teacher = load_teacher(folder)
+    if config.teacher:
+        work.info["teacher"] = digest(*parts_of_weights(teacher.network.state_dict()))
     task = _task_of(teacher, config, shards, 0, 1)
     trained = train_tracked(work, task, partial(_make_task, folder, config, shards))
-    assert isinstance(trained.ema, DiT)
+    assert isinstance(trained.ema, type(teacher.network))
     card = ModelCard(
         kind="mean_flow" if config.consistency.method == "mean_flow" else "consistency",
-        dit=trained.ema.config,
+        network=teacher.card.network,
+        dit=trained.ema.config if isinstance(trained.ema, DiT) else teacher.card.dit,
         diffusion=teacher.card.diffusion,
         text=teacher.card.text,
         autoencoder=teacher.card.autoencoder,
@@ -80,9 +92,9 @@ def _make_task(
     folder: Path, config: DistillConfig, shards: Sequence[Path], rank: int, world_size: int
 ) -> "TrainingTask":
     """What one process trains, from the teacher's folder."""
-    from components.generation.model_folder import load_model
+    from components.generation.diffusers_pipeline import load_teacher
 
-    return _task_of(load_model(folder, upsampler=False), config, shards, rank, world_size)
+    return _task_of(load_teacher(folder, upsampler=False), config, shards, rank, world_size)
 
 
 def _task_of(
@@ -102,8 +114,11 @@ def _task_of(
     )
 
 
-def _student(teacher: "Model", config: DistillConfig) -> "DiT":
-    """The network to train. A second time, which MeanFlow's has, is untrained and changes nothing."""
+def _student(teacher: "Model", config: DistillConfig) -> "DiT | SD3Network":
+    """The network to train. A second time, which MeanFlow's has, is untrained and changes nothing.
+
+    Raises InputError for what only a DiT can be.
+    """
     import copy
 
     from components.diffusion.dit import DiT
@@ -112,6 +127,11 @@ def _student(teacher: "Model", config: DistillConfig) -> "DiT":
     second_time = config.consistency.method == "mean_flow"
     if config.start == "teacher" and not second_time:
         return copy.deepcopy(teacher.network).requires_grad_(True)
+    if not isinstance(teacher.network, DiT):
+        raise InputError(
+            "distill: start=scratch and consistency.method=mean_flow make a DiT, and the teacher is a"
+            f" {teacher.card.network}; leave both out"
+        )
     with seeded_weights(config.seed, "student weights"):
         student = DiT(teacher.card.dit.model_copy(update={"second_time": second_time}))
     if config.start == "teacher":

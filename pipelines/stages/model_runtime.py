@@ -1,6 +1,7 @@
 """Where and how a stage's models run: device, dtype, batch, and each one's share of a worker.
 
     filter.judge, recaption.judge, recaption.captioner, evaluate.judge: a ModelRuntime each
+    shard.encoders: a Placement
 
 What comes out depends on device, dtype and batch size to the last bits; the shares only place the work.
 """
@@ -28,15 +29,11 @@ Device = Literal["auto", "cpu", "cuda"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 
-class ModelRuntime(BaseModel):
-    """How one model of a stage runs."""
+class Placement(BaseModel):
+    """Where a model of a stage runs."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     device: Device = Field("auto", description="'auto' takes a GPU where the worker sees one")
-    dtype: Dtype = Field(
-        "auto", description="of weights and arithmetic; 'auto': bfloat16 on a GPU, else float32"
-    )
-    batch_size: int = Field(64, ge=1, description="images or texts that go through the model together")
     gpus_per_worker: float = Field(
         1.0, ge=0, description="share of a GPU that it takes in each worker (0.25: four workers share one)"
     )
@@ -44,8 +41,8 @@ class ModelRuntime(BaseModel):
         0.5, gt=0, description="CPUs that a worker reserves for it; below one, so that reading finds a CPU"
     )
 
-    def resolve(self, setting: str) -> "ResolvedRuntime":
-        """Device and dtype in this process. setting: the config's name of this section, for errors.
+    def resolve_device(self, setting: str) -> str:
+        """cpu or cuda, in this process. setting: the config's name of this section, for errors.
 
         Raises ConfigError where a GPU is asked for and there is none.
         """
@@ -57,12 +54,25 @@ class ModelRuntime(BaseModel):
                 f"{setting}.device is cuda, and the worker sees no GPU; set it to auto or cpu, or run on a"
                 " machine with one"
             )
-        device = ("cuda" if gpu else "cpu") if self.device == "auto" else self.device
+        return ("cuda" if gpu else "cpu") if self.device == "auto" else self.device
+
+
+class ModelRuntime(Placement):
+    """How one model of a stage runs."""
+
+    dtype: Dtype = Field(
+        "auto", description="of weights and arithmetic; 'auto': bfloat16 on a GPU, else float32"
+    )
+    batch_size: int = Field(64, ge=1, description="images or texts that go through the model together")
+
+    def resolve(self, setting: str) -> "ResolvedRuntime":
+        """Device and dtype in this process; see resolve_device."""
+        device = self.resolve_device(setting)
         automatic = "bfloat16" if device == "cuda" else "float32"
         return ResolvedRuntime(device, automatic if self.dtype == "auto" else self.dtype)
 
 
-def worker_resources(gpus: float, models: Mapping[str, ModelRuntime]) -> Resources:
+def worker_resources(gpus: float, models: Mapping[str, Placement]) -> Resources:
     """What a worker asks for that holds all of `models`, by their settings' names.
 
     gpus: how many the cluster has. The models of one worker run in turn, so it needs the CPUs of the most

@@ -7,7 +7,8 @@ import json
 import shutil
 from pathlib import Path
 
-from components.errors import REASON_LENGTH, InputError, one_line
+from components.conditioning.hub import find_model
+from components.errors import InputError
 
 LOCAL, HUB = "local-dir:", "hf-hub:"  # how open_clip names a folder, and a model on the hub
 
@@ -19,9 +20,7 @@ def pin_captioner(model: str, revision: str | None, folder: Path) -> str | None:
     """
     from components.captioning.captioner import Captioner
 
-    source, commit = Path(model), None
-    if not source.is_dir():
-        source, commit = _download("annotators.captioner", model, model, revision)
+    source, commit = find_model(f"annotators.captioner '{model}'", model, revision)
     _copy(source, folder)
     Captioner.load(str(folder))
     return commit
@@ -42,27 +41,12 @@ def pin_judge(model: str, pretrained: str | None, folder: Path) -> str | None:
         raise InputError(f"annotators.judge '{model}': no such folder; give one that open_clip saved")
     elif model.startswith(HUB):
         name, _, revision = model.removeprefix(HUB).partition("@")
-        source, commit = _download("annotators.judge", model, name, revision or None)
+        source, commit = find_model(f"annotators.judge '{model}'", name, revision or None)
         _copy(source, folder)
     else:
         _save_named(model, pretrained, folder)
     Judge.load(f"{LOCAL}{folder}")
     return commit
-
-
-def _download(setting: str, value: str, model: str, revision: str | None) -> tuple[Path, str]:
-    """The folder of a hub model, and the commit that its revision stands for."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        snapshot = Path(snapshot_download(model, revision=revision))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        reason = one_line(error, REASON_LENGTH)
-        raise InputError(
-            f"{setting} '{value}' is neither a folder nor a model of the hub ({reason}); give a folder"
-        ) from error
-    return snapshot, snapshot.name  # the hub's cache names a snapshot by its commit
 
 
 def _save_named(model: str, pretrained: str | None, folder: Path) -> None:

@@ -5,12 +5,17 @@
 A sample's JSON is its row of recaption's output, `image` aside (components/corpus/schemas.py says where to
 add a column). One tar is one part. Which record goes where is planned from the row counts of recaption's
 parts (see components/shards/plan.py), so any number of workers, killed or not, writes the same bytes.
+
+With `latents` and `texts` in the config, a sample's features go into the tar, too, and the index says what
+made them (components/shards/stored_features.py).
 """
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,11 +24,14 @@ from pydantic import Field
 from components.captioning.kinds import CAPTION_KINDS
 from components.corpus.rejection import Rejection
 from components.corpus.schemas import Reason, captioned_schema, check_schema
+from components.durable import write_bytes
 from components.shards.index import HOLDOUT, INDEX_NAME, TRAIN, Shard, ShardIndex
 from components.shards.plan import PlannedTar, bucket_of, is_held_out, plan_tars
+from components.shards.stored_features import Features
 from components.shards.writer import Sample, image_extension, write_tar
 from pipelines.errors import StageFailed
 from pipelines.stage import Stage, StageConfig, Work
+from pipelines.stages.model_runtime import PLACEMENT, worker_resources
 from pipelines.stages.part_records import (
     CAPTIONED_FOLDER,
     Row,
@@ -33,15 +41,22 @@ from pipelines.stages.part_records import (
     rejects_file,
     write_part,
 )
+from pipelines.stages.precompute_config import PrecomputeConfig
 from pipelines.store.parts import Parts
 from pipelines.store.receipts import PartReceipt
 
+if TYPE_CHECKING:
+    from components.shards.precompute import Encoders
+
 NAME = "shard"
+BEGUN = "encoders.json"  # in the scratch folder: what the first tars were made with
 READ_ROWS = 64  # rows of a part that are decoded at a time
 
 
-class ShardConfig(StageConfig):
-    """How the tars are cut."""
+class ShardConfig(PrecomputeConfig, StageConfig):
+    """How the tars are cut, and what is in them beside images and captions."""
+
+    NOT_IN_FINGERPRINT: ClassVar[Mapping[str, Any]] = {"encoders": PLACEMENT}
 
     seed: int = Field(0, ge=0, description="of the shuffle")
     samples_per_tar: int = Field(1000, ge=1, description="about how many samples a tar holds")
@@ -66,14 +81,18 @@ def run(work: Work) -> list[PartReceipt]:
         tars_per_group=config.tars_per_group,
     )
     tasks = [_task(tar, paths) for tar in planned]
+    features = _features(work)
     with work.progress.task(work.stage, sum(rows), "records") as advance:
         receipts = work.engine.map_parts(
             TarWorker,
             tasks,
-            setup={"parts": work.parts, "seed": config.seed, "holdout_fraction": config.holdout_fraction},
+            setup={"parts": work.parts, "config": config.pinned(features), "features": features},
             on_done=lambda receipt: advance(receipt.counts.in_),
+            resources=worker_resources(work.engine.gpus(), {"shard.encoders": config.encoders})
+            if config.precomputes
+            else None,
         )
-    index = _index(planned, receipts)
+    index = _index(planned, receipts, features)
     for split in (TRAIN, HOLDOUT):
         if not index.samples(split):
             raise StageFailed(
@@ -91,10 +110,11 @@ def captioned_parts(work: Work) -> list[Path]:
 
 
 class TarWorker:
-    """Writes one tar from a group of parts."""
+    """Writes one tar from a group of parts. features: what the index will say of those in the tars."""
 
-    def __init__(self, parts: Parts, seed: int, holdout_fraction: float) -> None:
-        self.parts, self.seed, self.holdout_fraction = parts, seed, holdout_fraction
+    def __init__(self, parts: Parts, config: ShardConfig, features: Features) -> None:
+        self.parts, self.seed, self.holdout_fraction = parts, config.seed, config.holdout_fraction
+        self.encoders = _worker_encoders(config, features) if config.precomputes else None
 
     def __call__(self, task: Any) -> PartReceipt:
         name: str = task["name"]
@@ -104,7 +124,7 @@ class TarWorker:
         rejects: list[Row] = []
         for path in task["paths"]:
             for row in self._rows_of(task, path):
-                rejection = _add(row, samples)
+                rejection = _add(row, samples, self.encoders)
                 if rejection is not None:
                     rejects.append(reject_row(NAME, row, rejection))
         in_order = [samples[key] for key in sorted(samples)]  # a key is a hash: this is a shuffle
@@ -143,7 +163,48 @@ def _rows(path: Path) -> int:
     return int(file.metadata.num_rows)
 
 
-def _add(row: Row, samples: dict[str, Sample]) -> Rejection | None:
+def _features(work: Work) -> Features:
+    """What the encoders of the config are; nothing without any.
+
+    Raises InputError where there is none such, StageFailed where it is another than some tars have: what lies
+    at a path, or the branch of an id, may have changed since a run that was killed.
+    """
+    config: ShardConfig = work.config
+    if not config.precomputes:
+        return Features()
+    from components.shards.precompute import Encoders
+
+    features = Encoders.load(config.latents, config.texts, "cpu").features
+    work.info["features"] = features.as_dict()
+    begun = work.scratch / BEGUN
+    if not begun.exists():
+        write_bytes(begun, json.dumps(features.as_dict()).encode())
+    elif json.loads(begun.read_bytes()) != features.as_dict():
+        raise StageFailed(
+            "shard: an encoder of its config has changed since tars were made with it; name its revision, and"
+            f" remove {work.out} to begin again"
+        )
+    return features
+
+
+def _worker_encoders(config: ShardConfig, expected: Features) -> "Encoders":
+    """The encoders in a worker. Raises StageFailed where they are not those that the driver found."""
+    import torch
+
+    from components.shards.precompute import Encoders
+
+    torch.set_num_threads(1)  # a feature's last bits depend on it; workers share the cores anyway
+    device = config.encoders.resolve_device("shard.encoders")
+    encoders = Encoders.load(config.latents, config.texts, device)
+    if not encoders.features.same(expected):
+        raise StageFailed(
+            "shard: a worker found other encoders than the command did; give models by id and revision, or by"
+            " a path that every node shares"
+        )
+    return encoders
+
+
+def _add(row: Row, samples: dict[str, Sample], encoders: "Encoders | None") -> Rejection | None:
     """Add a record to the samples, or say why it cannot be one."""
     image, key = row["image"] or b"", row["key"]
     extension = image_extension(image)
@@ -151,7 +212,13 @@ def _add(row: Row, samples: dict[str, Sample]) -> Rejection | None:
         return Rejection(Reason.IMAGE_FORMAT, "neither JPEG, PNG nor WebP")
     if key in samples:
         return Rejection(Reason.DUPLICATE, "the key of another record of this tar")
-    samples[key] = Sample(key, image, extension, {k: v for k, v in row.items() if k != "image"})
+    sample = Sample(key, image, extension, {k: v for k, v in row.items() if k != "image"})
+    if encoders is not None:
+        files = encoders.of(sample)
+        if isinstance(files, Rejection):
+            return files
+        sample = replace(sample, features=files)
+    samples[key] = sample
     return None
 
 
@@ -160,7 +227,7 @@ def _write_tar(path: Path, samples: list[Sample]) -> None:
         write_tar(stream, samples)
 
 
-def _index(planned: list[PlannedTar], receipts: list[PartReceipt]) -> ShardIndex:
+def _index(planned: list[PlannedTar], receipts: list[PartReceipt], features: Features) -> ShardIndex:
     """What the tars' receipts say, as the index."""
     shards = []
     for tar, receipt in zip(planned, receipts, strict=True):
@@ -174,7 +241,7 @@ def _index(planned: list[PlannedTar], receipts: list[PartReceipt]) -> ShardIndex
                 samples=receipt.counts.kept,
             )
         )
-    return ShardIndex(shards=tuple(shards))
+    return ShardIndex(shards=tuple(shards), latents=features.latents, texts=features.texts)
 
 
 STAGE = Stage(name=NAME, version=1, config_type=ShardConfig, inputs=("recaption",), run=run)

@@ -68,6 +68,7 @@ def run(work: Work) -> list[PartReceipt]:
     from components.conditioning.text import fit_text_encoder
     from components.diffusion.dit import DiT
     from components.generation.model_folder import Model, ModelCard
+    from components.shards.wanted_features import check_features
     from pipelines.stages.autoencoder_run import make_autoencoder
     from pipelines.stages.initial_model import initial_folder, load_initial_model
     from pipelines.stages.training_run import captions, indexes, save_trained, train_tracked
@@ -79,13 +80,16 @@ def run(work: Work) -> list[PartReceipt]:
     encoder = initial.encoder if initial else fit_text_encoder(config.text, captions(shards))
     learned = encoder if config.text.model == LEARNED else None
     autoencoder = initial.autoencoder if initial else make_autoencoder(work, shards)
+    image_size = config.network.image_size * autoencoder.downscale
+    if pretrained := check_features(shards, encoder, autoencoder, image_size).as_dict():
+        work.info["encoders"] = pretrained
     upsampler = make_upsampler(work, shards)
     task = _make_task(config, shards, folder, encoder, autoencoder, 0, 1)
     trained = train_tracked(work, task, partial(_make_task, config, shards, folder, learned, autoencoder))
     assert isinstance(trained.ema, DiT)
     card = ModelCard(
         kind="flow",
-        dit=task.network.config,
+        dit=trained.ema.config,
         diffusion=config.diffusion,
         text=config.text,
         autoencoder=config.autoencoder.card,

@@ -12,13 +12,13 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
-from torch import Tensor
+from torch import Tensor, nn
 
 from components.captioning.kinds import captions_of
 from components.conditioning.autoencoder import Autoencoder, PixelAutoencoder, from_pixels
 from components.conditioning.config import LEARNED
 from components.conditioning.feature_cache import FeatureCache
-from components.conditioning.text import TextEncoder
+from components.conditioning.text import TextEncoder, TextTokens
 from components.diffusion.dit import DiT
 from components.errors import InputError
 from components.generation.model_folder import Model, save_model
@@ -26,6 +26,7 @@ from components.randomness import seeded_weights
 from components.shards.index import INDEX_NAME, TRAIN
 from components.shards.loader import CaptionedImages, ShardLoader
 from components.shards.reader import read_split
+from components.shards.wanted_features import reading_features
 from components.training.checkpoints import Checkpoints
 from components.training.ema import HalfLife
 from components.training.loop import Trained, train
@@ -51,7 +52,7 @@ class TrainingTask:
     target_halflife: of the average that the loss takes its targets from, if it does; see train.
     """
 
-    network: DiT
+    network: nn.Module
     loss: LossFunction
     data: Callable[[int], Iterator[Batch]]
     records: int
@@ -118,14 +119,19 @@ def batches(
 ) -> Iterator[Batch]:
     """The loader's batches as the losses want them: x_0 (latents), text and mask.
 
-    Both are encoded on the device that this process trains on, one process a GPU.
+    Both are encoded on the device that this process trains on, one process a GPU; or read from the shards
+    where they are precomputed, and then their encoder stays where it is.
     """
     device = PartialState().device
-    encoder, latents = encoder.to(device), LatentReader(autoencoder.to(device), device)
+    loader = reading_features(loader, encoder, autoencoder)
+    encoder = encoder if loader.texts else encoder.to(device)
+    latents = LatentReader(autoencoder if loader.latents else autoencoder.to(device), device)
     for batch in loader.batches(images_seen):
-        text = encoder(batch.captions)
+        text = (
+            encoder(batch.captions) if batch.texts is None else TextTokens.of_features(batch.texts).to(device)
+        )
         yield {
-            "x_0": latents(batch),
+            "x_0": latents(batch) if batch.latents is None else batch.latents.to(device, non_blocking=True),
             "text": text.values,
             "mask": text.mask,
             "keys": batch.keys,

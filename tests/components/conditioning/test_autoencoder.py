@@ -3,9 +3,7 @@
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
-from pydantic import ValidationError
 
 from components.conditioning.autoencoder import (
     from_pixels,
@@ -21,11 +19,6 @@ def test_the_autoencoder_of_pixels_changes_nothing():
     assert torch.equal(pixels.encode(images), images) and torch.equal(pixels.decode(images), images)
     assert pixels.identity == "pixels"
     assert (pixels.channels, pixels.downscale) == (3, 1)
-
-
-def test_an_autoencoder_that_there_is_not_is_refused():
-    with pytest.raises(ValidationError):
-        AutoencoderConfig(model="vae")
 
 
 def test_pixels_come_back_through_the_network_s_range():

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from components.conditioning.config import TextConfig
 from components.conditioning.text import LearnedText
@@ -97,6 +98,16 @@ def test_a_folder_that_is_no_model_is_one_line(tmp_path, model, name, damage):
     assert str(folder) in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_weights_that_are_not_finite_are_refused(tmp_path, model):
+    folder = saved(tmp_path / "model", model)
+    state = load_file(folder / WEIGHTS)
+    state["out.bias"][0] = torch.inf
+    save_file(state, folder / WEIGHTS)
+    with pytest.raises(InputError, match=r"model: its weights 'out\.bias' are not finite") as caught:
+        load_model(folder)
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("path", ["nowhere", "model/config.json"])
 def test_a_path_that_is_no_folder_is_one_line(tmp_path, model, path):
     saved(tmp_path / "model", model)
@@ -111,7 +122,8 @@ def test_a_path_that_is_no_folder_is_one_line(tmp_path, model, path):
         ({"steps": 0}, "steps: Input should be greater than 0"),
         ({"flavour": 1}, "flavour: Extra inputs"),
         ({"diffusion": {"process": "edm"}}, r"diffusion\.process: Input should be"),
-        ({"autoencoder": {"model": "vae"}}, r"autoencoder\.model: Input should be"),
+        ({"autoencoder": {"model": "some/vae"}}, "is not a model folder: autoencoder is missing"),
+        ({"network": "sd3"}, r"is not a model folder: transformer\.json is missing"),
         ({"dit": {"patch": 3}}, "image_size 8 is not a multiple of patch 3"),
         ({"dit": {"depth": 2}}, "Missing key"),
         ({"dit": {"width": 64}}, "size mismatch"),

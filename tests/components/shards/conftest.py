@@ -3,12 +3,14 @@
 import hashlib
 import io
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from components.conditioning.identity import FeatureIdentity
 from components.shards.index import INDEX_NAME, Shard, ShardIndex
 from components.shards.writer import Sample, image_extension, write_tar
 
@@ -18,21 +20,32 @@ FORMATS = ("PNG", "JPEG", "WEBP")
 
 @pytest.fixture
 def make_shards(tmp_path: Path) -> Callable[..., Path]:
-    """make_shards([5, 3], name="a", split="train") -> the index.json of tars with 5 and 3 samples."""
+    """make_shards([5, 3], name="a", split="train") -> the index.json of tars with 5 and 3 samples.
 
-    def make(counts: Sequence[int], *, name: str = "shards", split: str = "train") -> Path:
+    features_for: a sample's features; the index has `identities` (latents, texts) of them.
+    """
+
+    def make(
+        counts: Sequence[int],
+        *,
+        name: str = "shards",
+        split: str = "train",
+        features_for: Callable[[Sample], dict[str, bytes]] = lambda _: {},
+        **identities: FeatureIdentity,
+    ) -> Path:
         folder = tmp_path / name
         folder.mkdir()
         shards = []
         for number, count in enumerate(counts):
             file = folder / f"{split}-{number:05d}.tar"
             with file.open("wb") as stream:
-                write_tar(stream, [make_sample(f"{name} {split} {number} {i}") for i in range(count)])
+                samples = [make_sample(f"{name} {split} {number} {i}") for i in range(count)]
+                write_tar(stream, [replace(s, features=features_for(s)) for s in samples])
             data = file.read_bytes()
             sha256 = hashlib.sha256(data).hexdigest()
             shards.append(Shard(name=file.name, split=split, bytes=len(data), sha256=sha256, samples=count))
         index = folder / INDEX_NAME
-        index.write_text(ShardIndex(shards=tuple(shards)).to_json())
+        index.write_text(ShardIndex(shards=tuple(shards), **identities).to_json())
         return index
 
     return make

@@ -236,7 +236,7 @@ def test_a_judge_by_open_clips_name_and_weights_is_the_same_from_its_folder(tmp_
 def test_the_commits_of_hub_ids_are_in_the_summary(tmp_path, alone, monkeypatch):
     downloads = []
 
-    def snapshot_download(model: str, revision: str | None = None) -> str:
+    def snapshot_download(model: str, revision: str | None = None, allow_patterns: None = None) -> str:
         downloads.append((model, revision))
         folder = tmp_path / "hub" / model / "snapshots" / f"commit-of-{revision}"
         shutil.copytree(alone / model.rpartition("/")[2], folder)
@@ -273,7 +273,7 @@ def test_the_commits_of_hub_ids_are_in_the_summary(tmp_path, alone, monkeypatch)
 def test_what_is_no_annotator_is_named_in_one_line(tmp_path, alone, monkeypatch, settings, message):
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
-    def unreachable(model: str, revision: str | None = None) -> str:
+    def unreachable(model: str, revision: str | None = None, allow_patterns: None = None) -> str:
         raise (HFValidationError if model.startswith("/") else LocalEntryNotFoundError)("not\nthere")
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", unreachable)

@@ -23,6 +23,7 @@ from components.conditioning.autoencoder import PixelAutoencoder
 from components.conditioning.text import FrozenText, LearnedText
 from components.diffusion.dit import DiT
 from components.errors import InputError
+from components.generation.diffusers_pipeline import load_teacher
 from components.generation.generator import Generator
 from components.generation.model_folder import load_model
 from components.randomness import seeded_weights
@@ -39,6 +40,8 @@ from pipelines.stages.train import STAGE as TRAIN
 from pipelines.stages.training_run import batches, caption_loader
 from pipelines.store.faults import FAULT_VARIABLE
 from pipelines.store.receipts import Receipt
+from tests.small_autoencoders import save_kl
+from tests.small_sd3 import save_sd3
 
 COLOURS = {"red": (220, 30, 30), "green": (20, 160, 60), "blue": (30, 60, 220), "grey": (128, 128, 128)}
 SAMPLES = 36
@@ -332,15 +335,21 @@ def save_t5(folder: Path) -> str:
     return str(folder)
 
 
-def test_a_frozen_text_encoder_is_trained_on_and_travels_with_the_model(tmp_path, tracking):
-    text = {"model": save_t5(tmp_path / "t5"), "max_length": 12}
-    fast = {"learning_rate": 0.02, "warmup_images": 0, "decay_fraction": 0}
-    receipt = run_train(tmp_path, tracking, shards(tmp_path / "shards"), text=text, optimizer=fast)
+def test_pretrained_encoders_are_trained_on_and_travel_with_the_model(tmp_path, tracking):
+    encoders = {
+        "text": {"model": save_t5(tmp_path / "t5"), "max_length": 12},
+        "autoencoder": {"model": save_kl(tmp_path / "kl")},
+        "network": {**NETWORK, "image_size": 4, "channels": 4, "patch": 2},
+        "optimizer": {"learning_rate": 0.02, "warmup_images": 0, "decay_fraction": 0},
+    }
+    receipt = run_train(tmp_path, tracking, shards(tmp_path / "shards"), **encoders)
+    assert receipt.info["encoders"]["latents"]["model"] == str(tmp_path / "kl")
     shutil.rmtree(tmp_path / "t5")
+    shutil.rmtree(tmp_path / "kl")
     generator = Generator.load(output(tmp_path, receipt) / "model", device="cpu")
     assert generator.model.network.config.text_features == 16
-    assert generator.generate(["all red"], steps=2).shape == (1, 8, 8, 3)
-    x, t = torch.zeros(1, 3, 8, 8), torch.ones(1)
+    assert generator.generate(["all red", ""], steps=2).shape == (2, 16, 16, 3)
+    x, t = torch.zeros(1, 4, 4, 4), torch.ones(1)
     encoder, network = generator.model.encoder, generator.model.network
     red, blue = (network(x, t, encoder([caption])) for caption in ("all red", "all blue"))
     assert (red - blue).abs().max() > 1e-3
@@ -479,6 +488,22 @@ def test_a_config_of_another_network_than_the_initial_model_s_is_refused(
     with pytest.raises(ConfigError, match=rf"^train\.{message}") as caught:
         run_from(tmp_path, tracking, whole, **setting)
     assert "\n" not in str(caught.value)
+
+
+def test_a_teacher_from_elsewhere_is_distilled_into_a_model_that_needs_it_no_more(whole, tmp_path, tracking):
+    """The student is an SD3 transformer, too, and starts from the teacher's weights."""
+    home, given, train, _ = whole
+    ours = Input("train", str(output(home, train)), train.digest, train)
+    settings = {"teacher": save_sd3(tmp_path / "sd3"), "images": 16, "log_images": 8}
+    start = load_teacher(tmp_path / "sd3").network.state_dict()
+    receipt = run(tmp_path, DISTILL, tracking, {"train": (ours,), "shard": (given,)}, **settings)
+    shutil.rmtree(tmp_path / "sd3")
+    generator = Generator.load(output(tmp_path, receipt) / "model", device="cpu")
+    card, learned = generator.model.card, generator.model.network.state_dict()
+    assert (card.kind, card.network, card.steps, card.images_seen) == ("consistency", "sd3", 1, 16)
+    changes = [(learned[name] - start[name]).abs().max().item() for name in start]
+    assert 0 < max(changes) < 0.1
+    assert generator.generate(["all red", ""]).shape == (2, 16, 16, 3)
 
 
 @pytest.mark.parametrize(
