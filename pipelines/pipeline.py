@@ -22,7 +22,16 @@ from pipelines.graph import DATA_STAGES, EVERY_SNAPSHOT, SOURCES, STAGES, upstre
 from pipelines.registry.mlflow_store import Tracker
 from pipelines.snapshots import Snapshot, all_registered, refuse_other_corpus, register, registered
 from pipelines.sources import find_source, make_toy_web
-from pipelines.stage import INIT, NO_OUTPUTS, Input, Stage, StageConfig, fingerprint, input_digests, run_stage
+from pipelines.stage import (
+    MODELS,
+    NO_OUTPUTS,
+    Input,
+    Stage,
+    StageConfig,
+    fingerprint,
+    input_digests,
+    run_stage,
+)
 from pipelines.store.locks import lock_owner
 from pipelines.store.mirror import fetch_files
 from pipelines.store.outputs import FORCED, checked_receipt, load_receipt, read_failure
@@ -261,8 +270,8 @@ class Pipeline:
 
     def _inputs_of(self, stage: Stage, consumer: str = "") -> dict[str, tuple[Input, ...]]:
         """All finished inputs of a stage; see _inputs_for."""
-        starts = (INIT,) if getattr(self._config_of(stage), INIT, None) else ()
-        return {name: self._inputs_for(stage, name, consumer) for name in (*stage.inputs, *starts)}
+        models = (name for name in MODELS if getattr(self._config_of(stage), name, None))
+        return {name: self._inputs_for(stage, name, consumer) for name in (*stage.inputs, *models)}
 
     def _inputs_for(self, stage: Stage, name: str, consumer: str = "") -> tuple[Input, ...]:
         """The finished outputs behind one input of a stage: one, or one per snapshot.

@@ -15,7 +15,7 @@ from pipelines.config import RunConfig
 from pipelines.errors import ConfigError
 from pipelines.execution.engine import Engine
 from pipelines.execution.progress import Progress
-from pipelines.stage import INIT, Input, Stage, StageConfig, Work, fingerprint, run_stage
+from pipelines.stage import INIT, TEACHER, Input, Stage, StageConfig, Work, fingerprint, run_stage
 from pipelines.store.outputs import load_receipt
 from pipelines.store.receipts import FileEntry, PartReceipt, Receipt, content_digest, json_digest
 from pipelines.store.verified import VerifiedFiles, state_of
@@ -34,13 +34,16 @@ class ToyWebConfig(StageConfig):
 
 
 def find_source(name: str, config: RunConfig, home: Path, tracking_uri: str | None = None) -> Input | None:
-    """The corpus, the labelled set or train's initial model; None for a toy web that is still to be written.
+    """The corpus, the labelled set or a model that train or distill begins with; None for a toy web that is
+    still to be written.
 
     tracking_uri: of the registry that the model may be in. Raises ConfigError when it cannot be read, naming
     what and where.
     """
     if name == INIT:
         return _initial_model(str(config.train.init), home, tracking_uri)
+    if name == TEACHER:
+        return _teacher(Path(str(config.distill.teacher)), home)
     if name == "corpus":
         return _toy(config, home, WEB) if is_toy(config.corpus) else _corpus(config.corpus, home)
     if not config.annotators.fitted:
@@ -149,12 +152,24 @@ def _labelled(path: str, home: Path) -> Input:
 def _initial_model(model: str, home: Path, tracking_uri: str | None) -> Input:
     """A model folder, by the digest of its files: another model under the same name is another input."""
     from pipelines.registry.model_registry import resolve
+
+    return _model(INIT, resolve(model, home, tracking_uri), home)
+
+
+def _teacher(folder: Path, home: Path) -> Input:
+    if not folder.is_dir():
+        raise ConfigError(
+            f"distill.teacher: no folder at {folder}; give a model's or an SD3 pipeline's, or leave it out"
+        )
+    return _model(TEACHER, folder, home)
+
+
+def _model(name: str, folder: Path, home: Path) -> Input:
     from pipelines.registry.packaging import files_of
 
-    folder = resolve(model, home, tracking_uri)
     files = [(path.name, str(path)) for path in sorted(folder.rglob("*")) if path.is_file()]
     return Input(
-        INIT, str(folder), _remembered(str(folder), files, lambda: json_digest(files_of(folder)), home)
+        name, str(folder), _remembered(str(folder), files, lambda: json_digest(files_of(folder)), home)
     )
 
 

@@ -54,8 +54,9 @@ from pipelines.store.receipts import (
 )
 
 SOURCES = ("labelled", "corpus")  # inputs that are no stage's output: see sources.py
-INIT = "init"  # train's input where its config names a model to start from
-NO_OUTPUTS = (*SOURCES, INIT)
+INIT, TEACHER = "init", "teacher"  # inputs of train and of distill where their configs name a model by that
+MODELS = (INIT, TEACHER)
+NO_OUTPUTS = (*SOURCES, *MODELS)
 FINGERPRINT_DIGITS = 16  # hex digits of the sha256: 64 bits tell outputs apart, and paths stay readable
 
 

@@ -7,12 +7,12 @@ training loop, its data and its checkpoints are train's (training_run.py); only 
 `teacher` set, the student has that one's architecture, encoders and weights to start from.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -20,7 +20,7 @@ from components.config_field import added_field
 from components.distillation.config import ConsistencyConfig
 from components.errors import InputError
 from components.training.config import OptimizerConfig
-from pipelines.stage import Stage, Work
+from pipelines.stage import TEACHER, Stage, Work
 from pipelines.stages.training_config import LearningConfig
 from pipelines.store.receipts import MODEL, PartReceipt
 
@@ -35,12 +35,15 @@ if TYPE_CHECKING:
 class DistillConfig(LearningConfig):
     """The student: what it learns from, and how long."""
 
+    NOT_IN_FINGERPRINT: ClassVar[Mapping[str, Any]] = {**LearningConfig.NOT_IN_FINGERPRINT, TEACHER: True}
+
     images: int = Field(16_000, gt=0, description="images to see in all")
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=2e-4, muon_learning_rate=2e-3)
     consistency: ConsistencyConfig = ConsistencyConfig()
     teacher: str | None = added_field(
         None,
-        description="folder of another teacher than train's: a model folder, or an SD3 pipeline of diffusers",
+        description="folder of another teacher than train's: a model folder, or an SD3 pipeline of diffusers;"
+        " the digest of its files is an input",
     )
     start: Literal["teacher", "scratch"] = added_field(
         "teacher", description="its first weights: the teacher's, or untrained ones of the run's seed"
@@ -53,7 +56,6 @@ class DistillConfig(LearningConfig):
 
 def run(work: Work) -> list[PartReceipt]:
     """Train the student, save its averaged weights, and with them the times of a few steps where asked."""
-    from components.conditioning.identity import digest, parts_of_weights
     from components.diffusion.dit import DiT
     from components.generation.diffusers_pipeline import load_teacher
     from components.generation.model_folder import Model, ModelCard
@@ -62,10 +64,8 @@ def run(work: Work) -> list[PartReceipt]:
 
     config: DistillConfig = work.config
     shards = indexes(work)
-    folder = Path(config.teacher) if config.teacher else work.input("train").path / MODEL
+    folder = work.input(TEACHER).path if config.teacher else work.input("train").path / MODEL
     teacher = load_teacher(folder)
-    if config.teacher:
-        work.info["teacher"] = digest(*parts_of_weights(teacher.network.state_dict()))
     task = _task_of(teacher, config, shards, 0, 1)
     trained = train_tracked(work, task, partial(_make_task, folder, config, shards))
     assert isinstance(trained.ema, type(teacher.network))

@@ -6,8 +6,10 @@ import pytest
 
 from pipelines.config import load_config
 from pipelines.errors import ConfigError
+from pipelines.graph import stage_named
 from pipelines.pipeline import Pipeline
-from pipelines.stage import INIT, Input, fingerprint
+from pipelines.sources import find_source
+from pipelines.stage import INIT, TEACHER, Input, fingerprint
 from pipelines.stages.train import STAGE
 from tests.small_model import write_small_model
 
@@ -77,3 +79,19 @@ def test_a_folder_that_is_no_model_is_refused_before_any_work(model, preset, dam
     damage(model)
     with pytest.raises(ConfigError, match=message):
         load_config(preset, [f"train.init={model}"])
+
+
+def test_another_teacher_under_the_same_path_is_another_run_and_none_is_one_line(tmp_path):
+    config = load_config("micro", [f"distill.teacher={tmp_path / 'teacher'}"])
+    with pytest.raises(ConfigError, match=r"distill.teacher: no folder at .*; give a model's or"):
+        find_source(TEACHER, config, tmp_path / "home")
+    digests = set()
+    for weights in (b"one", b"other"):
+        (tmp_path / "teacher" / "transformer").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "teacher" / "transformer" / "weights").write_bytes(weights)
+        digests.add(find_source(TEACHER, config, tmp_path / "home").digest)
+    assert len(digests) == 2
+    moved = load_config("micro", ["distill.teacher=/elsewhere"])
+    given = {TEACHER: (Input(TEACHER, "here", digests.pop()),)}
+    names = [fingerprint(stage_named("distill"), "s", c.distill, given) for c in (config, moved)]
+    assert names[0] == names[1]  # the content counts, not the name

@@ -34,7 +34,7 @@ from pipelines.errors import ConfigError, StageFailed
 from pipelines.execution.engine import Engine
 from pipelines.execution.progress import Progress
 from pipelines.registry.mlflow_store import Tracker
-from pipelines.stage import INIT, Input, run_stage
+from pipelines.stage import INIT, TEACHER, Input, run_stage
 from pipelines.stages.distill import STAGE as DISTILL
 from pipelines.stages.train import STAGE as TRAIN
 from pipelines.stages.training_run import batches, caption_loader
@@ -494,9 +494,11 @@ def test_a_teacher_from_elsewhere_is_distilled_into_a_model_that_needs_it_no_mor
     """The student is an SD3 transformer, too, and starts from the teacher's weights."""
     home, given, train, _ = whole
     ours = Input("train", str(output(home, train)), train.digest, train)
-    settings = {"teacher": save_sd3(tmp_path / "sd3"), "images": 16, "log_images": 8}
+    theirs = Input(TEACHER, str(save_sd3(tmp_path / "sd3")), "digest")
+    settings = {"teacher": theirs.location, "images": 16, "log_images": 8}
     start = load_teacher(tmp_path / "sd3").network.state_dict()
-    receipt = run(tmp_path, DISTILL, tracking, {"train": (ours,), "shard": (given,)}, **settings)
+    inputs = {"train": (ours,), "shard": (given,), TEACHER: (theirs,)}
+    receipt = run(tmp_path, DISTILL, tracking, inputs, **settings)
     shutil.rmtree(tmp_path / "sd3")
     generator = Generator.load(output(tmp_path, receipt) / "model", device="cpu")
     card, learned = generator.model.card, generator.model.network.state_dict()
