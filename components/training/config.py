@@ -45,6 +45,17 @@ class TrainingConfig(BaseModel):
     compile: bool = Field(False, description="torch.compile the model, in place")
 
 
+class ReflowConfig(BaseModel):
+    """How the pairs of noise and image are drawn that a flow is trained on again (reflow, Liu 2022)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    pairs: int = Field(10_000, ge=2, description="that are drawn, once, and kept until the training is done")
+    steps: int | None = Field(None, ge=1, description="Euler steps of each; by default the model's own")
+    guidance: float | None = Field(
+        None, ge=1, description="guidance scale, which is absorbed; by default the model's own"
+    )
+
+
 class FlowLossConfig(BaseModel):
     """What is compared, how times are drawn and captions dropped."""
 

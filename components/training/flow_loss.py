@@ -18,7 +18,8 @@ def flow_loss(config: FlowLossConfig, diffusion: DiffusionConfig, null: TextToke
     2020, Eq. 14); whichever the network predicts. Target and times are the process's own by default: of a
     chain, t = n / T with n uniform from 1 to T, at which x_t is exactly the paper's.
 
-    Batches hold `x_0` (B, C, H, W) in [-1, 1], `text` and `mask` (B, L). null: the empty caption (1, l).
+    Batches hold `x_0` (B, C, H, W) in [-1, 1], `text` and `mask` (B, L); of a coupling (couplings.py) also
+    its noise `eps`. null: the empty caption (1, l).
     """
     process = make_process(diffusion.process)
     target = config.target or process.loss_target
@@ -36,7 +37,7 @@ def flow_loss(config: FlowLossConfig, diffusion: DiffusionConfig, null: TextToke
         else:
             t = noise.uniform("time")
         t = shift_times(t, config.shift)
-        eps = noise.normal("eps", x_0.shape[1:])
+        eps = batch["eps"] if "eps" in batch else noise.normal("eps", x_0.shape[1:])
         keep = noise.uniform("caption_dropout") >= config.caption_dropout
         text = TextTokens(batch["text"], batch["mask"]).where(keep, null.repeat(size, length))
         point = process.sample(x_0, eps, t)

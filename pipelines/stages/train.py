@@ -19,7 +19,7 @@ from components.conditioning.config import LEARNED, TextConfig
 from components.config_field import added_field
 from components.diffusion.config import DEFAULT_SAMPLER, DiffusionConfig, DiTConfig, SamplerConfig
 from components.errors import InputError
-from components.training.config import FlowLossConfig
+from components.training.config import FlowLossConfig, ReflowConfig
 from components.upsampling.prompt_upsampler_config import PromptUpsamplerConfig
 from pipelines.stage import Stage, Work
 from pipelines.stages.training_config import LearningConfig
@@ -41,6 +41,9 @@ class TrainConfig(LearningConfig):
         description="a model to start from: a folder, models:/... or champion; the digest of its files is an"
         " input. What network, diffusion, text and autoencoder leave open is as the model has it",
     )
+    reflow: ReflowConfig | None = added_field(
+        None, description="train on pairs of noise and image by the initial model, for straighter paths"
+    )
     network: DiTConfig = DiTConfig()
     diffusion: DiffusionConfig = DiffusionConfig()
     text: TextConfig = TextConfig()
@@ -59,6 +62,16 @@ class TrainConfig(LearningConfig):
             raise InputError("sampler consistency is for a distilled model; train's is another")
         return self
 
+    @model_validator(mode="after")
+    def _reflow_has_a_flow(self) -> Self:
+        if self.reflow is not None and self.init is None:
+            raise InputError("reflow goes on from a flow; name it with train.init")
+        if self.reflow is not None and self.diffusion.process != "rectified_flow":
+            raise InputError(
+                f"reflow is of rectified flow, and diffusion.process is {self.diffusion.process}"
+            )
+        return self
+
 
 def run(work: Work) -> list[PartReceipt]:
     """Fit the vocabulary, the autoencoder and the upsampler, train, save the averaged weights.
@@ -71,6 +84,7 @@ def run(work: Work) -> list[PartReceipt]:
     from components.shards.wanted_features import check_features
     from pipelines.stages.autoencoder_run import make_autoencoder
     from pipelines.stages.initial_model import initial_folder, load_initial_model
+    from pipelines.stages.reflow_run import draw_couplings, straightness_of
     from pipelines.stages.training_run import captions, indexes, save_trained, train_tracked
     from pipelines.stages.upsampler_run import make_upsampler
 
@@ -84,9 +98,13 @@ def run(work: Work) -> list[PartReceipt]:
     if pretrained := check_features(shards, encoder, autoencoder, image_size).as_dict():
         work.info["encoders"] = pretrained
     upsampler = make_upsampler(work, shards)
-    task = _make_task(config, shards, folder, encoder, autoencoder, 0, 1)
-    trained = train_tracked(work, task, partial(_make_task, config, shards, folder, learned, autoencoder))
+    pairs = draw_couplings(work, initial, shards) if initial and config.reflow else None
+    task = _make_task(config, shards, folder, pairs, encoder, autoencoder, 0, 1)
+    make_task = partial(_make_task, config, shards, folder, pairs, learned, autoencoder)
+    trained = train_tracked(work, task, make_task)
     assert isinstance(trained.ema, DiT)
+    if initial and pairs is not None:
+        work.info["straightness"] = straightness_of(initial, trained.ema, config, pairs)
     card = ModelCard(
         kind="flow",
         dit=trained.ema.config,
@@ -94,7 +112,7 @@ def run(work: Work) -> list[PartReceipt]:
         text=config.text,
         autoencoder=config.autoencoder.card,
         steps=config.steps,
-        guidance=config.guidance,
+        guidance=config.guidance if config.reflow is None else 1.0,  # absorbed
         sampler=config.sampler,
         images_seen=trained.curve[-1].images_seen,
     )
@@ -106,15 +124,20 @@ def _make_task(
     config: TrainConfig,
     shards: Sequence[Path],
     folder: Path | None,
+    pairs: Path | None,
     encoder: Any,
     autoencoder: "Autoencoder",
     rank: int,
     world_size: int,
 ) -> "TrainingTask":
-    """What one process trains. folder: of the initial model; encoder: None to load the pretrained one."""
+    """What one process trains.
+
+    folder: of the initial model; pairs: of its couplings; encoder: None to load the pretrained one.
+    """
     from components.conditioning.text import fit_text_encoder
     from components.training.flow_loss import flow_loss
     from pipelines.stages.initial_model import load_initial_model
+    from pipelines.stages.reflow_run import coupled_batches
     from pipelines.stages.training_run import TrainingTask, batches, build_network, caption_loader
 
     initial = load_initial_model(folder, config) if folder is not None else None
@@ -126,7 +149,11 @@ def _make_task(
         if initial
         else build_network(config, encoder, autoencoder),
         loss=flow_loss(config.flow, config.diffusion, encoder([""])),
-        data=lambda images_seen: batches(loader, encoder, autoencoder, images_seen),
+        data=lambda images_seen: (
+            batches(loader, encoder, autoencoder, images_seen)
+            if pairs is None
+            else coupled_batches(pairs, config, encoder, images_seen, rank, world_size)
+        ),
         records=loader.samples,
     )
 

@@ -35,6 +35,7 @@ from pipelines.execution.engine import Engine
 from pipelines.execution.progress import Progress
 from pipelines.registry.mlflow_store import Tracker
 from pipelines.stage import INIT, TEACHER, Input, run_stage
+from pipelines.stages import reflow_run
 from pipelines.stages.distill import STAGE as DISTILL
 from pipelines.stages.train import STAGE as TRAIN
 from pipelines.stages.training_run import batches, caption_loader
@@ -454,6 +455,34 @@ def test_a_training_from_a_model_that_was_interrupted_ends_with_the_same_bytes(
     assert [path.name for path in (tmp_path / "resumed").rglob("0*") if path.is_dir()] == [f"{32:012d}"]
     resumed = run_from(tmp_path / "resumed", tracking, whole)
     assert contents(tmp_path / "resumed", resumed) == contents(tmp_path / "undisturbed", undisturbed)
+
+
+def test_reflow_draws_its_pairs_once_and_ends_with_the_same_bytes_after_an_interrupt(
+    whole, tmp_path, tracking, monkeypatch
+):
+    reflow = {"reflow": {"pairs": 40, "steps": 2}, "images": 64}
+    undisturbed = run_from(tmp_path / "undisturbed", tracking, whole, **reflow)
+    assert set(undisturbed.info["straightness"]) == {"before", "after"}
+    assert load_model(output(tmp_path / "undisturbed", undisturbed) / "model").card.guidance == 1
+    monkeypatch.setattr(
+        Progress, "task", interrupted_after(44)
+    )  # of any task: after the pairs, in the training
+    with pytest.raises(KeyboardInterrupt):
+        run_from(tmp_path / "resumed", tracking, whole, **reflow)
+    monkeypatch.undo()
+    assert list((tmp_path / "resumed").rglob("x_0.safetensors"))
+    seen: list[str] = []
+    monkeypatch.setattr(reflow_run, "euler", lambda *_: seen.append("drawn again"))
+    resumed = run_from(tmp_path / "resumed", tracking, whole, **reflow)
+    assert not seen
+    assert contents(tmp_path / "resumed", resumed) == contents(tmp_path / "undisturbed", undisturbed)
+
+
+def test_reflow_without_a_flow_to_go_on_from_is_one_line():
+    with pytest.raises(ValidationError, match="reflow goes on from a flow; name it with"):
+        TRAIN.config_type(reflow={"pairs": 10})
+    with pytest.raises(ValidationError, match=r"reflow is of rectified flow, and diffusion\.process is ddpm"):
+        TRAIN.config_type(reflow={}, init="champion", diffusion={"process": "ddpm"})
 
 
 def interrupted_after(images: int):
