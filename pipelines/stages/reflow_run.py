@@ -20,8 +20,8 @@ from components.diffusion.dit import DiT
 from components.diffusion.guidance import guided
 from components.diffusion.samplers import euler
 from components.diffusion.times import even_times
+from components.distillation.couplings import Couplings, coupling_noise, straightness
 from components.generation.model_folder import Model
-from components.training.couplings import Couplings, coupling_noise, straightness
 from components.training.loss import Batch
 from pipelines.errors import ConfigError
 from pipelines.stage import SCRATCH, Work

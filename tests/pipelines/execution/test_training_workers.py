@@ -221,7 +221,7 @@ def test_the_workers_share_the_batches_of_one_process(tmp_path, samples, workers
     given = shards(tmp_path, samples=samples)
     config, indexes = TrainConfig(**TRAINING), [given.path / "index.json"]
     encoder = fit_text_encoder(config.text, captions(indexes))
-    make_task = partial(_make_task, config, indexes, encoder, PixelAutoencoder())
+    make_task = partial(_make_task, config, indexes, None, None, encoder, PixelAutoencoder())
     for start in (0, 17 * BATCH):
         alone = make_task(0, 1).data(start)
         shares = [make_task(rank, workers).data(start) for rank in range(workers)]

@@ -12,8 +12,8 @@ from components.diffusion.denoiser import Denoiser, conditioned
 from components.diffusion.process import rectified_flow
 from components.diffusion.samplers import euler
 from components.diffusion.times import even_times
+from components.distillation.couplings import Couplings, coupling_noise, straightness
 from components.training.config import FlowLossConfig
-from components.training.couplings import Couplings, coupling_noise, straightness
 from components.training.flow_loss import flow_loss
 from tests.gaussian_data import Gaussian
 from tests.loss_context import context
