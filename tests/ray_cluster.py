@@ -64,6 +64,11 @@ class Node:
                 titles.append(process.cmdline()[0])
         return [title for title in titles if title.startswith("ray::") and title != "ray::IDLE"]
 
+    def freeze(self) -> None:
+        """As a machine that hangs: every process of it stands still."""
+        for process in self._descendants():
+            _signal(process, signal.SIGSTOP)
+
     def kill(self) -> None:
         """As a lost machine: every process of it at once."""
         lost = self._descendants()
