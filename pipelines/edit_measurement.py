@@ -7,16 +7,13 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipelines.config import refuse_config, saved_config
-from pipelines.errors import ConfigError
 from pipelines.execution.progress import Progress
+from pipelines.model_evaluation import GIVEN, config_to_measure_with
 from pipelines.pipeline import Pipeline
 from pipelines.registry.model_registry import resolve
 
 if TYPE_CHECKING:
     from components.editing.measure import EditResults
-
-GIVEN = ("annotators", "shard")  # inputs of evaluate
 
 
 def measure_editing(
@@ -35,12 +32,7 @@ def measure_editing(
     most. Raises ConfigError where there was no run, the model is not there, or the judge or the shards are
     not up to date; InputError for too few held-out images or steps out of range.
     """
-    config = saved_config(home, refuse_config)
-    if config is None:
-        raise ConfigError(
-            f"{home}: there was no run, so there is no judge and no held-out image to measure with; make them"
-            " with `straightshot run`"
-        )
+    config = config_to_measure_with(home)
     from components.editing.editor import Editor
     from components.editing.measure import PROTOCOL, held_out_images, measure
     from components.generation.generator import Generator

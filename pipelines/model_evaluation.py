@@ -56,12 +56,7 @@ def evaluate_model(model: str, home: Path, progress: Progress, uri: str | None =
     model: champion | challenger | previous | a version | models:/... | a model folder. Raises ConfigError
     where there was no run, the model is not there, or the judge or the shards are not up to date.
     """
-    config = saved_config(home, refuse_config)
-    if config is None:
-        raise ConfigError(
-            f"{home}: there was no run, so there is no judge and no held-out image to measure with; make them"
-            " with `straightshot run`"
-        )
+    config = config_to_measure_with(home)
     folder = resolve(model, home, uri, config.promote.registered_name)
     inputs = _inputs(config, home, folder, progress)
     with progress.task("evaluate", len(inputs.runs) * inputs.data.images, "images") as advance:
@@ -80,6 +75,17 @@ def evaluate_model(model: str, home: Path, progress: Progress, uri: str | None =
     return ModelEvaluation(
         model, folder, metrics, recorded, same, differences(before, metrics) if same else ()
     )
+
+
+def config_to_measure_with(home: Path) -> RunConfig:
+    """The config of the last run. Raises ConfigError where there was none, or it does not fit."""
+    config = saved_config(home, refuse_config)
+    if config is None:
+        raise ConfigError(
+            f"{home}: there was no run, so there is no judge and no held-out image to measure with; make them"
+            " with `straightshot run`"
+        )
+    return config
 
 
 def differences(recorded: Metrics, measured: Metrics) -> tuple[Difference, ...]:

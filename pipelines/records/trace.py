@@ -7,7 +7,7 @@ corpus need not be there any more.
 import hashlib
 import re
 import tarfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -69,7 +69,7 @@ def trace(home: Path, wanted: str, uri: str | None = None) -> list[Trace]:
     return [_traced(home, catalog, key, output, uri) for key, output in found.items()]
 
 
-def _meant(wanted: str) -> Any:
+def _meant(wanted: str) -> Callable[[Output], set[str]]:
     """output of the filter -> the keys in it that are meant."""
     if KEY.fullmatch(wanted):
         return lambda output: {row["key"] for row in _rows(output, ("key", "=", wanted))}
@@ -101,7 +101,7 @@ def _traced(home: Path, catalog: Catalog, key: str, filtered: Output, uri: str |
         if step is None:
             break  # withdrawn since
         url = step.facts.get("url", url)
-        new = {name: value for name, value in step.facts.items() if known.get(name, NOT_SHOWN) != value}
+        new = {n: value for n, value in step.facts.items() if n not in known or known[n] != value}
         known |= new
         steps.append(Step(step.output, step.fate, {n: v for n, v in new.items() if n not in NOT_SHOWN}))
         if stage == "shard":
