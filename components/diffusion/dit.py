@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from components.conditioning.text import TextTokens
 from components.conditioning.token_mixing import TokenEmbedding
@@ -52,6 +53,7 @@ class DiT(nn.Module):
         self.modulation = nn.Linear(width, 8 * width)
         self.out = nn.Linear(width, pixels)
         self.second_time_in = time_embedding(width) if config.second_time else None
+        self.activation_checkpointing = False  # see checkpoint_activations
         self._initialise()
 
     def forward(self, x_t: Tensor, t: Tensor, text: TextTokens, r: Tensor | None = None) -> Tensor:
@@ -73,10 +75,20 @@ class DiT(nn.Module):
         rotation = rotations(length, side, side, head_dims, x_t.device)
         first_values: Tensor | None = None
         for block in self.blocks:
-            tokens, first_values = block(tokens, shared[:, :6], rotation, bias, first_values)
+            inputs = (tokens, shared[:, :6], rotation, bias, first_values)
+            if self.activation_checkpointing and torch.is_grad_enabled():
+                tokens, first_values = checkpoint(
+                    block, *inputs, use_reentrant=False, preserve_rng_state=False
+                )
+            else:
+                tokens, first_values = block(*inputs)
         shift, scale = shared[:, 6:, None].unbind(1)
         pixels = self.out(modulate(tokens[:, length:], shift, scale))
         return in_single(rearrange(pixels, "b (h w) (c p q) -> b c (h p) (w q)", h=side, p=patch, q=patch))
+
+    def checkpoint_activations(self) -> None:
+        """From now on keep only each block's input for the backward pass, which computes the rest again."""
+        self.activation_checkpointing = True
 
     def _initialise(self) -> None:
         for module in self.modules():

@@ -35,6 +35,10 @@ class SD3Network(nn.Module):
         )[0]
         return velocity.float()
 
+    def checkpoint_activations(self) -> None:
+        """From now on keep only each block's input for the backward pass, which computes the rest again."""
+        self.transformer.enable_gradient_checkpointing()
+
     def sizes(self, text_length: int) -> DiTConfig:
         """What a model's card says of it. text_length: most tokens of a text."""
         config = self.transformer.config

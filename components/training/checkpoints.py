@@ -1,8 +1,8 @@
 """Checkpoints of the training loop: whole or not there, verified before they are trusted.
 
 A checkpoint is a folder `<images_seen>` with the states and a `checkpoint.json` of their hashes, written
-beside its place and renamed; the one before it is removed only afterwards. (Accelerate's own save_state
-deletes the old one first and loads an incomplete one.)
+beside its place and renamed; older ones are removed only afterwards. (Accelerate's own save_state deletes the
+old one first and loads an incomplete one.)
 """
 
 import json
@@ -20,22 +20,27 @@ STATE, MANIFEST = "state.pt", "checkpoint.json"
 
 
 class Checkpoints:
-    """The checkpoints under one folder. `before_rename` is called when one is whole but unnamed (faults)."""
+    """The checkpoints under one folder, the newest `keep` of them.
 
-    def __init__(self, folder: Path, before_rename: Callable[[], None] = lambda: None) -> None:
-        self.folder = folder
-        self.before_rename = before_rename
+    `before_rename` is called when one is whole but unnamed (faults).
+    """
+
+    def __init__(
+        self, folder: Path, before_rename: Callable[[], None] = lambda: None, *, keep: int = 1
+    ) -> None:
+        self.folder, self.before_rename, self.keep = folder, before_rename, keep
 
     def save(self, images_seen: int, state: dict[str, Any]) -> None:
-        """Write the state at `images_seen`, then drop older ones."""
+        """Write the state at `images_seen`, then drop the oldest beyond those to keep."""
         final = self.folder / f"{images_seen:012d}"  # one that is there is damaged: latest() passed it over
         with write_folder(final, suffix=str(os.getpid()), before_rename=self.before_rename) as folder:
             torch.save(state, folder / STATE)
             manifest = {"images_seen": images_seen, "sha256": sha256_file(folder / STATE)}
             (folder / MANIFEST).write_text(json.dumps(manifest))
-        for old in self._folders():
-            if old < final:  # a worker that outlives its run for a second must not remove the next run's
-                shutil.rmtree(old)
+        # Older than this one only: a worker that outlives its run for a second must not remove the next run's.
+        older = [folder for folder in reversed(self._folders()) if folder < final]
+        for folder in older[self.keep - 1 :]:
+            shutil.rmtree(folder)
 
     def latest(self) -> dict[str, Any] | None:
         """The newest state whose hash verifies; None to start from the beginning."""

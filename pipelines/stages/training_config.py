@@ -18,7 +18,9 @@ class LearningConfig(TrainingConfig, StageConfig):
     NOT_IN_FINGERPRINT: ClassVar[Mapping[str, Any]] = {
         "workers": True,
         "accumulation": True,
+        "activation_checkpointing": True,
         "cache_mb": True,
+        "keep_checkpoints": True,
     }
 
     seed: int = Field(0, ge=0)
@@ -33,6 +35,14 @@ class LearningConfig(TrainingConfig, StageConfig):
         ge=1,
         description="parts of each process's share of a batch that go through the network one by one, to take"
         " less memory; the weights are the same but for rounding. May change when a run goes on",
+    )
+    activation_checkpointing: bool = Field(
+        False,
+        description="compute each block again in the backward pass, to keep only its input until then: the same"
+        " weights to the bit, less memory, more time. May change when a run goes on",
+    )
+    keep_checkpoints: int = Field(
+        1, ge=1, description="the newest that stay while it trains; a damaged one is passed over for the next"
     )
     blend: Blend = Blend()
     cache_mb: int = Field(1024, ge=0, description="decoded images kept in memory by each process, MiB")

@@ -20,6 +20,7 @@ from components.conditioning.config import LEARNED
 from components.conditioning.feature_cache import FeatureCache
 from components.conditioning.text import TextEncoder, TextTokens
 from components.diffusion.dit import DiT
+from components.diffusion.sd3_network import SD3Network
 from components.errors import InputError
 from components.generation.model_folder import Model, save_model
 from components.randomness import seeded_weights
@@ -52,7 +53,7 @@ class TrainingTask:
     target_halflife: of the average that the loss takes its targets from, if it does; see train.
     """
 
-    network: nn.Module
+    network: DiT | SD3Network
     loss: LossFunction
     data: Callable[[int], Iterator[Batch]]
     records: int
@@ -176,6 +177,8 @@ def run_task(
         observer.start(images_seen)
         return task.data(images_seen)
 
+    if config.activation_checkpointing:
+        task.network.checkpoint_activations()
     try:
         return train(
             task.network,
@@ -201,7 +204,7 @@ def train_tracked(work: Work, task: TrainingTask, make_task: MakeTask) -> Traine
     last checkpoint of theirs. make_task: makes each worker's task.
     """
     config, folder = work.config, work.scratch / "checkpoints"
-    checkpoints = checkpoints_at(folder, work.stage)
+    checkpoints = checkpoints_at(folder, work.stage, config.keep_checkpoints)
     tracker = Tracker(work.home, work.tracking_uri)
     with (
         tracker.run(
@@ -243,7 +246,7 @@ def _train_rank(
         make_task(rank, world_size),
         config,
         purpose=stage,
-        checkpoints=checkpoints_at(checkpoints, stage),
+        checkpoints=checkpoints_at(checkpoints, stage, config.keep_checkpoints),
         observer=TrainingEvents(events),
     )
 

@@ -27,8 +27,8 @@ def fault_point(name: str) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def checkpoints_at(folder: Path, name: str) -> "Checkpoints":
+def checkpoints_at(folder: Path, name: str, keep: int = 1) -> "Checkpoints":
     """A training's checkpoints under `folder`, with the fault point `<name>.checkpoint.before_rename`."""
     from components.training.checkpoints import Checkpoints
 
-    return Checkpoints(folder, before_rename=lambda: fault_point(f"{name}.checkpoint.before_rename"))
+    return Checkpoints(folder, lambda: fault_point(f"{name}.checkpoint.before_rename"), keep=keep)

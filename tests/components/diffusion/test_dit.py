@@ -145,6 +145,28 @@ def test_training_s_precision_gives_every_weight_a_gradient_and_stays_near_singl
 
 
 @torch.no_grad()
+def test_checkpointed_activations_take_less_memory_and_change_no_bit():
+    model, (x_t, t, text) = trained(), batch()
+    kept = []
+
+    def gradients() -> list[torch.Tensor]:
+        kept.append(0)
+
+        def keep(tensor: torch.Tensor) -> torch.Tensor:
+            kept[-1] += tensor.nbytes
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            loss = model(x_t, t, text).square().mean()
+        return list(torch.autograd.grad(loss, list(model.parameters())))
+
+    plain = gradients()
+    model.checkpoint_activations()
+    again = gradients()
+    assert all(map(torch.equal, plain, again))
+    assert kept[1] < kept[0] / 3
+
+
 def test_frozen_features_come_in_place_of_ids():
     model = trained(CONFIG.model_copy(update={"vocabulary": 0, "text_features": 5}))
     x_t, t, text = batch()

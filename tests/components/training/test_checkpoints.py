@@ -46,6 +46,18 @@ def test_what_was_saved_comes_back_and_only_the_newest_is_kept(tmp_path):
     assert folders(store) == ["000001000000"]
 
 
+def test_several_are_kept_if_wanted(tmp_path):
+    store = Checkpoints(tmp_path, keep=3)
+    for images in (100, 200, 300, 400, 500):
+        store.save(images, state(images))
+        assert len(folders(store)) == min(images // 100, 3)
+    assert folders(store) == ["000000000300", "000000000400", "000000000500"]
+    cut(tmp_path / "000000000500" / STATE)
+    assert store.latest()["images_seen"] == 400
+    Checkpoints(tmp_path).save(500, state(500))  # fewer, from now on
+    assert folders(store) == ["000000000500"]
+
+
 def test_the_newest_of_several_counts(tmp_path):
     assert two(tmp_path).latest()["images_seen"] == 200
 
