@@ -32,6 +32,7 @@ from components.reporting.report_data import (
     StageRow,
 )
 from components.studies.table import StudyTable
+from components.training.config import VALIDATION_LOSS
 from pipelines.config import RunConfig
 from pipelines.errors import ConfigError, StraightshotError
 from pipelines.pipeline import Planned
@@ -223,7 +224,20 @@ def _losses(fresh: Mapping[str, Planned]) -> Iterator[LossCurve]:
         for path in _files(fresh, stage, CURVE):
             points = json.loads(path.read_text(encoding="utf-8"))
             images = [point["images_seen"] for point in points]
-            yield LossCurve(stage, model, images, [point["values"]["loss"] for point in points])
+            losses = [point["values"]["loss"] for point in points]
+            yield LossCurve(stage, model, images, losses, tuple(_held_out(points)))
+
+
+def _held_out(points: Iterable[Mapping[str, Any]]) -> Iterator[tuple[float, Mapping[str, float]]]:
+    """(images seen, loss on held-out images by the times' bin) of the points of a curve that have it."""
+    for point in points:
+        if VALIDATION_LOSS in point["values"]:
+            bins = {
+                name.removeprefix(f"{VALIDATION_LOSS}_"): value
+                for name, value in point["values"].items()
+                if name.startswith(f"{VALIDATION_LOSS}_")
+            }
+            yield point["images_seen"], {**bins, "mean": point["values"][VALIDATION_LOSS]}
 
 
 def _metrics(fresh: Mapping[str, Planned], problems: list[str]) -> Metrics | None:

@@ -52,6 +52,10 @@ class Process:
     diffusion: Callable[[Tensor], Tensor]
     chain_steps: int | None = None
 
+    def trained_time(self, t: Tensor) -> Tensor:
+        """t in [0, 1), or of a chain the time n / T of the next step, at which its paper trains."""
+        return t if self.chain_steps is None else (t * self.chain_steps + 1).floor() / self.chain_steps
+
     def sample(self, x_0: Tensor, eps: Tensor, t: Tensor) -> PathSample:
         """x_t = alpha x_0 + sigma eps and its velocity, at times t (B,)."""
         a, s, da, ds = self._coefficients(t, x_0)

@@ -28,7 +28,7 @@ def consistency_loss(
     cd: x_s is a guided step of the teacher from x_t. ct: x_s has the image and the noise of x_t, and on
     average over them it is the unguided step of a perfect teacher (Theorem 2); the teacher here only says
     what process and prediction are. metric: d, by default the config's, which is not the perceptual one. The
-    target is the student itself, as in iCT, or its average. Batches: see flow_loss.
+    target is the student itself, as in iCT, or its average. Batches: see FlowLoss.
 
     Euler's step is DDIM's on rectified flow, exact where the teacher's x_0 is constant: 8 of them end nearer
     to the path of the demo's teacher than 8 of Heun's (2.0 against 3.8, the images' median distance), at half

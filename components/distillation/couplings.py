@@ -44,7 +44,7 @@ class Couplings:
         world_size: int,
         device: torch.device,
     ) -> Iterator[dict[str, Any]]:
-        """One rank's share of the batches after `images_seen`, for ever; see flow_loss.
+        """One rank's share of the batches after `images_seen`, for ever; see FlowLoss.
 
         Each epoch has its own order; an epoch's last batch is completed from the next one.
         """

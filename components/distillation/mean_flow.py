@@ -50,7 +50,7 @@ def mean_flow_loss(config: ConsistencyConfig, teacher: Denoiser, null: TextToken
     on a guided path slopes are many times as long as velocities, and the longest would drown all others. With
     p = 1 the loss is near 1 whatever the error, whose mean over the dimensions is the metric `error`.
 
-    t and r are two uniform times, shifted, or for a share of the samples the same. Batches: see flow_loss.
+    t and r are two uniform times, shifted, or for a share of the samples the same. Batches: see FlowLoss.
 
     Raises InputError for a teacher from which nothing can be learned at pure noise.
     """

@@ -24,7 +24,7 @@ def tune_student(
     """The times at which a student's images, of these captions, are most like the images they describe.
 
     That is, of least energy distance to them, of latents where it has an autoencoder; each try from the same
-    noise. Batches: see flow_loss.
+    noise. Batches: see FlowLoss.
     """
     device = next(student.network.parameters()).device
     parts, first = [], 0

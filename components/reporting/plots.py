@@ -7,7 +7,7 @@ recolours them and a viewer without one (MLflow, a README) sees the colour named
 import io
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
@@ -43,12 +43,16 @@ WIDE_RANGE = 12.0  # a loss that falls by more than this factor is plotted on a 
 
 @dataclass(frozen=True)
 class LossCurve:
-    """A loss against images seen; `model` (teacher or student) gives its colour."""
+    """A loss against images seen; `model` (teacher or student) gives its colour.
+
+    held_out: (images seen, value by the times' bin) for each measure on held-out images.
+    """
 
     stage: str
     model: str
     images_seen: Sequence[float]
     values: Sequence[float]
+    held_out: Sequence[tuple[float, Mapping[str, float]]] = ()
 
     def smoothed(self) -> npt.NDArray[np.float64]:
         """The running mean of `values`, of the same length; the window is cut at the ends."""

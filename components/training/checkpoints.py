@@ -37,7 +37,7 @@ class Checkpoints:
             torch.save(state, folder / STATE)
             manifest = {"images_seen": images_seen, "sha256": sha256_file(folder / STATE)}
             (folder / MANIFEST).write_text(json.dumps(manifest))
-        # Older than this one only: a worker that outlives its run for a second must not remove the next run's.
+        # Older ones only: a worker that outlives its run for a second must not remove the next run's.
         older = [folder for folder in reversed(self._folders()) if folder < final]
         for folder in older[self.keep - 1 :]:
             shutil.rmtree(folder)

@@ -8,6 +8,10 @@ from components.config_field import added_field
 from components.diffusion.config import LossTarget
 from components.precision import PRECISION_IS, Precision
 
+VALIDATION_LOSS = (
+    "validation_loss"  # on a curve, the mean over all times; what begins so is of one bin of them
+)
+
 
 class OptimizerConfig(BaseModel):
     """Learning rates and their shape over the run, all counted in images."""

@@ -46,7 +46,7 @@ class Meter:
         self.loss = math.nan  # of the latest step that was looked at
         self.sums, self.steps = dict(sums or {}), steps
         self._pending: list[StepReport] = []
-        self._images, self._started = 0, time.perf_counter()
+        self.restart()
 
     def add(self, report: StepReport) -> None:
         """Take in a step's report. Raises FloatingPointError as `look` does."""
@@ -82,5 +82,10 @@ class Meter:
         self.look()
         rate = self._images / max(time.perf_counter() - self._started, 1e-9)
         values = {name: total / self.steps for name, total in self.sums.items()}
-        self.sums, self.steps, self._images, self._started = {}, 0, 0, time.perf_counter()
+        self.sums, self.steps = {}, 0
+        self.restart()
         return CurvePoint(images_seen, values, rate)
+
+    def restart(self) -> None:
+        """Time what follows from now on."""
+        self._images, self._started = 0, time.perf_counter()

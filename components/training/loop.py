@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import nn
 
 from components.malloc import keep_freed_memory
 from components.precision import autocast, resolve_precision
@@ -21,7 +21,7 @@ from components.training.checkpoints import Checkpoints
 from components.training.config import TrainingConfig
 from components.training.curve import CurvePoint, Meter, StepReport
 from components.training.ema import EMA, HalfLife, ramped_up
-from components.training.loss import Batch, LossContext, Losses, LossFunction
+from components.training.loss import Batch, LossContext, Losses, LossFunction, on_device
 from components.training.noise import SampleNoise
 from components.training.optimizers import (
     build_optimizers,
@@ -29,6 +29,7 @@ from components.training.optimizers import (
     set_learning_rate,
 )
 from components.training.processes import Processes, make_accelerator
+from components.training.validation import Validation, named_values
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ def train(
     purpose: str,
     target_halflife: HalfLife | None = None,
     accumulation: int = 1,
+    validation: Validation | None = None,
     checkpoints: Checkpoints | None = None,
     on_batch: Callable[[int, float], None] | None = None,
     on_point: Callable[[CurvePoint], None] | None = None,
@@ -63,6 +65,7 @@ def train(
     the batches from there on, a mapping of tensors (moved to the device) and other things (left alone).
     target_halflife: of the average that the loss takes its targets from (context.target), if it does.
     accumulation: equal parts of this process's share of a batch that go through the model one by one.
+    validation: of the averaged model, whose values join those of the next point of the curve.
     on_batch(images, loss) is called after every step, with the latest loss that is known: on a CPU the
     step's, on a GPU one of up to curve.LOOK_STEPS steps before. on_point is called at every point of the
     curve. With several processes all losses are means over them; only the first process writes checkpoints,
@@ -78,12 +81,13 @@ def train(
     with _cpu_threads(config.cpu_threads):
         source = batches(run.images_seen)
         while run.images_seen < config.images:
-            batch = _to_device(next(source), accelerator.device)
+            batch = on_device(next(source), accelerator.device)
             run.step(loss, batch, SampleNoise.of(batch, seed, purpose, accelerator.device))
             if on_batch is not None:
                 on_batch(config.batch_size, run.meter.loss)
             if run.crossed(config.log_images):
-                curve.append(run.meter.point(run.images_seen))
+                last = curve[-1].images_seen if curve else 0
+                curve.append(run.point(validation, last))
                 if on_point is not None:
                     on_point(curve[-1])
             if checkpoints is not None and run.crossed(config.checkpoint_images):
@@ -180,6 +184,19 @@ class _Run:
         before = self.images_seen - self.config.batch_size
         return self.images_seen // every > before // every or self.images_seen >= self.config.images
 
+    def point(self, validation: Validation | None, last: int) -> CurvePoint:
+        """The next point of the curve, `last` images having been seen at the one before."""
+        point = self.meter.point(self.images_seen)
+        if validation is None:
+            return point
+        due = self.images_seen // validation.every > last // validation.every
+        if not due and self.images_seen < self.config.images:
+            return point
+        network = self.ema.model if self.ema is not None else self.model
+        losses = self.processes.average((), list(validation(network, self.accelerator.device))).tolist()
+        self.meter.restart()
+        return replace(point, values={**point.values, **named_values(losses)})
+
     def state(self, curve: list[CurvePoint]) -> dict[str, Any]:
         """What a checkpoint holds. Raises FloatingPointError where a step before it diverged."""
         self.meter.look()
@@ -226,7 +243,3 @@ def _split(batch: Batch, context: LossContext, parts: int) -> list[tuple[Batch, 
         )
         for at in range(0, len(seeds), size)
     ]
-
-
-def _to_device(batch: Batch, device: torch.device) -> Batch:
-    return {k: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in batch.items()}

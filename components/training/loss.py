@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from components.training.noise import SampleNoise
@@ -15,6 +16,11 @@ from components.training.noise import SampleNoise
 # Tensors, which the loop moves to the device, and other things. A batch whose loss draws noise holds `keys`
 # (of the samples, strings) and `epochs` (how often each was seen before, integers).
 Batch = Mapping[str, Any]
+
+
+def on_device(batch: Batch, device: torch.device) -> Batch:
+    """The batch with its tensors on `device`; the host does not wait for them."""
+    return {k: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in batch.items()}
 
 
 @dataclass(frozen=True)

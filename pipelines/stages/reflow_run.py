@@ -58,7 +58,7 @@ def draw_couplings(work: Work, teacher: Model, shards: Sequence[Path]) -> Path:
 def coupled_batches(
     pairs: Path, config: Any, encoder: TextEncoder, images_seen: int, rank: int, world_size: int
 ) -> Iterator[Batch]:
-    """One process's share of the batches of pairs; see flow_loss."""
+    """One process's share of the batches of pairs; see FlowLoss."""
     device = PartialState().device
     return _read(pairs, config.seed).batches(
         encoder.to(device),

@@ -53,6 +53,11 @@ class TrainConfig(LearningConfig):
     sampler: SamplerConfig = added_field(
         DEFAULT_SAMPLER, description="that the model is sampled with by default"
     )
+    validation_images: int = added_field(
+        50_000,
+        ge=0,
+        description="images between two measures of the loss on held-out images, by time; 0: none",
+    )
     steps: int = Field(50, gt=0, description="steps that the model is sampled with by default")
     guidance: float = Field(3.0, ge=1, description="guidance scale that it is sampled with by default")
 
@@ -135,26 +140,38 @@ def _make_task(
     folder: of the initial model; pairs: of its couplings; encoder: None to load the pretrained one.
     """
     from components.conditioning.text import fit_text_encoder
-    from components.training.flow_loss import flow_loss
+    from components.training.flow_loss import FlowLoss
+    from components.training.validation import Validation
     from pipelines.stages.initial_model import load_initial_model
     from pipelines.stages.reflow_run import coupled_batches
-    from pipelines.stages.training_run import TrainingTask, batches, build_network, caption_loader
+    from pipelines.stages.training_run import (
+        TrainingTask,
+        batches,
+        build_network,
+        caption_loader,
+        count_held_out,
+        held_out_batches,
+    )
 
     initial = load_initial_model(folder, config) if folder is not None else None
     encoder = encoder or (initial.encoder if initial else fit_text_encoder(config.text, ()))
     image_size = config.network.image_size * autoencoder.downscale
     loader = caption_loader(shards, config, image_size, rank, world_size)
+    loss = FlowLoss(config.flow, config.diffusion, encoder([""]))
+    held_out = partial(held_out_batches, shards, config, encoder, autoencoder, image_size, rank, world_size)
+    measured = config.validation_images and pairs is None and count_held_out(shards)
     return TrainingTask(
         network=initial.network.requires_grad_(True)
         if initial
         else build_network(config, encoder, autoencoder),
-        loss=flow_loss(config.flow, config.diffusion, encoder([""])),
+        loss=loss,
         data=lambda images_seen: (
             batches(loader, encoder, autoencoder, images_seen)
             if pairs is None
             else coupled_batches(pairs, config, encoder, images_seen, rank, world_size)
         ),
         records=loader.samples,
+        validation=Validation(loss, held_out, config.validation_images) if measured else None,
     )
 
 

@@ -38,8 +38,8 @@ class LearningConfig(TrainingConfig, StageConfig):
     )
     activation_checkpointing: bool = Field(
         False,
-        description="compute each block again in the backward pass, to keep only its input until then: the same"
-        " weights to the bit, less memory, more time. May change when a run goes on",
+        description="keep only each block's input for the backward pass, which computes the rest again: the"
+        " same weights to the bit, less memory, more time. May change when a run goes on",
     )
     keep_checkpoints: int = Field(
         1, ge=1, description="the newest that stay while it trains; a damaged one is passed over for the next"

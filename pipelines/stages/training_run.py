@@ -7,12 +7,13 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import PartialState
-from torch import Tensor, nn
+from torch import Tensor
 
 from components.captioning.kinds import captions_of
 from components.conditioning.autoencoder import Autoencoder, PixelAutoencoder, from_pixels
@@ -24,7 +25,7 @@ from components.diffusion.sd3_network import SD3Network
 from components.errors import InputError
 from components.generation.model_folder import Model, save_model
 from components.randomness import seeded_weights
-from components.shards.index import INDEX_NAME, TRAIN
+from components.shards.index import HOLDOUT, INDEX_NAME, TRAIN, Split, load_index
 from components.shards.loader import CaptionedImages, ShardLoader
 from components.shards.reader import read_split
 from components.shards.wanted_features import reading_features
@@ -32,6 +33,7 @@ from components.training.checkpoints import Checkpoints
 from components.training.ema import HalfLife
 from components.training.loop import Trained, train
 from components.training.loss import Batch, LossFunction
+from components.training.validation import Validation
 from pipelines.errors import StageFailed
 from pipelines.execution.training_workers import train_together
 from pipelines.execution.worker_events import EventWriter
@@ -44,13 +46,15 @@ from pipelines.store.receipts import MODEL, Counts, PartReceipt
 
 VOCABULARY_CAPTIONS = 100_000  # that a vocabulary is fitted on, at most
 LATENT_CACHE_BYTES = 2**29  # in each process
+VALIDATION_IMAGES = 256  # of which the loss is measured while a teacher trains
 
 
 @dataclass(frozen=True)
 class TrainingTask:
     """What one process trains, and on what. records: in the shards of all processes together.
 
-    target_halflife: of the average that the loss takes its targets from, if it does; see train.
+    target_halflife: of the average that the loss takes its targets from, if it does; validation: of the
+    model on held-out images, if there is one; see train.
     """
 
     network: DiT | SD3Network
@@ -58,6 +62,7 @@ class TrainingTask:
     data: Callable[[int], Iterator[Batch]]
     records: int
     target_halflife: HalfLife | None = None
+    validation: Validation | None = None
 
 
 # (rank, world_size) -> that process's task; pickled for Ray's workers
@@ -100,7 +105,7 @@ def captions(shards: Sequence[Path]) -> Iterator[str]:
 
 
 def caption_loader(
-    shards: Sequence[Path], config: Any, image_size: int, rank: int, world_size: int
+    shards: Sequence[Path], config: Any, image_size: int, rank: int, world_size: int, split: Split = TRAIN
 ) -> ShardLoader:
     """The exact-resume loader of one process over the shards of every snapshot."""
     return ShardLoader(
@@ -109,6 +114,7 @@ def caption_loader(
         image_size=image_size,
         seed=config.seed,
         blend=config.blend,
+        split=split,
         rank=rank,
         world_size=world_size,
         cache_mb=config.cache_mb,
@@ -138,6 +144,26 @@ def batches(
             "keys": batch.keys,
             "epochs": batch.epochs,
         }
+
+
+def count_held_out(shards: Sequence[Path]) -> int:
+    """The records that no training sees."""
+    return sum(load_index(index).samples(HOLDOUT) for index in shards)
+
+
+def held_out_batches(
+    shards: Sequence[Path],
+    config: Any,
+    encoder: TextEncoder,
+    autoencoder: Autoencoder,
+    image_size: int,
+    rank: int,
+    world_size: int,
+) -> list[Batch]:
+    """One process's share of VALIDATION_IMAGES held-out records, or of as many as there are, in batches."""
+    loader = caption_loader(shards, config, image_size, rank, world_size, HOLDOUT)
+    count = max(1, min(loader.samples, VALIDATION_IMAGES) // config.batch_size)
+    return list(islice(batches(loader, encoder, autoencoder, 0), count))
 
 
 class LatentReader:
@@ -189,6 +215,7 @@ def run_task(
             purpose=purpose,
             target_halflife=task.target_halflife,
             accumulation=config.accumulation,
+            validation=task.validation,
             checkpoints=checkpoints,
             on_batch=observer.batch,
             on_point=observer.point,

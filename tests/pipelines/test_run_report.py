@@ -142,6 +142,8 @@ def plan(home, filtered) -> list[Planned]:
         )
     for stage, losses in (("train", [1.0, 0.5]), ("distill", [0.25, 0.125])):
         points = [{"images_seen": 32 * (i + 1), "values": {"loss": loss}} for i, loss in enumerate(losses)]
+        if stage == "train":
+            points[-1]["values"] |= {"validation_loss": 0.7, "validation_loss_t0.0-0.2": 0.9}
         write_text(home / stage / "made" / "curve.json", json.dumps(points))
     write_evaluation(home / "evaluate" / "made", rows[0]["image"])
     decision = {"verdict": "promoted", "checks": [{"name": "x", "passed": True, "text": "good enough"}]}
@@ -240,6 +242,7 @@ def test_the_whole_run_is_gathered(home, config, plan, filtered):
         ("train", "teacher", [32, 64], [1.0, 0.5]),
         ("distill", "student", [32, 64], [0.25, 0.125]),
     ]
+    assert [c.held_out for c in data.losses] == [((64, {"t0.0-0.2": 0.9, "mean": 0.7}),), ()]
     truth = [(t.kind, t.entirely_true, t.complete) for t in data.caption_truth]
     assert truth == [("short", 0.95, None), ("long", 0.9, 0.8)]
     assert [(s.prompt, s.caption, s.kind) for s in data.samples] == [

@@ -14,7 +14,7 @@ from components.diffusion.samplers import euler
 from components.diffusion.times import even_times
 from components.distillation.couplings import Couplings, coupling_noise, straightness
 from components.training.config import FlowLossConfig
-from components.training.flow_loss import flow_loss
+from components.training.flow_loss import FlowLoss
 from tests.gaussian_data import Gaussian
 from tests.loss_context import context
 from tests.mixture_data import Mixture
@@ -97,7 +97,7 @@ def test_a_flow_that_learns_its_teacher_s_couplings_is_straighter_and_ends_where
     start = coupling_noise(3, range(count), (1, 1, 1))
     pairs = of(euler(teacher, start.double(), even_times(100).double()).float(), count)
     config, network = DiffusionConfig(prediction="velocity"), Velocity()
-    loss = flow_loss(FlowLossConfig(times="uniform", caption_dropout=0), config, encoder([""]))
+    loss = FlowLoss(FlowLossConfig(times="uniform", caption_dropout=0), config, encoder([""]))
     optimizer = torch.optim.Adam(network.parameters(), 5e-3)
     for batch in islice(pairs.batches(encoder, 0, batch_size=256, rank=0, world_size=1, device=CPU), 300):
         value = loss(network, batch, context(batch)).loss

@@ -137,7 +137,13 @@ def whole_run() -> ReportData:
             ),
         ),
         losses=(
-            LossCurve("train", "teacher", [32, 64, 96], [1.0, 0.5, 0.25]),
+            LossCurve(
+                "train",
+                "teacher",
+                [32, 64, 96],
+                [1.0, 0.5, 0.25],
+                held_out=[(64, {"t0.0-0.5": 0.75, "mean": 0.625}), (96, {"t0.0-0.5": 0.25, "mean": 0.375})],
+            ),
             LossCurve("distill", "student", [32, 64], [0.5, 0.125]),
         ),
         caption_truth=(CaptionTruth("short", 0.97, None), CaptionTruth("long", 0.94, 0.91)),
@@ -201,6 +207,7 @@ def test_every_section_says_what_the_run_did():
         "raw corpus 1,000",
         "Turned away by filter: 300 of 1,000",
         "a web address alt_url Alt text 250 25%",
+        "images seen t0.0-0.5 mean 64 0.75 0.625 96 0.25 0.375",
         "failed while it was worked on errored Error 1 0.1%",
         "Turned away by recaption: 10 of 700",
         "Student, 1 step 0.780 exact, by the default command; 95%: 0.750–0.800; teacher 0.800",

@@ -9,7 +9,7 @@ from components.conditioning.text import TextTokens
 from components.diffusion.config import DiffusionConfig
 from components.diffusion.ddpm import cosine_chain, linear_chain
 from components.diffusion.process import over, rectified_flow
-from components.training.flow_loss import FlowLossConfig, flow_loss
+from components.training.flow_loss import FlowLoss, FlowLossConfig
 from tests.gaussian_data import PROCESSES, QUANTITIES, Gaussian
 from tests.loss_context import context, named
 
@@ -39,7 +39,7 @@ def gaussian(count: int = 4000) -> torch.Tensor:
 
 
 def value(formula, x_0, seed=0, diffusion=None, **settings) -> float:
-    loss = flow_loss(FlowLossConfig(**settings), diffusion or DiffusionConfig(), NULL)
+    loss = FlowLoss(FlowLossConfig(**settings), diffusion or DiffusionConfig(), NULL)
     samples = batch(x_0)
     return loss(Formula(formula), samples, context(samples, seed)).loss.item()
 
@@ -106,7 +106,7 @@ def test_the_default_loss_is_flow_matching_to_the_bit():
     """As it was written when it knew rectified flow and a predicted x_0 only."""
     x_0, model = gaussian(64), Formula(lambda x_t, t: torch.tanh(x_t))
     samples = batch(x_0)
-    default = flow_loss(FlowLossConfig(), DiffusionConfig(), NULL)(model, samples, context(samples)).loss
+    default = FlowLoss(FlowLossConfig(), DiffusionConfig(), NULL)(model, samples, context(samples)).loss
     t = torch.sigmoid(0.3 + context(samples).noise.normal("time"))
     eps = context(samples).noise.normal("eps", x_0.shape[1:])
     x_t = over(1 - t, x_0) * x_0 + over(t, x_0) * eps
@@ -120,7 +120,7 @@ def test_the_loss_of_ddpm_is_l_simple(process, chain):
     x_0, model = gaussian(2000).double(), Formula(lambda x_t, t: torch.tanh(x_t))
     samples = batch(x_0)
     diffusion = DiffusionConfig(process=process, prediction="eps")
-    loss = flow_loss(FlowLossConfig(), diffusion, NULL)(model, samples, context(samples)).loss
+    loss = FlowLoss(FlowLossConfig(), diffusion, NULL)(model, samples, context(samples)).loss
     ((_, t, _),) = model.inputs
     n = torch.round(t.double() * 1000)
     torch.testing.assert_close(t.double() * 1000, n, rtol=1e-6, atol=0)
@@ -133,7 +133,7 @@ def test_the_loss_of_ddpm_is_l_simple(process, chain):
 def test_uniform_times_of_a_flow_are_uniform():
     x_0, model = gaussian(2000), Formula(lambda x_t, t: x_t)
     samples = batch(x_0)
-    flow_loss(FlowLossConfig(times="uniform"), DiffusionConfig(), NULL)(model, samples, context(samples))
+    FlowLoss(FlowLossConfig(times="uniform"), DiffusionConfig(), NULL)(model, samples, context(samples))
     ((_, t, _),) = model.inputs
     assert t.min() >= 0 and t.max() < 1
     assert t.mean().item() == pytest.approx(0.5, abs=0.02)
@@ -143,7 +143,7 @@ def test_uniform_times_of_a_flow_are_uniform():
 def test_the_network_is_evaluated_on_the_path_at_the_times_of_the_config():
     x_0, model = gaussian(512), Formula(lambda x_t, t: x_t)
     samples = batch(x_0)
-    flow_loss(FlowLossConfig(time_mean=0, shift=3.0), DiffusionConfig(), NULL)(
+    FlowLoss(FlowLossConfig(time_mean=0, shift=3.0), DiffusionConfig(), NULL)(
         model, samples, context(samples)
     )
     ((x_t, t, _),) = model.inputs
@@ -157,7 +157,7 @@ def test_captions_are_emptied_in_the_set_share_and_otherwise_untouched():
     samples = batch(gaussian(2000))
     for share in (0.0, 0.1, 0.5):
         model = Formula(lambda x_t, t: x_t)
-        loss = flow_loss(FlowLossConfig(caption_dropout=share), DiffusionConfig(), NULL)
+        loss = FlowLoss(FlowLossConfig(caption_dropout=share), DiffusionConfig(), NULL)
         loss(model, samples, context(samples))
         text = model.inputs[0][2]
         empty = (text.values == torch.tensor([1, 0, 0, 0])).all(1)

@@ -25,7 +25,7 @@ from components.distillation.mean_flow import mean_flow_loss
 from components.training import loop
 from components.training.config import FlowLossConfig, TrainingConfig
 from components.training.curve import Meter
-from components.training.flow_loss import flow_loss
+from components.training.flow_loss import FlowLoss
 from components.training.loop import train
 from components.training.loss import Batch, LossContext, Losses, LossFunction
 
@@ -98,7 +98,7 @@ def network() -> DiT:
 
 
 def teacher_loss(_: DiT) -> LossFunction:
-    return flow_loss(FlowLossConfig(), DiffusionConfig(), NULL)
+    return FlowLoss(FlowLossConfig(), DiffusionConfig(), NULL)
 
 
 def student_loss(student: DiT, **settings: str) -> LossFunction:
