@@ -64,6 +64,13 @@ class PretrainedText(ABC):
     def encode(self, text: str) -> Tensor:
         """The text's features (L, D), L > 0, in the encoder's own precision, on its device."""
 
+    @abstractmethod
+    def is_cut(self, text: str) -> bool:
+        """Whether it has more tokens than are read."""
+
+    def count_cut(self, captions: Sequence[str]) -> int:
+        return sum(map(self.is_cut, captions))
+
     @property
     def identity(self) -> str:
         return f"frozen:{self.digest}"
@@ -175,6 +182,10 @@ class FrozenText(PretrainedText):
         states = self.model(input_ids=inputs, output_hidden_states=True).hidden_states
         hidden: Tensor = states[self.layer][0]
         return hidden
+
+    def is_cut(self, text: str) -> bool:
+        ids = self.tokenizer(text, truncation=True, max_length=self.max_length + 1).input_ids
+        return len(ids) > self.max_length
 
     def _any_token(self) -> int:
         """What stands for a text of no token; a tokenizer without special tokens has a first token."""

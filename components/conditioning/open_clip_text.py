@@ -106,13 +106,16 @@ class OpenClipText(PretrainedText):
             self.model.encode_text(ids)
         finally:
             hook.remove()
-        return seen[0][0, : self._length(ids[0])]
+        return seen[0][0, : min(self._length(ids[0]), self.max_length)]
+
+    def is_cut(self, text: str) -> bool:
+        return self._length(self.tokenizer([text], context_length=self.context + 1)[0]) > self.max_length
 
     def _length(self, ids: Tensor) -> int:
-        """How many of a padded text's tokens are its own; no more than are read, and one at least."""
+        """How many of a padded text's tokens are its own, one at least."""
         padding = getattr(getattr(self.tokenizer, "tokenizer", None), "pad_token_id", None) or 0
         own = (ids != padding).nonzero()
-        return min(int(own[-1]) + 1 if len(own) else 1, self.max_length)
+        return int(own[-1]) + 1 if len(own) else 1
 
     def _text_weights(self) -> dict[str, Tensor]:
         return {n: w for n, w in self.model.state_dict().items() if not n.startswith(IMAGE_TOWER)}

@@ -81,6 +81,11 @@ class SD3Text(PretrainedText):
         parts = [_widened(torch.cat(pooled)[None], t5), _widened(clip, t5), t5]
         return torch.cat(parts)
 
+    def is_cut(self, text: str) -> bool:
+        """Whether T5 reads only its beginning; the CLIPs, which read 77 tokens, are meant to."""
+        ids = self.tokenizers[T5[0]](text, truncation=True, max_length=T5_TOKENS + 1).input_ids
+        return len(ids) > T5_TOKENS
+
     def _ids(self, tokenizer: str, text: str, length: int) -> Tensor:
         ids = self.tokenizers[tokenizer](
             text, padding="max_length", max_length=length, truncation=True

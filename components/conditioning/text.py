@@ -27,14 +27,20 @@ class TextEncoder(Protocol):
     """Captions to TextTokens.
 
     identity: what it is, down to vocabulary and weights, wherever it was loaded from; outputs of two
-    identities do not mix.
+    identities do not mix. max_length: tokens of a caption that are read, at most.
     """
+
+    max_length: int
 
     @property
     def identity(self) -> str: ...
 
     def __call__(self, captions: Sequence[str]) -> TextTokens:
         """Encode, padded to the longest caption or somewhat more, on the encoder's device."""
+        ...
+
+    def count_cut(self, captions: Sequence[str]) -> int:
+        """How many have more tokens than are read; the encoder cuts them off."""
         ...
 
     def to(self, device: torch.device) -> "TextEncoder":
@@ -111,6 +117,9 @@ class LearnedText:
     def identity(self) -> str:
         return f"learned:{digest(self.tokenizer.to_str().encode(), str(self.max_length).encode())}"
 
+    def count_cut(self, captions: Sequence[str]) -> int:
+        return sum(len(ids) > self.max_length for ids in self._ids(captions))
+
     def to(self, device: torch.device) -> "LearnedText":
         return self
 
@@ -118,7 +127,7 @@ class LearnedText:
         (folder / TOKENIZER_FILE).write_text(self.tokenizer.to_str(), encoding="utf-8")
 
     def __call__(self, captions: Sequence[str]) -> TextTokens:
-        encoded = [[1, *e.ids][: self.max_length] for e in self.tokenizer.encode_batch_fast(list(captions))]
+        encoded = [ids[: self.max_length] for ids in self._ids(captions)]
         length = padded_length(max(map(len, encoded)), self.max_length)
         values = torch.zeros(len(encoded), length, dtype=torch.long)
         mask = torch.zeros(len(encoded), length, dtype=torch.bool)
@@ -126,6 +135,10 @@ class LearnedText:
             values[row, : len(ids)] = torch.tensor(ids)
             mask[row, : len(ids)] = True
         return TextTokens(values, mask)
+
+    def _ids(self, captions: Sequence[str]) -> list[list[int]]:
+        """Of each whole caption, the start's included."""
+        return [[1, *encoded.ids] for encoded in self.tokenizer.encode_batch_fast(list(captions))]
 
 
 def padded_length(longest: int, most: int, step: int = 8) -> int:

@@ -9,6 +9,7 @@ from its last whole checkpoint, to the bit.
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -27,7 +28,10 @@ from pipelines.store.receipts import PartReceipt
 
 if TYPE_CHECKING:
     from components.conditioning.autoencoder import Autoencoder
+    from components.conditioning.text import TextEncoder
     from pipelines.stages.training_run import TrainingTask
+
+CAPTIONS_COUNTED = 20_000  # the first ones, to see how many are longer than what is read
 
 
 class TrainConfig(LearningConfig):
@@ -102,6 +106,7 @@ def run(work: Work) -> list[PartReceipt]:
     image_size = config.network.image_size * autoencoder.downscale
     if pretrained := check_features(shards, encoder, autoencoder, image_size).as_dict():
         work.info["encoders"] = pretrained
+    _count_cut_captions(work, encoder, shards)
     upsampler = make_upsampler(work, shards)
     pairs = draw_couplings(work, initial, shards) if initial and config.reflow else None
     task = _make_task(config, shards, folder, pairs, encoder, autoencoder, 0, 1)
@@ -123,6 +128,20 @@ def run(work: Work) -> list[PartReceipt]:
     )
     model = Model(trained.ema, encoder, card, upsampler, autoencoder)
     return save_trained(work, model, trained, task.records)
+
+
+def _count_cut_captions(work: Work, encoder: "TextEncoder", shards: Sequence[Path]) -> None:
+    """Say how many captions are longer than what the model reads of them."""
+    from pipelines.stages.training_run import captions
+
+    seen = list(islice(captions(shards), CAPTIONS_COUNTED))
+    cut = encoder.count_cut(seen)
+    work.info["captions_cut"] = {"of": len(seen), "cut": cut}
+    if cut:
+        work.progress.say(
+            f"train: {cut:,} of {len(seen):,} captions have more than {encoder.max_length} tokens; the rest of"
+            " each is not read; raise train.text.max_length to read all"
+        )
 
 
 def _make_task(

@@ -69,6 +69,15 @@ def test_any_text_is_ids_of_the_vocabulary_within_the_length(learned):
     assert not text.values[~text.mask].any()
 
 
+def test_captions_that_are_longer_than_what_is_read_are_counted(learned):
+    longer = LearnedText(learned.tokenizer.to_str(), 200)
+    texts = [" ".join(CAPTIONS[:n])[:length] for n in (1, 5) for length in range(0, 160)]
+    lengths = longer(texts).mask.sum(1)
+    assert learned.count_cut(texts) == (lengths > 24).sum() > 0
+    exact = texts[int((lengths == 24).nonzero()[0])]
+    assert learned.count_cut([exact]) == 0 and learned.count_cut([exact + " a a"]) == 1
+
+
 def test_the_null_text_is_one_token(learned):
     null = learned([""])
     assert null.mask.sum() == 1 and null.values.sum() == 1

@@ -50,6 +50,10 @@ def test_an_encoder_s_features_are_of_the_text_alone_and_travel_with_the_model(
     alone = encoder(["a red circle"]).values
     assert torch.equal(alone[0], text.values[0, : 3 + special])
     assert encoder(["red " * 40]).mask.shape == (1, 10)
+    fitting = " ".join(["red"] * (10 - special))
+    assert (
+        encoder.count_cut(["", CAPTION, fitting]) == 0 and encoder.count_cut([f"{fitting} red", fitting]) == 1
+    )
     assert encoder.stored.dtype == ("float32" if dtype == "auto" else "bfloat16")
 
     encoder.save(tmp_path)
