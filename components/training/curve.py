@@ -18,6 +18,7 @@ class CurvePoint:
     images_seen: int
     values: dict[str, float]  # loss, grad_norm, learning_rate and the loss's own metrics
     images_per_second: float = field(compare=False, default=0.0)
+    mfu: float | None = field(compare=False, default=None)  # utilisation.py; None where nobody asked
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from components.training.optimizers import (
     set_learning_rate,
 )
 from components.training.processes import Processes, make_accelerator
+from components.training.utilisation import count_flops, peak_flops
 from components.training.validation import Validation, named_values
 
 
@@ -55,6 +56,7 @@ def train(
     target_halflife: HalfLife | None = None,
     accumulation: int = 1,
     validation: Validation | None = None,
+    utilisation: bool = False,
     checkpoints: Checkpoints | None = None,
     on_batch: Callable[[int, float], None] | None = None,
     on_point: Callable[[CurvePoint], None] | None = None,
@@ -66,6 +68,7 @@ def train(
     target_halflife: of the average that the loss takes its targets from (context.target), if it does.
     accumulation: equal parts of this process's share of a batch that go through the model one by one.
     validation: of the averaged model, whose values join those of the next point of the curve.
+    utilisation: find out, before the first step, how much of the device's arithmetic the points stand for.
     on_batch(images, loss) is called after every step, with the latest loss that is known: on a CPU the
     step's, on a GPU one of up to curve.LOOK_STEPS steps before. on_point is called at every point of the
     curve. With several processes all losses are means over them; only the first process writes checkpoints,
@@ -82,7 +85,10 @@ def train(
         source = batches(run.images_seen)
         while run.images_seen < config.images:
             batch = on_device(next(source), accelerator.device)
-            run.step(loss, batch, SampleNoise.of(batch, seed, purpose, accelerator.device))
+            noise = SampleNoise.of(batch, seed, purpose, accelerator.device)
+            if utilisation and run.flops_per_image is None:
+                run.count_flops(loss, batch, noise)
+            run.step(loss, batch, noise)
             if on_batch is not None:
                 on_batch(config.batch_size, run.meter.loss)
             if run.crossed(config.log_images):
@@ -126,6 +132,7 @@ class _Run:
     ) -> None:
         self.config, self.accelerator, self.images_seen = config, accelerator, 0
         self.accumulation = accumulation
+        self.flops_per_image: float | None = None
         self.processes = Processes(accelerator)
         self.precision = resolve_precision(config.precision, accelerator.device)
         self.meter = Meter(accelerator.device, config.batch_size)
@@ -145,10 +152,7 @@ class _Run:
         config = self.config
         factor = learning_rate_factor(self.images_seen, config.images, config.optimizer)
         set_learning_rate(self.optimizers, factor)
-        averaged = self.ema.model if self.ema is not None else None
-        target = self.target.model if self.target is not None else None
-        context = LossContext(self.images_seen, config.images, averaged, noise, target)
-        losses = self.backward(loss, batch, context)
+        losses = self.backward(loss, batch, self.context(noise))
         means = self.processes.average(self.model.parameters(), [*losses.metrics.values(), losses.loss])
         norm = self.accelerator.clip_grad_norm_(self.model.parameters(), config.optimizer.clip_norm)
         names, values = [*losses.metrics, "loss", "grad_norm"], torch.cat([means, norm.float()[None]])
@@ -160,6 +164,26 @@ class _Run:
         for average in (self.ema, self.target):
             if average is not None:
                 average.update(self.model, self.images_seen, config.batch_size)
+
+    def context(self, noise: SampleNoise) -> LossContext:
+        """Of the step at hand."""
+        averaged = self.ema.model if self.ema is not None else None
+        target = self.target.model if self.target is not None else None
+        return LossContext(self.images_seen, self.config.images, averaged, noise, target)
+
+    def count_flops(self, loss: LossFunction, batch: Batch, noise: SampleNoise) -> None:
+        """Of one image, by a step's passes whose gradients are thrown away."""
+        part, context = _split(batch, self.context(noise), self.accumulation)[0]
+
+        def passes() -> None:
+            with autocast(self.precision, self.accelerator.device):
+                value = loss(self.model, part, context).loss
+            value.backward()
+
+        self.flops_per_image = count_flops(passes, compiled=self.config.compile) / len(context.noise.seeds)
+        for parameter in self.model.parameters():
+            parameter.grad = None
+        self.meter.restart()
 
     def backward(self, loss: LossFunction, batch: Batch, context: LossContext) -> Losses:
         """The gradient of a batch, part by part; returns the mean of the parts' losses."""
@@ -187,6 +211,10 @@ class _Run:
     def point(self, validation: Validation | None, last: int) -> CurvePoint:
         """The next point of the curve, `last` images having been seen at the one before."""
         point = self.meter.point(self.images_seen)
+        if self.flops_per_image is not None:
+            device, threads = self.accelerator.device, self.config.cpu_threads
+            peak = self.processes.world_size * peak_flops(device, self.precision, threads)
+            point = replace(point, mfu=point.images_per_second * self.flops_per_image / peak)
         if validation is None:
             return point
         due = self.images_seen // validation.every > last // validation.every

@@ -139,8 +139,8 @@ def _count_cut_captions(work: Work, encoder: "TextEncoder", shards: Sequence[Pat
     work.info["captions_cut"] = {"of": len(seen), "cut": cut}
     if cut:
         work.progress.say(
-            f"train: {cut:,} of {len(seen):,} captions have more than {encoder.max_length} tokens; the rest of"
-            " each is not read; raise train.text.max_length to read all"
+            f"train: {cut:,} of {len(seen):,} captions have more than {encoder.max_length} tokens; the rest"
+            " of each is not read; raise train.text.max_length to read all"
         )
 
 

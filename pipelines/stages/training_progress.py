@@ -4,6 +4,7 @@ What is reported is the same either way: where it starts, every step, every poin
 """
 
 from collections.abc import Callable
+from statistics import median_high
 from typing import Protocol
 
 from components.training.curve import CurvePoint
@@ -51,25 +52,33 @@ class TrainingProgress(ProgressBar):
     def __init__(self, run: TrackedRun, advance: Callable[..., None]) -> None:
         super().__init__(advance)
         self._run = run
-        self._speeds: dict[int, float] = {}  # images seen -> images per second
+        self._points: dict[int, CurvePoint] = {}  # by images seen; what is seen again replaces it
 
     def point(self, point: CurvePoint) -> None:
-        if point.images_seen not in self._speeds:
+        if point.images_seen not in self._points:
             values = {**point.values, "images_per_second": point.images_per_second}
+            if point.mfu is not None:
+                values["mfu"] = point.mfu
             self._run.log_metrics(values, step=point.images_seen)
-        self._speeds[point.images_seen] = point.images_per_second
+        self._points[point.images_seen] = point
 
     def complete(self, curve: tuple[CurvePoint, ...]) -> None:
         """Log the points that a killed run reached, and may not have logged."""
         for point in curve:
-            if point.images_seen not in self._speeds:
+            if point.images_seen not in self._points:
                 self._run.log_metrics(point.values, step=point.images_seen)
 
     @property
     def images_per_second(self) -> float | None:
         """The median of the points' speeds; None where there was nothing to do."""
-        speeds = sorted(self._speeds.values())
-        return round(speeds[len(speeds) // 2], 1) if speeds else None
+        speeds = [point.images_per_second for point in self._points.values()]
+        return round(median_high(speeds), 1) if speeds else None
+
+    @property
+    def mfu(self) -> float | None:
+        """The median of the points' shares of the device's arithmetic; None where there is none."""
+        shares = [point.mfu for point in self._points.values() if point.mfu is not None]
+        return round(median_high(shares), 3) if shares else None
 
 
 class TrainingEvents:
@@ -85,7 +94,9 @@ class TrainingEvents:
         self._events.write(images=images, loss=loss)
 
     def point(self, point: CurvePoint) -> None:
-        self._events.write(point=point.images_seen, values=point.values, rate=point.images_per_second)
+        self._events.write(
+            point=point.images_seen, values=point.values, rate=point.images_per_second, mfu=point.mfu
+        )
 
 
 def replay(event: Event, observer: TrainingObserver) -> None:
@@ -93,6 +104,6 @@ def replay(event: Event, observer: TrainingObserver) -> None:
     if "start" in event:
         observer.start(event["start"])
     elif "point" in event:
-        observer.point(CurvePoint(event["point"], event["values"], event["rate"]))
+        observer.point(CurvePoint(event["point"], event["values"], event["rate"], event["mfu"]))
     else:
         observer.batch(event["images"], event["loss"])

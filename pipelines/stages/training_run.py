@@ -216,6 +216,7 @@ def run_task(
             target_halflife=task.target_halflife,
             accumulation=config.accumulation,
             validation=task.validation,
+            utilisation=True,
             checkpoints=checkpoints,
             on_batch=observer.batch,
             on_point=observer.point,
@@ -255,7 +256,7 @@ def train_tracked(work: Work, task: TrainingTask, make_task: MakeTask) -> Traine
         trained = run_task(task, config, purpose=work.stage, checkpoints=checkpoints, observer=progress)
         progress.complete(trained.curve)
         work.info["mlflow_run"] = run.id
-    work.info["images_per_second"] = progress.images_per_second
+    work.info["images_per_second"], work.info["mfu"] = progress.images_per_second, progress.mfu
     return trained
 
 

@@ -24,7 +24,7 @@ class Shown:
 
 
 def point(images_seen: int, rate: float = 10.0) -> CurvePoint:
-    return CurvePoint(images_seen, {"loss": images_seen / 100}, rate)
+    return CurvePoint(images_seen, {"loss": images_seen / 100}, rate, mfu=rate / 64)
 
 
 def train_to(observer, start: int, end: int) -> None:
@@ -54,8 +54,9 @@ def test_the_bar_and_the_curves_follow_the_training(train_shown):
     progress = TrainingProgress(shown, shown.advance)
     train_shown(progress, 0, 48)
     assert (shown.done, shown.note) == (48, "loss 0.480")
-    assert shown.logged == [(n, {"loss": n / 100, "images_per_second": n}) for n in (16, 32, 48)]
-    assert progress.images_per_second == 32  # the median
+    logged = [(n, {"loss": n / 100, "images_per_second": n, "mfu": n / 64}) for n in (16, 32, 48)]
+    assert shown.logged == logged
+    assert (progress.images_per_second, progress.mfu) == (32, 0.5)  # the medians
 
 
 def test_workers_that_die_and_go_on_take_the_bar_back_and_log_no_point_twice(train_shown):
@@ -79,4 +80,4 @@ def test_a_finished_training_has_no_speed():
     shown = Shown()
     progress = TrainingProgress(shown, shown.advance)
     train_to(progress, 48, 48)
-    assert progress.images_per_second is None and shown.done == 0
+    assert progress.images_per_second is progress.mfu is None and shown.done == 0
