@@ -25,7 +25,6 @@ def count_flops(step: Callable[[], object], *, compiled: bool = False) -> int:
     What it computes again in its backward pass is counted again. compiled: whether it runs torch.compile's
     code, in which nothing can be counted: it runs eagerly here.
     """
-    # Only then: the stance loads the compiler, which takes two seconds.
     eager = torch.compiler.set_stance("force_eager") if compiled else nullcontext()
     with eager, FlopCounterMode(display=False) as counter:
         step()

@@ -46,6 +46,7 @@ from pipelines.store.receipts import MODEL, Counts, PartReceipt
 
 VOCABULARY_CAPTIONS = 100_000  # that a vocabulary is fitted on, at most
 LATENT_CACHE_BYTES = 2**29  # in each process
+UTILISATION_IMAGES = 10_000  # a shorter training is over before the two seconds that counting takes pay
 VALIDATION_IMAGES = 256  # of which the loss is measured while a teacher trains
 
 
@@ -216,7 +217,7 @@ def run_task(
             target_halflife=task.target_halflife,
             accumulation=config.accumulation,
             validation=task.validation,
-            utilisation=True,
+            utilisation=config.images >= UTILISATION_IMAGES,
             checkpoints=checkpoints,
             on_batch=observer.batch,
             on_point=observer.point,
