@@ -11,10 +11,11 @@ UV_VERSION := 0.13.8
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
     --no-emit-index-url --no-header
 TEST_WORKERS ?= 2
+BENCHMARKS = $(basename $(filter-out test_%,$(notdir $(wildcard tests/benchmarks/*.py))))
 PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-faults check lock clean
+.PHONY: help setup demo test test-faults check bench lock clean
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
@@ -36,6 +37,11 @@ check: $(READY)  ## lint, format, types and import contracts
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+
+bench: $(READY)  ## compare speeds with peers, each benchmark in turn: for a quiet machine
+	@$(BIN)/python -c 'import os, platform, torch; print(os.cpu_count(), "cores of", \
+	    platform.processor() or platform.machine(), "- torch", torch.__version__)'
+	@for name in $(BENCHMARKS); do echo "$$name:"; $(BIN)/python -m tests.benchmarks.$$name || exit 1; done
 
 lock: $(READY)  ## pin what pyproject.toml asks for; UPGRADE=--upgrade takes the newest it allows
 	@$(COMPILE) $(UPGRADE) --extra onnx --group pyproject.toml:dev pyproject.toml -o $(LOCK)
