@@ -49,6 +49,14 @@ class TrainingConfig(BaseModel):
     compile: bool = Field(False, description="torch.compile the model, in place")
 
 
+class LoraConfig(BaseModel):
+    """Thin matrices that are trained in place of the blocks' own (LoRA, Hu 2021)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    rank: int = Field(16, ge=1, description="of each product of two thin matrices")
+    alpha: int = Field(16, ge=1, description="alpha / rank scales the products beside the weights")
+
+
 class ReflowConfig(BaseModel):
     """How the pairs of noise and image are drawn that a flow is trained on again (reflow, Liu 2022)."""
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from components.training.config import OptimizerConfig
 from components.training.muon import Muon
 
+ADAPTER = ".lora_"  # in the names of peft's matrices
 IMAGE_CHANNELS = 4  # at most; a convolution with so few inputs reads the image
 
 
@@ -15,11 +16,10 @@ def build_optimizers(model: nn.Module, config: OptimizerConfig) -> list[torch.op
     """Muon (Jordan 2024) for what is inside a network, AdamW for embeddings, heads, norms and biases.
 
     A parameter belongs to Muon if it is a matrix below a module list named `blocks` or `layers`, or the
-    kernels of a convolution that does not read the image itself.
+    kernels of a convolution that does not read the image itself. LoRA's thin matrices are AdamW's.
     """
-    hidden, rest = (
-        _split(model.named_parameters()) if config.muon_learning_rate else ([], list(model.parameters()))
-    )
+    trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    hidden, rest = _split(trained) if config.muon_learning_rate else ([], [p for _, p in trained])
     optimizers: list[torch.optim.Optimizer] = []
     if hidden:
         optimizers.append(Muon(hidden, lr=config.muon_learning_rate, weight_decay=config.weight_decay))
@@ -50,10 +50,8 @@ def _split(named: Iterable[tuple[str, nn.Parameter]]) -> tuple[list[Tensor], lis
     hidden: list[Tensor] = []
     rest: list[Tensor] = []
     for name, parameter in named:
-        if not parameter.requires_grad:
-            continue
         inside = any(word in name.split(".") for word in ("blocks", "layers", "resblocks"))
-        matrix = inside and parameter.ndim == 2 and name.endswith("weight")
+        matrix = inside and parameter.ndim == 2 and name.endswith("weight") and ADAPTER not in name
         kernels = parameter.ndim == 4 and parameter.shape[1] > IMAGE_CHANNELS
         (hidden if matrix or kernels else rest).append(parameter)
     return hidden, rest

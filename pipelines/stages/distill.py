@@ -12,9 +12,9 @@ from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from components.config_field import added_field
 from components.distillation.config import ConsistencyConfig
@@ -52,6 +52,15 @@ class DistillConfig(LearningConfig):
         (), description="numbers of steps whose times are tuned after the training, such as [2, 4]"
     )
     tuning_images: int = added_field(256, ge=2, description="training images that they are tuned on")
+
+    @model_validator(mode="after")
+    def _lora_has_a_whole_model(self) -> Self:
+        if self.lora is not None and (self.start == "scratch" or self.consistency.method == "mean_flow"):
+            raise InputError(
+                "lora adapts the teacher's weights, and start=scratch and consistency.method=mean_flow have"
+                " weights of their own to train; leave lora out"
+            )
+        return self
 
 
 def run(work: Work) -> list[PartReceipt]:

@@ -72,6 +72,12 @@ class TrainConfig(LearningConfig):
         return self
 
     @model_validator(mode="after")
+    def _lora_has_a_model(self) -> Self:
+        if self.lora is not None and self.init is None:
+            raise InputError("lora adapts a model; name it with train.init")
+        return self
+
+    @model_validator(mode="after")
     def _reflow_has_a_flow(self) -> Self:
         if self.reflow is not None and self.init is None:
             raise InputError("reflow goes on from a flow; name it with train.init")

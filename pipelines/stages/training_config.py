@@ -5,8 +5,9 @@ from typing import Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
+from components.config_field import added_field
 from components.shards.blend import Blend
-from components.training.config import TrainingConfig
+from components.training.config import LoraConfig, TrainingConfig
 from pipelines.stage import StageConfig
 
 CURVE = "curve.json"  # in the outputs, beside the model
@@ -40,6 +41,10 @@ class LearningConfig(TrainingConfig, StageConfig):
         False,
         description="keep only each block's input for the backward pass, which computes the rest again: the"
         " same weights to the bit, less memory, more time. May change when a run goes on",
+    )
+    lora: LoraConfig | None = added_field(
+        None,
+        description="train thin matrices beside the blocks of the model that it starts from, and no other",
     )
     keep_checkpoints: int = Field(
         1, ge=1, description="the newest that stay while it trains; a damaged one is passed over for the next"

@@ -32,6 +32,7 @@ from components.shards.wanted_features import reading_features
 from components.training.checkpoints import Checkpoints
 from components.training.ema import HalfLife
 from components.training.loop import Trained, train
+from components.training.lora import add_adapters, merge_adapters
 from components.training.loss import Batch, LossFunction
 from components.training.validation import Validation
 from pipelines.errors import StageFailed
@@ -204,10 +205,12 @@ def run_task(
         observer.start(images_seen)
         return task.data(images_seen)
 
+    if config.lora is not None:
+        add_adapters(task.network, config.lora, config.seed)
     if config.activation_checkpointing:
         task.network.checkpoint_activations()
     try:
-        return train(
+        trained = train(
             task.network,
             task.loss,
             data,
@@ -224,6 +227,9 @@ def run_task(
         )
     except FloatingPointError as error:
         raise StageFailed(f"{purpose}: {error}") from error
+    if config.lora is not None:
+        merge_adapters(trained.ema)
+    return trained
 
 
 def train_tracked(work: Work, task: TrainingTask, make_task: MakeTask) -> Trained:

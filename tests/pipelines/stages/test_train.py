@@ -444,6 +444,27 @@ def test_a_training_from_a_model_starts_with_its_weights_and_its_vocabulary(whol
     assert standing_first < first  # of the same 24 images with the same noise, while the initial one learned
 
 
+def test_an_adapted_model_is_one_of_the_same_weights_but_for_its_blocks_layers(whole, tmp_path, tracking):
+    lora = {"rank": 2, "alpha": 4}
+    receipt = run_from(tmp_path, tracking, whole, images=24, lora=lora)
+    initial, adapted = (
+        load_model(output(home, made) / "model").network.state_dict()
+        for home, made in ((whole[0], whole[2]), (tmp_path, receipt))
+    )
+    changed = {name for name in initial if not torch.equal(initial[name], adapted[name])}
+    assert changed == {f"blocks.0.{layer}.weight" for layer in ("qkv", "attention_out", "mlp_in", "mlp_out")}
+    teacher = Input("train", str(output(tmp_path, receipt)), receipt.digest, receipt)
+    student = run(
+        tmp_path, DISTILL, tracking, {"train": (teacher,), "shard": (whole[1],)}, images=16, lora=lora
+    )
+    distilled = load_model(output(tmp_path, student) / "model").network.state_dict()
+    assert {name for name in adapted if not torch.equal(adapted[name], distilled[name])} == changed
+    with pytest.raises(ValidationError, match=r"lora adapts a model; name it with train\.init"):
+        TRAIN.config_type(lora=lora)
+    with pytest.raises(ValidationError, match="have weights of their own to train; leave lora out"):
+        DISTILL.config_type(lora=lora, start="scratch")
+
+
 def test_a_training_from_a_model_that_was_interrupted_ends_with_the_same_bytes(
     whole, tmp_path, tracking, monkeypatch
 ):
@@ -524,7 +545,7 @@ def test_a_teacher_from_elsewhere_is_distilled_into_a_model_that_needs_it_no_mor
     home, given, train, _ = whole
     ours = Input("train", str(output(home, train)), train.digest, train)
     theirs = Input(TEACHER, str(save_sd3(tmp_path / "sd3")), "digest")
-    settings = {"teacher": theirs.location, "images": 16, "log_images": 8}
+    settings = {"teacher": theirs.location, "images": 16, "log_images": 8, "activation_checkpointing": True}
     start = load_teacher(tmp_path / "sd3").network.state_dict()
     inputs = {"train": (ours,), "shard": (given,), TEACHER: (theirs,)}
     receipt = run(tmp_path, DISTILL, tracking, inputs, **settings)
