@@ -9,10 +9,12 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils._pytree import tree_map_only
 
 from components.durable import sha256_file, write_folder
 
@@ -42,6 +44,9 @@ class Checkpoints:
         for folder in older[self.keep - 1 :]:
             shutil.rmtree(folder)
 
+    def wait(self) -> None:
+        """Until what was saved is on the disk: here it is."""
+
     def latest(self) -> dict[str, Any] | None:
         """The newest state whose hash verifies; None to start from the beginning."""
         for folder in reversed(self._folders()):
@@ -56,6 +61,29 @@ class Checkpoints:
 
     def _folders(self) -> list[Path]:
         return sorted(p for p in self.folder.glob("*") if p.name.isdigit())
+
+
+class BackgroundCheckpoints(Checkpoints):
+    """Checkpoints that are written while the training goes on, from a copy of the state in memory.
+
+    One at a time: the next one, and `wait`, wait for the one before, and raise what it raised.
+    """
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self._thread = ThreadPoolExecutor(1)  # the interpreter waits for it at its end
+        self._writing: Future[None] | None = None
+
+    def save(self, images_seen: int, state: dict[str, Any]) -> None:
+        """Copy the state to the CPU's memory; a thread does the rest."""
+        self.wait()
+        copied = tree_map_only(torch.Tensor, lambda tensor: tensor.detach().to("cpu", copy=True), state)
+        self._writing = self._thread.submit(super().save, images_seen, copied)
+
+    def wait(self) -> None:
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
 
 
 def _verifies(folder: Path) -> bool:

@@ -81,7 +81,7 @@ def train(
     run = _Run(model, config, accelerator, target_halflife, accumulation)
     curve = run.restore(checkpoints)
     run.processes.agree_on(run.images_seen)
-    with _cpu_threads(config.cpu_threads):
+    with _cpu_threads(config.cpu_threads), _written(checkpoints):
         source = batches(run.images_seen)
         while run.images_seen < config.images:
             batch = on_device(next(source), accelerator.device)
@@ -113,6 +113,16 @@ def _cpu_threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+@contextmanager
+def _written(checkpoints: Checkpoints | None) -> Iterator[None]:
+    """Afterwards, however it ends, no checkpoint is still being written."""
+    try:
+        yield
+    finally:
+        if checkpoints is not None:
+            checkpoints.wait()
 
 
 class _Run:

@@ -20,6 +20,7 @@ class LearningConfig(TrainingConfig, StageConfig):
         "workers": True,
         "accumulation": True,
         "activation_checkpointing": True,
+        "background_checkpoints": True,
         "cache_mb": True,
         "keep_checkpoints": True,
     }
@@ -48,6 +49,9 @@ class LearningConfig(TrainingConfig, StageConfig):
     )
     keep_checkpoints: int = Field(
         1, ge=1, description="the newest that stay while it trains; a damaged one is passed over for the next"
+    )
+    background_checkpoints: bool = Field(
+        False, description="write them while the training goes on, from a copy of the state in memory"
     )
     blend: Blend = Blend()
     cache_mb: int = Field(1024, ge=0, description="decoded images kept in memory by each process, MiB")

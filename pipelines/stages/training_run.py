@@ -239,7 +239,7 @@ def train_tracked(work: Work, task: TrainingTask, make_task: MakeTask) -> Traine
     last checkpoint of theirs. make_task: makes each worker's task.
     """
     config, folder = work.config, work.scratch / "checkpoints"
-    checkpoints = checkpoints_at(folder, work.stage, config.keep_checkpoints)
+    checkpoints = _checkpoints(folder, work.stage, config)
     tracker = Tracker(work.home, work.tracking_uri)
     with (
         tracker.run(
@@ -281,8 +281,14 @@ def _train_rank(
         make_task(rank, world_size),
         config,
         purpose=stage,
-        checkpoints=checkpoints_at(checkpoints, stage, config.keep_checkpoints),
+        checkpoints=_checkpoints(checkpoints, stage, config),
         observer=TrainingEvents(events),
+    )
+
+
+def _checkpoints(folder: Path, stage: str, config: Any) -> Checkpoints:
+    return checkpoints_at(
+        folder, stage, keep=config.keep_checkpoints, background=config.background_checkpoints
     )
 
 

@@ -27,8 +27,9 @@ def fault_point(name: str) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def checkpoints_at(folder: Path, name: str, keep: int = 1) -> "Checkpoints":
+def checkpoints_at(folder: Path, name: str, *, keep: int = 1, background: bool = False) -> "Checkpoints":
     """A training's checkpoints under `folder`, with the fault point `<name>.checkpoint.before_rename`."""
-    from components.training.checkpoints import Checkpoints
+    from components.training.checkpoints import BackgroundCheckpoints, Checkpoints
 
-    return Checkpoints(folder, lambda: fault_point(f"{name}.checkpoint.before_rename"), keep=keep)
+    kind = BackgroundCheckpoints if background else Checkpoints
+    return kind(folder, lambda: fault_point(f"{name}.checkpoint.before_rename"), keep=keep)

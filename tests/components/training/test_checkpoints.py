@@ -2,13 +2,14 @@
 
 import os
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
-from components.training.checkpoints import MANIFEST, STATE, Checkpoints
+from components.training.checkpoints import MANIFEST, STATE, BackgroundCheckpoints, Checkpoints
 
 
 class Killed(BaseException):
@@ -56,6 +57,34 @@ def test_several_are_kept_if_wanted(tmp_path):
     assert store.latest()["images_seen"] == 400
     Checkpoints(tmp_path).save(500, state(500))  # fewer, from now on
     assert folders(store) == ["000000000500"]
+
+
+def test_one_that_is_written_in_the_background_is_of_the_moment_it_was_saved(tmp_path):
+    goes_on = threading.Event()
+    store = BackgroundCheckpoints(tmp_path, before_rename=lambda: goes_on.wait(30))
+    live = {"images_seen": 100, "nested": [{"weights": torch.zeros(3)}]}
+    store.save(100, live)
+    live["nested"][0]["weights"] += 1  # the training goes on
+    assert store.latest() is None
+    goes_on.set()
+    store.wait()
+    assert not store.latest()["nested"][0]["weights"].any()
+    for images in (200, 300):
+        store.save(images, live)
+    store.wait()
+    assert folders(store) == ["000000000300"] and store.latest()["nested"][0]["weights"].all()
+
+
+def test_one_that_cannot_be_written_in_the_background_ends_the_training_at_the_next(tmp_path):
+    def full() -> None:
+        raise OSError("No space left on device")
+
+    store = BackgroundCheckpoints(tmp_path, before_rename=full)
+    store.save(100, state(100))
+    with pytest.raises(OSError, match="No space left"):
+        store.save(200, state(200))
+    store.wait()
+    assert store.latest() is None
 
 
 def test_the_newest_of_several_counts(tmp_path):

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from components.training import loop
-from components.training.checkpoints import Checkpoints
+from components.training.checkpoints import BackgroundCheckpoints, Checkpoints
 from components.training.config import OptimizerConfig, TrainingConfig
 from components.training.curve import LOOK_STEPS, CurvePoint, Meter
 from components.training.loop import Trained, train
@@ -66,10 +66,10 @@ def loss(model: nn.Module, batch: Batch, context: LossContext) -> Losses:
     return Losses(error, {"noise": noise.mean()})
 
 
-def run(config: TrainingConfig = CONFIG, folder: Path | None = None, **changes) -> Trained:
+def run(config: TrainingConfig = CONFIG, folder: Path | None = None, kind=Checkpoints, **changes) -> Trained:
     settings = {"loss": loss, "batches": batches, "seed": 3, "purpose": "test", **changes}
     loss_function, source = settings.pop("loss"), settings.pop("batches")
-    checkpoints = Checkpoints(folder) if folder else None
+    checkpoints = kind(folder) if folder else None
     return train(net(), loss_function, source, config, checkpoints=checkpoints, **settings)
 
 
@@ -90,20 +90,22 @@ def assert_same(a: Trained, b: Trained) -> None:
     assert a.curve == b.curve
 
 
-@pytest.mark.parametrize("precision", ["no", "bf16"])
-def test_a_run_that_died_twice_ends_as_one_that_did_not(tmp_path, precision):
+@pytest.mark.parametrize(
+    ("precision", "kind"), [("no", Checkpoints), ("bf16", Checkpoints), ("no", BackgroundCheckpoints)]
+)
+def test_a_run_that_died_twice_ends_as_one_that_did_not(tmp_path, precision, kind):
     config = CONFIG.model_copy(update={"precision": precision})
     whole = run(config)
     for steps in (13, 9):  # dies at 13, goes on from 10 and dies at 19, goes on from 15
         with pytest.raises(Killed):
-            run(config, tmp_path, batches=dying_after(steps))
+            run(config, tmp_path, kind, batches=dying_after(steps))
     starts = []
 
     def source(images_seen):
         starts.append(images_seen)
         return batches(images_seen)
 
-    assert_same(run(config, tmp_path, batches=source), whole)
+    assert_same(run(config, tmp_path, kind, batches=source), whole)
     assert starts == [15 * BATCH]
 
 
