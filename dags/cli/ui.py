@@ -17,7 +17,7 @@ from dags.instance import write_settings
 from dags.pages.addresses import dag_page, server_page, training_runs
 from dags.pages.guard import TOKEN_VARIABLE, bearer, new_token
 from dags.pages.links import MLFLOW_VARIABLE
-from dags.pages.processes import LOOPBACK, Server, free_port, running, wait_until_up, watch
+from dags.pages.processes import LOOPBACK, Keeper, Server, free_port, running, wait_until_up, watch
 from pipelines.registry.mlflow_store import ARTIFACTS, Tracker
 from pipelines.store.home import HOME_VARIABLE
 
@@ -49,12 +49,13 @@ def serve(home: Path, dagster_port: int, mlflow_port: int, show: Callable[[str],
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # ends the servers, too
     with ExitStack() as stack:
         # In a folder of its own that nobody else can enter: whoever reaches the socket can run code.
+        keeper = stack.enter_context(Keeper())
         private = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="straightshot-")))
         servers += _dagster_servers(home, dagster, private, token)
         show("starting …")
         started = []
         for server in servers:
-            started.append((server, stack.enter_context(running(server, environment))))
+            started.append((server, stack.enter_context(running(server, environment, keeper))))
             if isinstance(server.health, Path):  # the code server: the others need it as they start
                 wait_until_up(*started[-1])
         for server, process in started:

@@ -2,6 +2,7 @@
 
 import socket
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -14,7 +15,6 @@ from pipelines.errors import StraightshotError
 
 LOOPBACK = "127.0.0.1"
 START_SECONDS = 180.0  # a cold start of all takes about 20 s on two cores with nothing else to do
-STOP_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,31 @@ class Server:
     headers: Mapping[str, str] = field(default_factory=dict)  # of the request to `health`
 
 
+class Keeper:
+    """A process that ends the servers if this one is killed (keeper.py)."""
+
+    def __init__(self) -> None:
+        command = [sys.executable, "-m", "dags.pages.keeper"]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True, text=True)
+
+    def keep(self, process: "subprocess.Popen[bytes]") -> None:
+        """That it ends this one, too."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{process.pid}\n")
+        self._process.stdin.flush()
+
+    def __enter__(self) -> "Keeper":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """After the servers have ended."""
+        self._process.communicate()
+
+
 @contextmanager
-def running(server: Server, environment: Mapping[str, str]) -> Iterator["subprocess.Popen[bytes]"]:
+def running(
+    server: Server, environment: Mapping[str, str], keeper: Keeper
+) -> Iterator["subprocess.Popen[bytes]"]:
     """The server in a process group of its own, ended with all its children on leaving."""
     server.log.parent.mkdir(parents=True, exist_ok=True)
     with server.log.open("wb") as log:
@@ -45,6 +68,7 @@ def running(server: Server, environment: Mapping[str, str]) -> Iterator["subproc
             cwd=server.log.parent,  # what a server drops in its working folder lands with the logs
         )
         try:
+            keeper.keep(process)
             yield process
         finally:
             _end(process)
@@ -92,19 +116,13 @@ def _is_up(server: Server) -> bool:
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
-    """Terminate the server, then kill it and all its children that are left."""
     import psutil
 
+    from dags.pages.keeper import end_tree
+
     with suppress(psutil.NoSuchProcess):
-        children = psutil.Process(process.pid).children(recursive=True)
-        process.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(STOP_SECONDS)
-        process.kill()
-        process.wait()
-        for child in children:
-            with suppress(psutil.NoSuchProcess):
-                child.kill()
+        end_tree(psutil.Process(process.pid))
+    process.wait()
 
 
 def _end_of(log: Path) -> str:
