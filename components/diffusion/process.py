@@ -84,6 +84,10 @@ class Process:
         }
         return conversions[source, target](x_t, value, t)
 
+    def clamps(self, t: Tensor) -> Tensor:
+        """At which times (B,) a conversion of x_0 or eps is clamped, (B,) bool."""
+        return (t < self.t_min) | (t > self.t_max)
+
     def x_0_from_preconditioned(self, x_t: Tensor, output: Tensor, t: Tensor) -> Tensor:
         """EDM's skip and scale around a network (Karras 2022, Eq. 7), for data of variance 1.
 
@@ -110,7 +114,7 @@ class Process:
     def velocity_from_x_0(self, x_t: Tensor, x_0: Tensor, t: Tensor) -> Tensor:
         """The velocity that a prediction of x_0 means; below t_min, its coefficients are those at t_min.
 
-        Of rectified flow this is JiT's (x_t - x_0) / max(t, t_min). (JiT clamps the target of its loss too.)
+        Of rectified flow this is JiT's (x_t - x_0) / max(t, t_min).
         """
         a, s, da, ds = self._coefficients(t.clamp(min=self.t_min), x_t)
         return (ds * x_t - (a * ds - s * da) * x_0) / s

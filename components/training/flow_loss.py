@@ -1,11 +1,12 @@
 """The denoising loss of the teacher, as the training loop takes it."""
 
+import torch
 from torch import Tensor, nn
 
 from components.conditioning.text import TextTokens
-from components.diffusion.config import DiffusionConfig
+from components.diffusion.config import DiffusionConfig, LossTarget
 from components.diffusion.denoiser import make_denoiser
-from components.diffusion.process import make_process
+from components.diffusion.process import make_process, over
 from components.diffusion.times import logit_normal, shift_times
 from components.training.config import FlowLossConfig
 from components.training.loss import Batch, LossContext, Losses
@@ -17,7 +18,9 @@ class FlowLoss:
 
     Of the velocity of rectified flow it is flow matching (Liu 2022; Esser 2024), of DDPM's eps L_simple (Ho
     2020, Eq. 14); whichever the network predicts. Target and times are the process's own by default: of a
-    chain, t = n / T with n uniform from 1 to T, at which x_t is exactly the paper's.
+    chain, t = n / T with n uniform from 1 to T, at which x_t is exactly the paper's. Where the conversion of
+    what the network predicts is clamped, near an end, so is the truth's (JiT, Li 2025, Section 4.2): the best
+    prediction is the conditional mean everywhere.
 
     Batches hold `x_0` (B, C, H, W) in [-1, 1], `text` and `mask` (B, L); of a coupling (couplings.py) also
     its noise `eps`. null: the empty caption (1, l).
@@ -27,6 +30,9 @@ class FlowLoss:
         self.config, self.diffusion, self.null = config, diffusion, null
         self.process = make_process(diffusion.process)
         self.target = config.target or self.process.loss_target
+        self.predicted: LossTarget = (
+            "x_0" if diffusion.prediction == "preconditioned" else diffusion.prediction
+        )
         self.times = config.times or ("uniform" if self.process.chain_steps else "logit_normal")
 
     def __call__(self, model: nn.Module, batch: Batch, context: LossContext) -> Losses:
@@ -50,6 +56,12 @@ class FlowLoss:
         x_0 = batch["x_0"]
         eps = batch["eps"] if "eps" in batch else noise.normal("eps", x_0.shape[1:])
         point = self.process.sample(x_0, eps, t)
-        truth = {"x_0": x_0, "velocity": point.velocity, "eps": eps}[self.target]
+        quantities = {"x_0": x_0, "velocity": point.velocity, "eps": eps}
+        truth = quantities[self.target]
+        if self.predicted != self.target:
+            alike = self.process.convert(
+                quantities[self.predicted], point.x_t, t, source=self.predicted, target=self.target
+            )
+            truth = torch.where(over(self.process.clamps(t), truth), alike, truth)
         estimate = make_denoiser(model, self.diffusion).estimate(self.target, point.x_t, t, text)
         return (estimate - truth).square()

@@ -202,4 +202,4 @@ def _make_task(
 
 # Of the annotators: the judge checks the upsampler, the captioner sees what the autoencoder draws.
 INPUTS = ("annotators", "shard")
-STAGE = Stage(name="train", version=3, config_type=TrainConfig, inputs=INPUTS, run=run)
+STAGE = Stage(name="train", version=4, config_type=TrainConfig, inputs=INPUTS, run=run)

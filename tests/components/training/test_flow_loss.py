@@ -93,13 +93,31 @@ def test_any_other_prediction_is_worse_by_its_distance_in_velocity(time_mean):
         assert worse == pytest.approx(best + (shift / at) ** 2, abs=0.004 / at)
 
 
-def test_near_the_data_the_estimate_is_clamped_and_the_target_is_not():
-    """v_hat = (x_t - x_hat) / max(t, .05), as ever; JiT clamps its target too."""
-    at, x_0 = 0.01, gaussian(512)
+@pytest.mark.parametrize(("prediction", "at"), [("x_0", 0.01), ("preconditioned", 0.01), ("eps", 0.99)])
+def test_where_the_estimate_is_clamped_the_target_is_too(prediction, at):
+    """v_hat = (x_t - x_hat) / max(t, .05), of eps_hat eps_hat - (x_t - t eps_hat) / max(1 - t, .05).
+
+    So a network that knows the truth has no loss, and an error counts by its share.
+    """
+    x_0 = gaussian(512)
     settings = {"time_mean": torch.logit(torch.tensor(at)).item(), "time_std": 1e-4}
-    velocity = 1 + x_0.square().mean().item()  # E ||eps - x_0||²
-    share = at / 0.05  # of it that the image itself, as a prediction, stands for
-    assert value(lambda x_t, t: x_0, x_0, **settings) == pytest.approx((1 - share) ** 2 * velocity, rel=0.03)
+    diffusion = DiffusionConfig(prediction=prediction)
+
+    def truth(x_t, t, wrong: float = 0.0):
+        eps = (x_t - over(1 - t, x_t) * x_0) / over(t, x_t)
+        a, s = over(1 - t, x_t), over(t, x_t)
+        variance = a**2 + s**2  # of Karras 2022, Eq. 7
+        outputs = {
+            "x_0": x_0 + wrong,
+            "eps": eps + wrong,
+            "preconditioned": (x_0 + wrong - a / variance * x_t) * variance**0.5 / s,
+        }
+        return outputs[prediction]
+
+    assert value(truth, x_0, diffusion=diffusion, **settings) < 1e-6
+    wrong = value(lambda x_t, t: truth(x_t, t, 0.1), x_0, diffusion=diffusion, **settings)
+    slope = 1 + at / 0.05 if prediction == "eps" else 1 / 0.05
+    assert wrong == pytest.approx((0.1 * slope) ** 2, rel=0.01)
 
 
 def test_the_default_loss_is_flow_matching_to_the_bit():
