@@ -114,9 +114,10 @@ def _records(corpus: Input, snapshot: str, home: Path) -> "pa.Table":
 
 def _scan(corpus: Input, snapshot: str) -> Iterator[tuple[str, str | None]]:
     from components.corpus.readers import open_corpus, read_stream
+    from pipelines.stages.fetch import corpus_uri
     from pipelines.stages.filter import key_of
 
-    for stream in open_corpus(corpus.location).streams:
+    for stream in open_corpus(corpus_uri(corpus)).streams:
         for _, records in read_stream(stream):
             for record in records:
                 sha256 = hashlib.sha256(record.image).hexdigest() if record.image else None
@@ -129,7 +130,7 @@ def _filtered(corpus: Input, snapshot: str, home: Path) -> Iterator[tuple[str, s
 
     for path in sorted((home / NAME).glob(f"*/{RECEIPT}")):
         receipt = readable_receipt(path.parent)
-        if receipt and receipt.snapshot == snapshot and receipt.inputs.get("corpus") == [corpus.digest]:
+        if receipt and receipt.snapshot == snapshot and receipt.inputs.get(corpus.name) == [corpus.digest]:
             yield from records_of_filter(Input(NAME, str(path.parent), receipt.digest, receipt))
 
 

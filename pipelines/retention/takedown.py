@@ -20,6 +20,7 @@ from pipelines.retention.catalog import Catalog, Output, read_catalog
 from pipelines.retention.collection import remove_output
 from pipelines.retention.roots import distilled_as, registries
 from pipelines.stage import Input
+from pipelines.stages.fetch import FETCHED_FOLDER
 from pipelines.stages.part_records import CAPTIONED_FOLDER, FILTERED_FOLDER
 from pipelines.store.faults import fault_point
 from pipelines.store.locks import Owner
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
 KEY = re.compile(r"[0-9a-f]{32}")
 COMMENT = "#"
-FOLDERS = {"filter": FILTERED_FOLDER, "recaption": CAPTIONED_FOLDER}
+FOLDERS = {"fetch": FETCHED_FOLDER, "filter": FILTERED_FOLDER, "recaption": CAPTIONED_FOLDER}
 
 
 @dataclass(frozen=True)
