@@ -58,7 +58,7 @@ class Fetcher:
             return Fetched(None, rejected.rejection, rejected.answered)
         except Exception as error:  # noqa: BLE001  one record's end, not the stage's
             detail = f"{type(error).__name__}: {one_line(error, DETAIL_CHARACTERS)}"
-            return Fetched(None, Rejection(Reason.ERRORED, detail))
+            return Fetched(None, FetchRejected(Reason.ERRORED, detail).rejection)
 
     async def _follow(self, url: "URL") -> bytes:
         """Every address on the way is asked for its permission, and checked, as the first."""

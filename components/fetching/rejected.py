@@ -2,6 +2,7 @@
 
 from components.corpus.rejection import Rejection
 from components.corpus.schemas import Reason
+from components.errors import one_line
 
 DETAIL_CHARACTERS = 160  # of another library's error, or of what a server sent
 
@@ -22,6 +23,7 @@ class FetchRejected(Exception):
         again: bool = False,
         wait: float = 0.0,
     ) -> None:
+        detail = one_line(detail.encode("utf-8", "replace").decode())  # a header may hold any bytes
         super().__init__(f"{reason}: {detail}")
         self.rejection = Rejection(reason, detail)
         self.answered, self.again, self.wait = answered, again, wait

@@ -64,8 +64,8 @@ def trace(home: Path, wanted: str, uri: str | None = None) -> list[Trace]:
             found.setdefault(key, output)
     if not found:
         raise ConfigError(
-            f"no record '{wanted}' in any output of the filter or of fetch under {home}; give a key (32 hex"
-            " digits, as in the shards' file names and the rejects), a URL as the corpus has it, or an image's file"
+            f"no record '{wanted}' in any output of the filter or of fetch under {home}; give a key (32"
+            " hex digits, as in the shards' file names and the rejects), its URL, or an image's file"
         )
     return [_traced(home, catalog, key, output, uri) for key, output in found.items()]
 

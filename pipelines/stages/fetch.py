@@ -285,9 +285,9 @@ def _check_something_came(work: Work, receipts: Sequence[PartReceipt]) -> None:
             store.delete(key, if_match=stored.tag)
     reasons = ", ".join(f"{reason} {count:,}" for reason, count in Counter(total.reasons).most_common(3))
     unanswered = total.reasons.get(Reason.FETCH_UNREACHABLE, 0) + total.reasons.get(Reason.FETCH_TIMEOUT, 0)
-    hint = "is the network there? " if 2 * unanswered > total.counts.in_ else ""
+    hint = "; is the network there?" if 2 * unanswered > total.counts.in_ else "."
     raise StageFailed(
-        f"fetch: none of {total.counts.in_:,} URLs gave an image ({reasons}), such as {example}; {hint}The"
+        f"fetch: none of {total.counts.in_:,} URLs gave an image ({reasons}), such as {example}{hint} The"
         " same command asks again"
     )
 

@@ -95,7 +95,9 @@ def _send(
     writer: asyncio.StreamWriter, status: int, body: bytes = b"", *headers: str, length: int | None = None
 ) -> None:
     lines = [f"HTTP/1.1 {status} X", f"Content-Length: {len(body) if length is None else length}"]
-    writer.write("\r\n".join([*lines, "Connection: close", *headers, "", ""]).encode() + body)
+    writer.write(
+        "\r\n".join([*lines, "Connection: close", *headers, "", ""]).encode("utf-8", "surrogateescape") + body
+    )
 
 
 def _flaky(argument: str, times: int) -> tuple:
@@ -117,6 +119,7 @@ RESPONSES: dict[str, Callable[[str, int], tuple]] = {
     "mislabelled": lambda *_: (200, PNG, "Content-Type: text/html"),
     "html": lambda *_: (200, b"\n<!DOCTYPE html><p>login</p>", "Content-Type: image/jpeg"),
     "svg": lambda *_: (200, b"<?xml version='1.0'?><svg/>", "Content-Type: image/svg+xml"),
+    "bad-header": lambda *_: (200, b"<html>", "Content-Type: image/\udcff\udcfe"),
     "empty": lambda *_: (200, b""),
     "gif": lambda *_: (200, b"GIF89a" + bytes(100)),
     "status": lambda status, _: (int(status), b"" if status == "204" else b"gone"),

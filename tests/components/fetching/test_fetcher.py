@@ -56,6 +56,7 @@ ANSWERS = {  # path -> reason and a part of the detail; None: an image comes
     "brotli": (Reason.FETCH_BROKEN, "br was not asked for"),
     "many-headers": (Reason.FETCH_BROKEN, ""),
     "html": (Reason.FETCH_NO_IMAGE, "HTML, called image/jpeg"),
+    "bad-header": (Reason.FETCH_NO_IMAGE, "HTML, called image/??"),
     "svg": (Reason.FETCH_NO_IMAGE, "SVG"),
     "empty": (Reason.FETCH_NO_IMAGE, "an empty body"),
     "gif": (Reason.IMAGE_FORMAT, "GIF"),

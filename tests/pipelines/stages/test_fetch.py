@@ -21,7 +21,7 @@ from pipelines.errors import ConfigError, StageFailed
 from pipelines.execution.progress import Progress
 from pipelines.graph import EVERY_STAGE
 from pipelines.pipeline import Pipeline, State
-from pipelines.stage import Input, run_stage
+from pipelines.stage import SCRATCH, Input, run_stage
 from pipelines.stages.fetch import STAGE, FetchConfig, corpus_uri
 from pipelines.stages.filter import key_of
 from pipelines.store.receipts import Counts, Receipt
@@ -107,7 +107,7 @@ def test_every_row_ends_as_an_image_or_with_its_reason(server, tmp_path):
     records = [record for fragment in corpus.fragments for record in read_fragment(fragment)]
     assert [record.alt_text for record in records] == ["a blue plate", "a plate", None, "x" * 200_000]
     assert [key_of(record, "default") for record in records] == fetched["key"].to_pylist()
-    assert not (output(tmp_path, receipt) / "scratch").exists()
+    assert not (output(tmp_path, receipt) / SCRATCH).exists()
 
 
 def test_the_bytes_do_not_depend_on_the_order_of_the_work(server, tmp_path, monkeypatch):
@@ -132,8 +132,15 @@ def test_the_bytes_do_not_depend_on_the_order_of_the_work(server, tmp_path, monk
 RUN = """
 import sys
 from pathlib import Path
-from tests.pipelines.stages.test_fetch import CONFIG, run
-run(Path(sys.argv[1]), sys.argv[2], CONFIG.model_copy(update={"connections_per_host": 1, "host_delay": 0.05}))
+from pipelines.execution.progress import Progress
+from pipelines.stage import Input, run_stage
+from pipelines.stages.fetch import STAGE, FetchConfig
+from tests.pipelines.one_by_one import OneByOne
+home, uri, digest, config = sys.argv[1:]
+inputs = {"corpus": (Input("corpus", uri, digest),)}
+config = FetchConfig.model_validate_json(config)
+progress = Progress(quiet=True)
+run_stage(STAGE, config, inputs, home=Path(home), snapshot="default", engine=OneByOne(), progress=progress)
 """
 
 
@@ -141,8 +148,10 @@ def test_killed_it_asks_for_nothing_again_that_it_had(server, tmp_path):
     site = server.site()
     rows = [{"url": f"{site.url}/image/{n}", "alt_text": f"{n}"} for n in range(30)]
     uri = write_list(tmp_path / "list.csv", rows)
-    process = subprocess.Popen([sys.executable, "-c", RUN, str(tmp_path / "killed"), uri])
-    deadline = time.monotonic() + 120
+    slow = CONFIG.model_copy(update={"connections_per_host": 1, "host_delay": 0.05}).model_dump_json()
+    digest = url_list.open_url_list(uri).digest()
+    process = subprocess.Popen([sys.executable, "-c", RUN, str(tmp_path / "killed"), uri, digest, slow])
+    deadline = time.monotonic() + 400
     while len(site.asked) < 10 and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
@@ -170,7 +179,7 @@ def test_without_a_network_it_ends_and_believes_nothing(server, tmp_path):
     closed = "http://127.1.0.{}:9/{}.png"
     rows = [{"url": closed.format(n % 20, n), "alt_text": "away"} for n in range(60)]
     uri = write_list(tmp_path / "list.csv", [*rows, {"url": f"{site.url}/image/1", "alt_text": "there"}])
-    config = CONFIG.model_copy(update={"connections": 1, "rows_per_part": 100})
+    config = CONFIG.model_copy(update={"connections": 1, "connections_per_host": 64, "rows_per_part": 100})
     with pytest.raises(StageFailed, match=r"no server answered the last .* URLs.*is the network there"):
         run(tmp_path, uri, config)
     assert not list(tmp_path.glob("fetch/*/parts/*"))
@@ -184,8 +193,7 @@ def of_stages(config: RunConfig, home: Path) -> Pipeline:
 
     def write_line(work):
         names = {name: [item.digest for item in items] for name, items in work.inputs.items()}
-        entry = work.commit("line.json", lambda path: path.write_text(json.dumps(names)))
-        return [work.parts.write("all", {}, counts=Counts()).model_copy(update={"files": (entry,)})]
+        return [work.parts.write("line", {"line.json": lambda path: path.write_text(json.dumps(names))})]
 
     stages = tuple(s if s.name == "fetch" else replace(s, run=write_line) for s in EVERY_STAGE)
     return Pipeline(config, home, OneByOne(), stages=stages)
