@@ -1,6 +1,7 @@
 """One HTTP request: no redirect followed, sizes capped while they stream, every failure with its reason."""
 
 import asyncio
+import os
 import zlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 CHUNK = 64 * 1024  # bytes
 MOST_URL_CHARACTERS = 8192
 SCHEMES = ("http", "https")
+NOT_IN_HOSTS = "%\\<>^`{|}"
 REDIRECTS = (301, 302, 303, 307, 308)
 PASSING = (408, 425, 429, 500, 502, 503, 504)  # statuses that may be another the next time
 TOO_BUSY = (429, 503)  # those by which a server asks to be left alone for a while
@@ -64,8 +66,8 @@ def parse_url(text: str | None, base: "URL | None" = None) -> "URL":
     if scheme not in SCHEMES:
         what = f"{scheme[:20]}: is not fetched" if scheme else "no http:// or https:// URL"
         raise FetchRejected(Reason.FETCH_URL, what)
-    if not host:
-        raise FetchRejected(Reason.FETCH_URL, "no host")
+    if not host or any(letter.isspace() or letter in NOT_IN_HOSTS for letter in host):
+        raise FetchRejected(Reason.FETCH_URL, "no name of a host" if host else "no host")
     if url.user is not None or url.password is not None:
         raise FetchRejected(Reason.FETCH_URL, "it carries a user name")
     return url.with_fragment(None)
@@ -262,7 +264,7 @@ async def _reasons() -> AsyncIterator[None]:
     except TimeoutError as error:
         raise FetchRejected(Reason.FETCH_TIMEOUT, "no whole answer in time", again=True) from error
     except UnicodeError as error:
-        raise FetchRejected(Reason.FETCH_URL, "its host is no name") from error
+        raise FetchRejected(Reason.FETCH_URL, "no name of a host") from error
     except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError) as error:
         raise FetchRejected(Reason.FETCH_URL, one_line(error, DETAIL_CHARACTERS)) from error
     except (
@@ -290,7 +292,9 @@ def _unconnected(error: Exception) -> FetchRejected:
     if cause is not None:
         return FetchRejected(Reason.FETCH_ADDRESS, one_line(cause, DETAIL_CHARACTERS))
     os_error = getattr(error, "os_error", error)
-    text = one_line(getattr(os_error, "strerror", None) or os_error, DETAIL_CHARACTERS)
+    number = getattr(os_error, "errno", None) or 0  # asyncio's own words have the port in them
+    words = os.strerror(number) if number > 0 else getattr(os_error, "strerror", None)
+    text = one_line(words or os_error, DETAIL_CHARACTERS)
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         final = getattr(os_error.__cause__ or os_error, "errno", None) == socket.EAI_NONAME
         detail = f"its name is not resolved: {text}"

@@ -87,11 +87,8 @@ def test_every_misbehaviour_of_a_server_has_its_reason(site):
     assert by_path["image/1"].image == png(1)
     assert by_path["gzip"].image == by_path["hops/5"].image == PNG
     # What may pass was asked for again, what will not was not.
-    assert {path: site.times(f"/{path}") for path in ("status/500", "reset", "flaky/1")} == {
-        "status/500": 2,
-        "reset": 2,
-        "flaky/1": 2,
-    }
+    assert [site.times(f"/{path}") for path in ("status/500", "flaky/1", "announced/5000")] == [2, 2, 2]
+    assert site.times("/reset") >= 2  # the library, too, tries a lost connection again
     assert [site.times(f"/{path}") for path in ("status/404", "html", "busy/3600", "loop/a")] == [1, 1, 1, 1]
     assert site.times("/robots.txt") == site.times("/.well-known/tdmrep.json") == 1
 
@@ -205,7 +202,7 @@ NEVER_ASKED = {
     "http://example.com:99999/a.png": "",
     "http://user:secret@example.com/a.png": "it carries a user name",
     f"http://example.com/{'a' * 9000}": "9,019 characters",
-    "http://" + "a" * 300 + ".com/": "its host is no name",
+    "http://" + "a" * 300 + ".com/": "no name of a host",
 }
 
 
