@@ -28,7 +28,7 @@ from components.errors import InputError, one_line
 KIND = "urls"
 SUFFIXES = (".parquet", ".csv")
 URL, ALT_TEXT = "url", "alt_text"  # columns of every group, and of what is fetched
-OWN = ("key", "image")  # columns of what is fetched that a list cannot have
+OWN = ("key", "sha256", "image")  # columns of what is fetched that a list cannot have
 BATCH_ROWS = 4096
 BYTES_PER_GROUP = 2**20  # of the list's files: some 5,000 to 10,000 URLs
 MOST_GROUPS = 256  # files that are written at the same time

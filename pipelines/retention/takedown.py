@@ -29,7 +29,7 @@ from pipelines.store.provenance import now, user_and_host
 from pipelines.withdrawals import (
     Withdrawal,
     record_withdrawal,
-    records_of_filter,
+    records_of_output,
     records_table,
     touched,
     withdrawals,
@@ -121,8 +121,8 @@ def take_down(
     for withdrawal in wanted:
         if not (unseen or withdrawal.name in before or touched((withdrawal,), records)):
             raise ConfigError(
-                f"no {withdrawal.what} in any filter output under {home}; check it, or withdraw it for what"
-                " comes later with --unseen"
+                f"no {withdrawal.what} in any filter output or fetched corpus under {home}; check it, or"
+                " withdraw it for what comes later with --unseen"
             )
     complete = [_with_image(withdrawal, records) for withdrawal in wanted]
     new = tuple(withdrawal for withdrawal in complete if record_withdrawal(home, withdrawal))
@@ -142,8 +142,8 @@ def purge(holdings: Iterable[Holding]) -> list[tuple[Holding, str | None]]:
 
 
 def _known_records(catalog: Catalog) -> Iterator[tuple[str, str | None]]:
-    for output in catalog.of("filter"):
-        yield from records_of_filter(_as_input(output))
+    for output in (*catalog.of("filter"), *catalog.of("fetch")):
+        yield from records_of_output(_as_input(output))
 
 
 def _as_input(output: Output) -> Input:

@@ -11,6 +11,7 @@ it is done: a killed stage asks for none of them again.
 """
 
 import asyncio
+import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -223,7 +224,11 @@ class FetchWorker:
     def _table(self, table: pa.Table, batch: Sequence[tuple[int, bytes]], schema: pa.Schema) -> pa.Table:
         listed = table.take([row for row, _ in batch])
         images = [image for _, image in batch]
-        own = {"key": list(map(self._key, images, listed["url"].to_pylist())), "image": images}
+        own: dict[str, list[Any]] = {
+            "key": list(map(self._key, images, listed["url"].to_pylist())),
+            "sha256": [hashlib.sha256(image).hexdigest() for image in images],
+            "image": images,
+        }
         arrays = [
             pa.array(own[field.name], field.type) if field.name in own else listed[field.name]
             for field in schema
@@ -252,8 +257,9 @@ def _rows(wanted: "WantedUrl") -> int:
 
 
 def _schema(table: pa.Table) -> pa.Schema:
-    """Of what is fetched: the key and the image before the list's own columns."""
-    return pa.schema([("key", pa.string()), ("image", pa.binary()), *table.schema])
+    """Of what is fetched: the image, its hash and the record's key before the list's own columns."""
+    own = [("key", pa.string()), ("sha256", pa.string()), ("image", pa.binary())]
+    return pa.schema([*own, *table.schema])
 
 
 def _batches(wanted: Sequence["WantedUrl"], journal: "Journal") -> Iterator[list[tuple[int, bytes]]]:

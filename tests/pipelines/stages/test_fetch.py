@@ -21,10 +21,13 @@ from pipelines.errors import ConfigError, StageFailed
 from pipelines.execution.progress import Progress
 from pipelines.graph import EVERY_STAGE
 from pipelines.pipeline import Pipeline, State
+from pipelines.records.trace import trace
+from pipelines.retention.takedown import take_down
 from pipelines.stage import SCRATCH, Input, run_stage
 from pipelines.stages.fetch import STAGE, FetchConfig, corpus_uri
 from pipelines.stages.filter import key_of
 from pipelines.store.receipts import Counts, Receipt
+from pipelines.withdrawals import Withdrawal
 from tests.components.fetching.hostile_server import Site, png, serving
 from tests.pipelines.one_by_one import OneByOne
 
@@ -92,7 +95,7 @@ def test_every_row_ends_as_an_image_or_with_its_reason(server, tmp_path):
     assert site.times("/image/1") == 1  # for both of its texts
 
     fetched = table(tmp_path, receipt, "fetched")
-    assert fetched.column_names == ["key", "image", "url", "alt_text", "license"]
+    assert fetched.column_names == ["key", "sha256", "image", "url", "alt_text", "license"]
     assert fetched["license"].to_pylist() == ["CC0", None, None, None]
     assert fetched["image"].to_pylist() == [png(1), png(1), png(2), png(3)]
     rejects = table(tmp_path, receipt, "rejects")
@@ -100,6 +103,9 @@ def test_every_row_ends_as_an_image_or_with_its_reason(server, tmp_path):
     assert set(rejects["stage"].to_pylist()) == {"fetch"}
     details = dict(zip(rejects["url"].to_pylist(), rejects["detail"].to_pylist(), strict=True))
     assert details[f"{site.url}/status/404"] == "HTTP 404"
+
+    (traced,) = trace(tmp_path, f"{site.url}/status/404")
+    assert [step.fate for step in traced.steps] == ["rejected: fetch_status (HTTP 404)"]
 
     # The filter reads it as any corpus, and knows each record by the same key.
     location = str(output(tmp_path, receipt))
@@ -223,6 +229,14 @@ def test_the_stage_is_there_for_a_list_of_urls_alone(server, tmp_path):
     again = of_stages(patient, tmp_path).run_one("fetch", force=True)
     assert again.ran and again.receipt.digest == fetched.receipt.digest
     assert [p.state for p in of_stages(config, tmp_path).plan()][:3] == [State.FRESH] * 3
+
+    # A takedown is the filter's affair; what holds the image is named.
+    (path,) = fetched.path.glob("fetched/*.parquet")
+    key = pq.read_table(path)["key"][1].as_py()
+    taken = take_down(tmp_path, [Withdrawal(key, None)])
+    assert [(holding.output.path, holding.records) for holding in taken.holdings] == [(fetched.path, 1)]
+    states = {planned.stage.name: planned.state for planned in of_stages(config, tmp_path).plan()}
+    assert (states["fetch"], states["filter"]) == (State.FRESH, State.STALE)
 
     corpus = config.model_copy(update={"corpus": f"parquet:{tmp_path}/list.parquet", "snapshot": "other"})
     pq.write_table(pa.table({"image": [png()], "alt_text": ["a"]}), tmp_path / "list.parquet")
