@@ -8,15 +8,15 @@ from collections.abc import Iterator, Sequence
 
 import dagster as dg
 
-from dags.checks import check_results, check_specs, refusal
+from dags.checks import COUNTS, check_results, check_specs, refusal
 from dags.failures import shown_failures
 from dags.interrupts import keyboard_interrupts
 from dags.metadata import metadata_of
 from dags.resources import StraightshotRun
 from pipelines.errors import GateRefused
-from pipelines.graph import DATA_STAGES, SOURCES, STAGES
+from pipelines.graph import DATA_STAGES, EVERY_STAGE, FETCH, SOURCES
 from pipelines.pipeline import Outcome
-from pipelines.stage import Stage
+from pipelines.stage import Input, Stage
 
 snapshots = dg.DynamicPartitionsDefinition(name="snapshots")
 GROUP = "straightshot"  # one for all: the page opens a graph of several groups collapsed to these
@@ -25,6 +25,7 @@ DESCRIPTIONS = {
     "corpus": "The raw corpus: images and the alt texts that web pages gave them.",
     "labelled": "Images with true short and long captions, from which annotators are fitted.",
     "annotators": "The judge (open_clip) and the captioner (transformers): fitted, or pretrained and pinned.",
+    "fetch": "The images of a corpus that is a list of URLs, asked for politely; of other corpora nothing.",
     "filter": "Alt-text and image rules, safe decoding, duplicates, judge score; a reason for every reject.",
     "recaption": "A short and a long caption for every image, cleaned and judged; the alt text kept.",
     "shard": "Deterministic WebDataset tars and their index.",
@@ -35,6 +36,7 @@ DESCRIPTIONS = {
 }
 KINDS = {
     "annotators": {"pytorch"},
+    "fetch": {"ray", "parquet"},
     "filter": {"ray", "parquet"},
     "recaption": {"ray", "parquet"},
     "shard": {"ray"},
@@ -47,7 +49,7 @@ KINDS = {
 
 def all_assets() -> Sequence[dg.AssetsDefinition]:
     """Sources first, then the stages in pipeline order."""
-    return [*(_source_asset(name) for name in SOURCES), *(_stage_asset(stage) for stage in STAGES)]
+    return [*(_source_asset(name) for name in SOURCES), *(_stage_asset(stage) for stage in EVERY_STAGE)]
 
 
 def _source_asset(name: str) -> dg.AssetsDefinition:
@@ -81,6 +83,9 @@ def _stage_asset(stage: Stage) -> dg.AssetsDefinition:
     )
     def run(straightshot: StraightshotRun) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
         with shown_failures():
+            if stage.name == FETCH.name and not straightshot.pipeline.fetches:
+                yield _nothing_to_fetch(straightshot.source("corpus"))
+                return
             try:
                 with keyboard_interrupts():
                     outcome = straightshot.make(stage.name)
@@ -90,6 +95,15 @@ def _stage_asset(stage: Stage) -> dg.AssetsDefinition:
         yield _result(outcome)
 
     return run
+
+
+def _nothing_to_fetch(corpus: Input) -> dg.MaterializeResult:
+    """The asset of a stage that this corpus has no need of, as it was and with the corpus's data version."""
+    return dg.MaterializeResult(
+        metadata={"uri": corpus.location, "fetched": "nothing: the corpus is no list of URLs"},
+        data_version=dg.DataVersion(corpus.digest),
+        check_results=[dg.AssetCheckResult(check_name=COUNTS, passed=True)],
+    )
 
 
 def _result(outcome: Outcome) -> dg.MaterializeResult:

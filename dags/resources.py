@@ -37,7 +37,9 @@ class StraightshotRun(dg.ConfigurableResource):
     home: str = ""  # where outputs lie; empty: STRAIGHTSHOT_HOME, else ./runs
     deployed: bool = False  # the deployed config; its models are trained on all registered snapshots
     preset: str = ""  # empty: the config of the last run under HOME, else the demo preset
-    corpus: str = ""  # toy:N | parquet:PATH | folder:PATH | webdataset:PATH; empty: the snapshot's
+    corpus: str = (
+        ""  # toy:N | urls:PATH | parquet:PATH | folder:PATH | webdataset:PATH; empty: the snapshot's
+    )
     snapshot: str = ""  # the corpus snapshot; empty: the run's partition, else the preset's
     overrides: list[str] = Field(default=[])  # stage.field=value
     force: list[str] = Field(default=[])  # stages to run again although they are fresh

@@ -27,6 +27,7 @@ from pipelines.stage import INIT
 from pipelines.stages.annotators import AnnotatorsConfig
 from pipelines.stages.distill import DistillConfig
 from pipelines.stages.evaluate import EvaluateConfig
+from pipelines.stages.fetch import FetchConfig
 from pipelines.stages.filter import FilterConfig
 from pipelines.stages.initial_model import settings_of
 from pipelines.stages.promote import PromoteConfig
@@ -64,7 +65,7 @@ class RunConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     preset: str = DEFAULT_PRESET  # where it came from; displayed, never hashed
-    corpus: str = "toy:4000"  # toy:N | parquet:PATH | folder:PATH | webdataset:PATH
+    corpus: str = "toy:4000"  # toy:N | urls:PATH | parquet:PATH | folder:PATH | webdataset:PATH
     snapshot: str = "default"  # the corpus snapshot that the data stages make
     train_snapshots: tuple[str, ...] = ()  # snapshots whose shards train reads; empty: this run's
     seed: int = Field(default=0, ge=0)  # for every section that has a seed and does not set its own
@@ -75,6 +76,7 @@ class RunConfig(BaseModel):
     workers: int | None = Field(default=None, ge=1)  # actors per pool; by default one per CPU
     toy: ToySettings = ToySettings()
     annotators: AnnotatorsConfig = AnnotatorsConfig()
+    fetch: FetchConfig = FetchConfig()
     filter: FilterConfig = FilterConfig()
     recaption: RecaptionConfig = RecaptionConfig()
     shard: ShardConfig = ShardConfig()

@@ -1,6 +1,6 @@
-"""The graph: the eight stages in order, what each reads, and how a selection of them is written.
+"""The graph: the stages in order, what each reads, and how a selection of them is written.
 
-annotators -> filter -> recaption -> shard -> train -> distill -> evaluate -> promote
+annotators -> (fetch ->) filter -> recaption -> shard -> train -> distill -> evaluate -> promote
 """
 
 import difflib
@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from pipelines.errors import ConfigError
 from pipelines.stage import SOURCES, Stage
-from pipelines.stages import annotators, distill, evaluate, filter, promote, recaption, shard, train
+from pipelines.stages import annotators, distill, evaluate, fetch, filter, promote, recaption, shard, train
 
 STAGES: tuple[Stage, ...] = (
     annotators.STAGE,
@@ -20,17 +20,19 @@ STAGES: tuple[Stage, ...] = (
     evaluate.STAGE,
     promote.STAGE,
 )
-DATA_STAGES = ("filter", "recaption", "shard")  # they run once per corpus snapshot
+FETCH = fetch.STAGE  # only where the corpus is a list of URLs; the filter then reads it in the corpus's place
+EVERY_STAGE: tuple[Stage, ...] = (STAGES[0], FETCH, *STAGES[1:])
+DATA_STAGES = ("fetch", "filter", "recaption", "shard")  # they run once per corpus snapshot
 MODEL_STAGES = ("train", "distill", "evaluate", "promote")  # they run once for all snapshots together
 EVERY_SNAPSHOT = "all"  # the snapshot of a stage that depends on none
 
 
 def stage_named(name: str) -> Stage:
     """The stage of that name; ConfigError with the nearest name otherwise."""
-    for stage in STAGES:
+    for stage in EVERY_STAGE:
         if stage.name == name:
             return stage
-    names = [stage.name for stage in STAGES]
+    names = [stage.name for stage in EVERY_STAGE]
     near = difflib.get_close_matches(name, names, n=1)
     raise ConfigError(
         f"unknown stage '{name}'; "
@@ -51,7 +53,7 @@ def select(expressions: Iterable[str]) -> tuple[str, ...]:
             chosen |= upstream(name)
         if text.endswith("+"):
             chosen |= downstream(name)
-    return tuple(stage.name for stage in STAGES if stage.name in chosen or not chosen)
+    return tuple(stage.name for stage in EVERY_STAGE if stage.name in chosen or not chosen)
 
 
 def upstream(name: str) -> set[str]:
@@ -62,4 +64,4 @@ def upstream(name: str) -> set[str]:
 
 def downstream(name: str) -> set[str]:
     """Every stage that depends on `name`."""
-    return {stage.name for stage in STAGES if name in upstream(stage.name)}
+    return {stage.name for stage in EVERY_STAGE if name in upstream(stage.name)}

@@ -5,7 +5,7 @@ Nothing here changes an output, so none of it is in a fingerprint.
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from pipelines.graph import STAGES
+from pipelines.graph import EVERY_STAGE
 
 
 class OperationsConfig(BaseModel):
@@ -26,7 +26,7 @@ class OperationsConfig(BaseModel):
     @field_validator("stage_seconds")
     @classmethod
     def _of_stages(cls, limits: dict[str, float]) -> dict[str, float]:
-        names = [stage.name for stage in STAGES]
+        names = [stage.name for stage in EVERY_STAGE]
         for name, seconds in limits.items():
             if name not in names:
                 raise ValueError(f"'{name}' is no stage; there are {', '.join(names)}")

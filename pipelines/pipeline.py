@@ -1,6 +1,6 @@
 """The pipeline: the stages in order, what of them is fresh, and how one of them is run.
 
-    annotators -> filter -> recaption -> shard -> train -> distill -> evaluate -> promote
+    annotators -> (fetch ->) filter -> recaption -> shard -> train -> distill -> evaluate -> promote
 
 The command plans with it (`Pipeline.plan`), the DAG runs with it (`Pipeline.run_one`). Freshness is decided
 here and only here, by the fingerprints of stage.py: an input counts by the digest of its content, so an
@@ -18,7 +18,7 @@ from pipelines.config import RunConfig
 from pipelines.errors import ConfigError
 from pipelines.execution.engine import Engine
 from pipelines.execution.progress import Progress
-from pipelines.graph import DATA_STAGES, EVERY_SNAPSHOT, SOURCES, STAGES, upstream
+from pipelines.graph import DATA_STAGES, EVERY_SNAPSHOT, EVERY_STAGE, FETCH, SOURCES, upstream
 from pipelines.registry.mlflow_store import Tracker
 from pipelines.snapshots import Snapshot, all_registered, refuse_other_corpus, register, registered
 from pipelines.sources import find_source, make_toy_web
@@ -32,6 +32,7 @@ from pipelines.stage import (
     input_digests,
     run_stage,
 )
+from pipelines.stages.fetch import is_urls
 from pipelines.store.locks import lock_owner
 from pipelines.store.mirror import fetch_files
 from pipelines.store.outputs import FORCED, checked_receipt, load_receipt, read_failure
@@ -102,7 +103,7 @@ class Pipeline:
     engine: Engine = field(default_factory=Engine)
     progress: Progress = field(default_factory=lambda: Progress(quiet=True))
     tracking_uri: str | None = None
-    stages: tuple[Stage, ...] = STAGES
+    stages: tuple[Stage, ...] = EVERY_STAGE
     _known: dict[str, Input] = field(default_factory=dict, repr=False)
     _reported: set[Path] = field(default_factory=set, repr=False)  # receipts that do not count
 
@@ -110,8 +111,14 @@ class Pipeline:
         """Every stage's state, in order. Reads only; never makes anything."""
         planned: dict[str, Planned] = {}
         for stage in self.stages:
-            planned[stage.name] = self._plan_one(stage, planned)
+            if stage.name != FETCH.name or self.fetches:
+                planned[stage.name] = self._plan_one(stage, planned)
         return list(planned.values())
+
+    @property
+    def fetches(self) -> bool:
+        """Whether the corpus is a list of URLs, so that fetch is one of the stages."""
+        return is_urls(self.config.corpus)
 
     def run_one(self, name: str, *, force: bool = False) -> Outcome:
         """Make one stage's output, or find it made. Raises ConfigError when an input is not there yet."""
@@ -271,7 +278,9 @@ class Pipeline:
     def _inputs_of(self, stage: Stage, consumer: str = "") -> dict[str, tuple[Input, ...]]:
         """All finished inputs of a stage; see _inputs_for."""
         models = (name for name in MODELS if getattr(self._config_of(stage), name, None))
-        return {name: self._inputs_for(stage, name, consumer) for name in (*stage.inputs, *models)}
+        absent = "corpus" if self.fetches else FETCH.name  # of the two that stand for each other
+        names = [name for name in stage.inputs if name != absent or stage.name == FETCH.name]
+        return {name: self._inputs_for(stage, name, consumer) for name in (*names, *models)}
 
     def _inputs_for(self, stage: Stage, name: str, consumer: str = "") -> tuple[Input, ...]:
         """The finished outputs behind one input of a stage: one, or one per snapshot.
@@ -288,7 +297,8 @@ class Pipeline:
                 else self._of_snapshot(name, snapshot)
                 for snapshot in self.config.snapshots
             )
-        return (self._finished(consumer, name),)
+        item = self._finished(consumer, name)
+        return (less_withdrawn(item, self.config.snapshot, self.home) if name == FETCH.name else item,)
 
     def _source(self, name: str) -> Input:
         if name not in self._known:
@@ -299,9 +309,13 @@ class Pipeline:
                 raise ConfigError("the toy web is not written yet")
             if name == "corpus":
                 self.refuse_other_corpus(source.digest)
-                source = less_withdrawn(source, self.config.snapshot, self.home)
+                source = self._less_withdrawn(source, self.config.snapshot)
             self._known[name] = source
         return self._known[name]
+
+    def _less_withdrawn(self, corpus: Input, snapshot: str) -> Input:
+        """The corpus with the keys of what was withdrawn from it; a list of URLs has no records yet."""
+        return corpus if is_urls(corpus.location) else less_withdrawn(corpus, snapshot, self.home)
 
     def _finished(self, consumer: str, name: str) -> Input:
         """The complete output of an upstream stage under this config."""
@@ -324,7 +338,7 @@ class Pipeline:
         record = self._record_of(name, snapshot)
         config = self.config.model_copy(update={"snapshot": snapshot, "corpus": record.corpus})
         known = {
-            "corpus": less_withdrawn(Input("corpus", record.corpus, record.digest), snapshot, self.home),
+            "corpus": self._less_withdrawn(Input("corpus", record.corpus, record.digest), snapshot),
             "annotators": self._finished(name, "annotators"),
         }
         other = Pipeline(config, self.home, stages=self.stages, _known=known)

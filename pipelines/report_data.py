@@ -43,6 +43,8 @@ from pipelines.report_samples import judged_images, prompt_samples, read_rows
 from pipelines.sources import find_source, is_toy
 from pipelines.stages.annotators import CAPTION_TRUTH
 from pipelines.stages.evaluate import SAMPLES
+from pipelines.stages.fetch import FETCHED_FOLDER
+from pipelines.stages.fetch import NAME as FETCH
 from pipelines.stages.filter import FILTERED_FOLDER, REJECTS_FOLDER
 from pipelines.stages.promote import DECISION_FILE
 from pipelines.stages.training_config import CURVE
@@ -141,7 +143,7 @@ def _rejected(home: Path, config: RunConfig, fresh: Mapping[str, Planned]) -> It
         for row in pq.ParquetFile(path).read().to_pylist()
     ]
     chosen = list(islice(_by_reason(rows), REJECTED_SHOWN))
-    images = _raw_images(home, config, {row["key"] for row in chosen})
+    images = _raw_images(_corpus_uri(home, config, fresh), config, {row["key"] for row in chosen})
     for row in chosen:
         yield AltExample(images.get(row["key"]), row["alt_text"], row["url"], row["reason"], row["detail"])
 
@@ -154,11 +156,11 @@ def _by_reason(rows: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]
     return (row for turn in zip_longest(*lanes) for row in turn if row is not None)
 
 
-def _raw_images(home: Path, config: RunConfig, keys: set[str]) -> dict[str, bytes | None]:
+def _raw_images(uri: str, config: RunConfig, keys: set[str]) -> dict[str, bytes | None]:
     """The images of these records, looked for in the first fragments of the raw corpus."""
     images: dict[str, bytes | None] = {}
     try:
-        for fragment in open_corpus(_corpus_uri(home, config)).fragments[:PARTS_READ]:
+        for fragment in open_corpus(uri).fragments[:PARTS_READ]:
             if len(images) == len(keys):
                 break
             for record in read_fragment(fragment):
@@ -170,8 +172,10 @@ def _raw_images(home: Path, config: RunConfig, keys: set[str]) -> dict[str, byte
     return images
 
 
-def _corpus_uri(home: Path, config: RunConfig) -> str:
-    """Where the raw corpus lies; a toy web lies under HOME."""
+def _corpus_uri(home: Path, config: RunConfig, fresh: Mapping[str, Planned]) -> str:
+    """Where the raw corpus lies; a toy web and what was fetched lie under HOME."""
+    if FETCH in fresh:
+        return f"parquet:{fresh[FETCH].path}/{FETCHED_FOLDER}"
     if not is_toy(config.corpus):
         return config.corpus
     source = find_source("corpus", config, home)

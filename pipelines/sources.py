@@ -6,6 +6,7 @@ eight stages: a crawl is not repeated); every other URI is read where it lies.
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 from upath import UPath
@@ -16,9 +17,13 @@ from pipelines.errors import ConfigError
 from pipelines.execution.engine import Engine
 from pipelines.execution.progress import Progress
 from pipelines.stage import INIT, TEACHER, Input, Stage, StageConfig, Work, fingerprint, run_stage
+from pipelines.stages.fetch import is_urls
 from pipelines.store.outputs import load_receipt
 from pipelines.store.receipts import FileEntry, PartReceipt, Receipt, content_digest, json_digest
 from pipelines.store.verified import VerifiedFiles, state_of
+
+if TYPE_CHECKING:
+    from components.fetching.url_list import UrlList
 
 TOY = "toy"
 WEB, LABELLED = "web/", "labelled.parquet"  # the two sides of a toy web
@@ -45,7 +50,7 @@ def find_source(name: str, config: RunConfig, home: Path, tracking_uri: str | No
     if name == TEACHER:
         return _teacher(Path(str(config.distill.teacher)), home)
     if name == "corpus":
-        return _toy(config, home, WEB) if is_toy(config.corpus) else _corpus(config.corpus, home)
+        return _toy(config, home, WEB) if is_toy(config.corpus) else _corpus(config, home)
     if not config.annotators.fitted:
         return Input("labelled", "", NOT_READ)
     labelled = str(config.annotators.labelled)
@@ -123,15 +128,23 @@ def _side_digest(files: Sequence[FileEntry], prefix: str) -> str:
     return content_digest(files) if prefix == WEB else "".join(entry.sha256 for entry in files)
 
 
-def _corpus(uri: str, home: Path) -> Input:
+def _corpus(config: RunConfig, home: Path) -> Input:
     from components.corpus.locations import reading_errors
     from components.corpus.readers import open_corpus
 
+    uri = config.corpus
     try:
-        corpus = open_corpus(uri)
+        corpus = url_list(config) if is_urls(uri) else open_corpus(uri)
         return Input("corpus", uri, _remembered(uri, corpus.files, corpus.digest, home))
     except reading_errors(InputError) as error:
         raise ConfigError(f"--corpus {uri}: {one_line(error)}") from error
+
+
+def url_list(config: RunConfig) -> "UrlList":
+    """The list of URLs that is the run's corpus. Raises InputError where it cannot be read as one."""
+    from components.fetching.url_list import open_url_list
+
+    return open_url_list(config.corpus, config.fetch.url_column, config.fetch.alt_text_column)
 
 
 def _labelled(path: str, home: Path) -> Input:

@@ -104,7 +104,8 @@ def _records(corpus: Input, snapshot: str, home: Path) -> "pa.Table":
     with suppress(OSError, ValueError):  # not there, or damaged: read the corpus again
         return pq.read_table(path)
     try:
-        table = records_table(_scan(corpus, snapshot))
+        listed = records_of_output(corpus) if corpus.receipt is not None else _scan(corpus, snapshot)
+        table = records_table(listed)
     except (InputError, OSError):
         return records_table(_filtered(corpus, snapshot, home))
     with suppress(OSError):  # somebody else's HOME, a full disk: read again at the next look
@@ -129,22 +130,25 @@ def _filtered(corpus: Input, snapshot: str, home: Path) -> Iterator[tuple[str, s
 
     for path in sorted((home / NAME).glob(f"*/{RECEIPT}")):
         receipt = readable_receipt(path.parent)
-        if receipt and receipt.snapshot == snapshot and receipt.inputs.get("corpus") == [corpus.digest]:
-            yield from records_of_filter(Input(NAME, str(path.parent), receipt.digest, receipt))
+        if receipt and receipt.snapshot == snapshot and receipt.inputs.get(corpus.name) == [corpus.digest]:
+            yield from records_of_output(Input(NAME, str(path.parent), receipt.digest, receipt))
 
 
-def records_of_filter(filtered: Input) -> Iterator[tuple[str, str | None]]:
-    """key and sha256 of the records in an output of the filter; the sha256 of its rejects is not known."""
+def records_of_output(output: Input) -> Iterator[tuple[str, str | None]]:
+    """key and sha256 of the records in an output of fetch, or of the filter; of the latter with its rejects,
+    whose sha256 is not known.
+    """
     import pyarrow.parquet as pq
 
+    from pipelines.stages.fetch import FETCHED_FOLDER
     from pipelines.stages.part_records import FILTERED_FOLDER, REJECTS_FOLDER
 
-    if filtered.receipt is not None:
-        fetch(filtered.path, filtered.receipt)
-    for path in filtered.files(f"{FILTERED_FOLDER}/"):
+    if output.receipt is not None:
+        fetch(output.path, output.receipt)
+    for path in [*output.files(f"{FETCHED_FOLDER}/"), *output.files(f"{FILTERED_FOLDER}/")]:
         table = pq.read_table(path, columns=["key", "sha256"])
         yield from zip(table["key"].to_pylist(), table["sha256"].to_pylist(), strict=True)
-    for path in filtered.files(f"{REJECTS_FOLDER}/"):
+    for path in output.files(f"{REJECTS_FOLDER}/") if output.name == "filter" else ():
         for key in pq.read_table(path, columns=["key"])["key"].to_pylist():
             yield key, None
 

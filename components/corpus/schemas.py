@@ -19,6 +19,19 @@ from components.errors import InputError
 class Reason(StrEnum):
     """Why a record did not go on. Closed: a reason that is not listed here cannot be written."""
 
+    # a list of URLs
+    FETCH_URL = "fetch_url"  # no http:// or https:// URL
+    FETCH_DUPLICATE = "fetch_duplicate"  # a row with this URL and this alt text came before
+    FETCH_ADDRESS = "fetch_address"  # it leads to an address that is not public
+    FETCH_UNREACHABLE = "fetch_unreachable"  # no name, no connection, no TLS
+    FETCH_TIMEOUT = "fetch_timeout"
+    FETCH_STATUS = "fetch_status"  # an HTTP status that gives no image
+    FETCH_REDIRECT = "fetch_redirect"  # in a loop, too often, or to nowhere
+    FETCH_BROKEN = "fetch_broken"  # cut off, or no HTTP
+    FETCH_TOO_LARGE = "fetch_too_large"
+    FETCH_NO_IMAGE = "fetch_no_image"  # HTML, say, whatever its header calls it
+    FETCH_ROBOTS = "fetch_robots"  # refused by robots.txt
+    FETCH_OPT_OUT = "fetch_opt_out"  # reserved: X-Robots-Tag, TDMRep
     # alt-text rules
     ALT_MISSING = "alt_missing"  # null or empty
     ALT_TOO_SHORT = "alt_too_short"

@@ -6,6 +6,20 @@ from dataclasses import dataclass
 from components.corpus.schemas import Reason
 
 FAMILIES: Mapping[str, Mapping[Reason, str]] = {
+    "Fetching": {
+        Reason.FETCH_URL: "no URL that can be asked for",
+        Reason.FETCH_DUPLICATE: "the same URL and text twice",
+        Reason.FETCH_ADDRESS: "leads to an address that is not public",
+        Reason.FETCH_UNREACHABLE: "no connection to the server",
+        Reason.FETCH_TIMEOUT: "took too long",
+        Reason.FETCH_STATUS: "the server has or gives no image",
+        Reason.FETCH_REDIRECT: "redirected in a loop or to nowhere",
+        Reason.FETCH_BROKEN: "cut off on its way",
+        Reason.FETCH_TOO_LARGE: "too large to fetch",
+        Reason.FETCH_NO_IMAGE: "not an image",
+        Reason.FETCH_ROBOTS: "refused by robots.txt",
+        Reason.FETCH_OPT_OUT: "reserved by its owner",
+    },
     "Alt text": {
         Reason.ALT_MISSING: "no alt text",
         Reason.ALT_TOO_SHORT: "too short to describe anything",

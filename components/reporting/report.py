@@ -28,7 +28,7 @@ from components.reporting.report_data import ReportData, StageRow
 from components.reporting.study_texts import estimate_text, sign_text
 from components.reporting.thumbnails import thumbnail
 
-DATA_STAGES = ("filter", "recaption", "shard")  # the funnel, in order
+DATA_STAGES = ("fetch", "filter", "recaption", "shard")  # the funnel, in order
 TEXT_SHOWN = 400  # characters of an alt text or caption; crawled ones can be pages long
 # Characters that would vanish or reorder the text around them: controls and bidirectional overrides.
 UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ufeff]")

@@ -16,9 +16,10 @@ from pipelines.config import RunConfig, load_config, ray_of, save_config, saved_
 from pipelines.errors import ConfigError, StageBusy
 from pipelines.execution.engine import Engine
 from pipelines.execution.progress import Progress
-from pipelines.graph import select, stage_named, upstream
+from pipelines.graph import FETCH, select, stage_named, upstream
 from pipelines.pipeline import Pipeline, Planned, State
 from pipelines.report import write_run_report
+from pipelines.stages.fetch import is_urls
 from pipelines.store.home import free_bytes, home_folder, home_path, open_home
 
 
@@ -68,6 +69,7 @@ def dry_run_of(request: RunRequest) -> None:
     from pipelines.forecasting.run import forecast_run
 
     config, chosen, forced = request.config(), select(request.select), request.forced()
+    _refuse_fetch(config, (*request.select, *request.force))
     home = home_path(request.home)
     pipeline = Pipeline(config, home, progress=Progress())
     pipeline.refuse_other_corpus()
@@ -80,6 +82,7 @@ def dry_run_of(request: RunRequest) -> None:
 def run_pipeline(request: RunRequest) -> None:
     """Run the selected stages that are not fresh. Raises what the first failing stage raised."""
     config, chosen, forced = request.config(), select(request.select), request.forced()
+    _refuse_fetch(config, (*request.select, *request.force))
     home = open_home(request.home)
     address = ray_of(config, request.overrides, request.ray)
     engine = Engine(address, config.workers, insecure=config.insecure)
@@ -137,6 +140,15 @@ def _todo(plan: list[Planned], chosen: Sequence[str], forced: Sequence[str]) -> 
         if name in forced or (name in chosen and (follows or not planned.fresh)):
             todo.append(name)
     return todo
+
+
+def _refuse_fetch(config: RunConfig, named: Sequence[str]) -> None:
+    """A stage that this corpus does not have is not to be asked for by its name."""
+    if FETCH.name in named and not is_urls(config.corpus):
+        raise ConfigError(
+            f"fetch: the corpus is {config.corpus}, which is not fetched; give a list of URLs with --corpus"
+            " urls:PATH"
+        )
 
 
 def _refuse_busy(plan: list[Planned], todo: Sequence[str]) -> None:

@@ -14,9 +14,11 @@ from typing import Any
 from components.errors import InputError
 from pipelines.config import RunConfig
 from pipelines.forecasting.costs import Forecast, Measured, forecast, kept_share, unknown
+from pipelines.graph import DATA_STAGES, FETCH
 from pipelines.pipeline import Planned
 from pipelines.retention.catalog import Catalog, Output, read_catalog
-from pipelines.sources import TOY_WEB, find_source, is_toy, toy_config
+from pipelines.sources import TOY_WEB, find_source, is_toy, toy_config, url_list
+from pipelines.stages.fetch import is_urls
 from pipelines.store.receipts import canonical_json
 
 Json = Mapping[str, Any]
@@ -80,6 +82,7 @@ def _evaluated(config: Json, known: Known) -> float | None:
 SCALES: Mapping[str, Scale] = {
     "corpus": Scale("records", _toy_records, ("records", "labelled", "seed")),
     "annotators": Scale("images", _fitted_images, ("seed",), grows=False),
+    "fetch": Scale("URLs", _records),
     "filter": Scale("records", _records, (), ("annotators",)),
     "recaption": Scale("records", _records, (), ("annotators",)),
     "shard": Scale("records", _records),
@@ -119,7 +122,7 @@ def forecast_run(
         found.append(
             StageForecast(TOY_WEB.name, _of(TOY_WEB.name, TOY_WEB.version, toy, Known(None), catalog, {}))
         )
-    records = _corpus_records(plan, config) if {"filter", "recaption", "shard"} & set(todo) else None
+    records = _corpus_records(plan, config) if set(DATA_STAGES) & set(todo) else None
     held_out: float | None = None
     for planned in plan:
         name, receipt = planned.stage.name, planned.receipt
@@ -127,7 +130,7 @@ def forecast_run(
         if name in todo:
             made = _of(name, planned.stage.version, sections[name], known, catalog, sections)
             found.append(StageForecast(name, made))
-        if name not in ("filter", "recaption", "shard"):
+        if name not in DATA_STAGES:
             continue
         if name not in todo and planned.fresh and receipt is not None:
             records = float(receipt.counts.kept)
@@ -224,12 +227,15 @@ def _corpus_records(plan: Sequence[Planned], config: RunConfig) -> float | None:
     """The records of the corpus: as many as its toy web has, or as the filter or its files say."""
     if is_toy(config.corpus):
         return float(toy_config(config).records)
+    first = FETCH.name if is_urls(config.corpus) else "filter"
     for planned in plan:
-        if planned.stage.name == "filter" and planned.fresh and planned.receipt is not None:
+        if planned.stage.name == first and planned.fresh and planned.receipt is not None:
             return float(planned.receipt.counts.in_)
     from components.corpus.readers import open_corpus
 
     try:
+        if is_urls(config.corpus):
+            return float(url_list(config).rows())
         return float(open_corpus(config.corpus).rows)
     except (InputError, OSError):
         return None

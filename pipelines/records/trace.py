@@ -20,11 +20,12 @@ from pipelines.errors import ConfigError
 from pipelines.retention.catalog import Catalog, Output, read_catalog
 from pipelines.retention.roots import registries
 from pipelines.retention.takedown import shards_of
+from pipelines.stages.fetch import FETCHED_FOLDER
 from pipelines.stages.part_records import CAPTIONED_FOLDER, FILTERED_FOLDER, REJECTS_FOLDER
 from pipelines.store.outputs import fetch
 
 KEY = re.compile(r"[0-9a-f]{32}")
-FOLDERS = {"filter": FILTERED_FOLDER, "recaption": CAPTIONED_FOLDER}
+FOLDERS = {"fetch": FETCHED_FOLDER, "filter": FILTERED_FOLDER, "recaption": CAPTIONED_FOLDER}
 PURPOSES: dict[Split, str] = {TRAIN: "train on", HOLDOUT: "measure with"}
 LATER = ("recaption", "shard")  # the data stages after filter, in their order
 NOT_SHOWN = ("image", "key", "url", "phash", "stage", "reason", "detail")  # facts that are said already
@@ -58,13 +59,13 @@ def trace(home: Path, wanted: str, uri: str | None = None) -> list[Trace]:
     catalog = read_catalog(home)
     rows = _meant(wanted)
     found: dict[str, Output] = {}  # by key
-    for output in catalog.of("filter"):
+    for output in (*catalog.of("filter"), *catalog.of("fetch")):  # of the latter, what did not come
         for key in rows(output):
             found.setdefault(key, output)
     if not found:
         raise ConfigError(
-            f"no record '{wanted}' in any output of the filter under {home}; give a key (32 hex digits, as in"
-            " the shards' file names and the rejects), a URL as the corpus has it, or an image's file"
+            f"no record '{wanted}' in any output of the filter or of fetch under {home}; give a key (32"
+            " hex digits, as in the shards' file names and the rejects), its URL, or an image's file"
         )
     return [_traced(home, catalog, key, output, uri) for key, output in found.items()]
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from pipelines.graph import STAGES
+from pipelines.graph import EVERY_STAGE
 from pipelines.sources import TOY_WEB, web_digests
 from pipelines.store.outputs import FORCED, REMOVED, REPLACED, readable_receipt
 from pipelines.store.receipts import RECEIPT, Receipt
@@ -17,7 +17,7 @@ from pipelines.store.receipts import RECEIPT, Receipt
 # In the order in which they read each other.
 STAGE_FOLDERS = (
     TOY_WEB.name,
-    *(stage.name for stage in STAGES),
+    *(stage.name for stage in EVERY_STAGE),
 )
 
 # An output's folder, or one beside it; group 1: the fingerprint.

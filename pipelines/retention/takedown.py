@@ -20,6 +20,7 @@ from pipelines.retention.catalog import Catalog, Output, read_catalog
 from pipelines.retention.collection import remove_output
 from pipelines.retention.roots import distilled_as, registries
 from pipelines.stage import Input
+from pipelines.stages.fetch import FETCHED_FOLDER
 from pipelines.stages.part_records import CAPTIONED_FOLDER, FILTERED_FOLDER
 from pipelines.store.faults import fault_point
 from pipelines.store.locks import Owner
@@ -28,7 +29,7 @@ from pipelines.store.provenance import now, user_and_host
 from pipelines.withdrawals import (
     Withdrawal,
     record_withdrawal,
-    records_of_filter,
+    records_of_output,
     records_table,
     touched,
     withdrawals,
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
 KEY = re.compile(r"[0-9a-f]{32}")
 COMMENT = "#"
-FOLDERS = {"filter": FILTERED_FOLDER, "recaption": CAPTIONED_FOLDER}
+FOLDERS = {"fetch": FETCHED_FOLDER, "filter": FILTERED_FOLDER, "recaption": CAPTIONED_FOLDER}
 
 
 @dataclass(frozen=True)
@@ -120,8 +121,8 @@ def take_down(
     for withdrawal in wanted:
         if not (unseen or withdrawal.name in before or touched((withdrawal,), records)):
             raise ConfigError(
-                f"no {withdrawal.what} in any filter output under {home}; check it, or withdraw it for what"
-                " comes later with --unseen"
+                f"no {withdrawal.what} in any filter output or fetched corpus under {home}; check it, or"
+                " withdraw it for what comes later with --unseen"
             )
     complete = [_with_image(withdrawal, records) for withdrawal in wanted]
     new = tuple(withdrawal for withdrawal in complete if record_withdrawal(home, withdrawal))
@@ -141,8 +142,8 @@ def purge(holdings: Iterable[Holding]) -> list[tuple[Holding, str | None]]:
 
 
 def _known_records(catalog: Catalog) -> Iterator[tuple[str, str | None]]:
-    for output in catalog.of("filter"):
-        yield from records_of_filter(_as_input(output))
+    for output in (*catalog.of("filter"), *catalog.of("fetch")):
+        yield from records_of_output(_as_input(output))
 
 
 def _as_input(output: Output) -> Input:

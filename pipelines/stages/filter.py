@@ -26,7 +26,9 @@ from components.filtering.duplicates import DuplicateRules
 from components.filtering.examine import Kept, Rejected, examine
 from components.filtering.selection import MeasuredRecord, select
 from pipelines.errors import StageFailed
-from pipelines.stage import SCRATCH, Stage, StageConfig, Work
+from pipelines.stage import SCRATCH, Input, Stage, StageConfig, Work
+from pipelines.stages.fetch import NAME as FETCH
+from pipelines.stages.fetch import corpus_uri
 from pipelines.stages.model_runtime import (
     JUDGE_RUNTIME,
     PLACEMENT,
@@ -88,7 +90,7 @@ def run(work: Work) -> list[PartReceipt]:
     from components.corpus.readers import open_corpus
 
     config: FilterConfig = work.config
-    corpus = open_corpus(work.input("corpus").location, config.rows_per_fragment, config.fragment_bytes)
+    corpus = open_corpus(corpus_uri(_raw_corpus(work)), config.rows_per_fragment, config.fragment_bytes)
     _warn_of_long_streams(work, corpus.streams)
     measured = work.parts.within(f"{SCRATCH}/measured")
     with work.progress.task(work.stage, corpus.rows, "records") as advance:
@@ -195,6 +197,11 @@ class FinishWorker:
         return pq.ParquetFile(self.measured.path(parquet_path(folder, name))).read()
 
 
+def _raw_corpus(work: Work) -> Input:
+    """What was fetched where the corpus is a list of URLs, else the corpus."""
+    return work.input(FETCH if FETCH in work.inputs else "corpus")
+
+
 def _warn_of_long_streams(work: Work, streams: Sequence[Sequence[Fragment]]) -> None:
     """A row group or compressed tar is read by one worker, so that a large one leaves the others idle."""
     longest = max(streams, key=len)
@@ -213,7 +220,7 @@ def _withdrawn_row(row: Row) -> Row:
 
 def _finish(work: Work, measured: Parts, tasks: list[dict[str, Any]]) -> list[PartReceipt]:
     """Write the parts for good."""
-    withdrawn = frozenset(work.input("corpus").withdrawn)
+    withdrawn = frozenset(_raw_corpus(work).withdrawn)
     setup: dict[str, Any] = {"measured": measured, "parts": work.parts, "withdrawn": withdrawn}
     if len(tasks) <= PARTS_WITHOUT_A_POOL:
         finish = FinishWorker(**setup)
@@ -258,4 +265,10 @@ def _check_something_is_left(receipts: Iterable[PartReceipt]) -> None:
         )
 
 
-STAGE = Stage(name=NAME, version=1, config_type=FilterConfig, inputs=("corpus", "annotators"), run=run)
+STAGE = Stage(
+    name=NAME,
+    version=1,
+    config_type=FilterConfig,
+    inputs=("corpus", FETCH, "annotators"),  # one of the first two
+    run=run,
+)

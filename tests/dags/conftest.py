@@ -29,7 +29,9 @@ def make_outputs(home: Path, config: RunConfig, names: Iterable[str]) -> None:
 def make_data(home: Path, config: RunConfig, snapshot: str, corpus: str) -> None:
     """Make annotators and shards of one snapshot."""
     of_snapshot = config_of_snapshot(config, home, snapshot, corpus)
-    make_outputs(home, of_snapshot, ("annotators", *DATA_STAGES))
+    make_outputs(
+        home, of_snapshot, ("annotators", *(stage.name for stage in STAGES if stage.name in DATA_STAGES))
+    )
 
 
 @pytest.fixture

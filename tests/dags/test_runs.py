@@ -25,7 +25,8 @@ def test_a_run_without_settings_goes_on_with_the_last_runs_config(micro_home, in
     job = defs.resolve_job_def("straightshot")
     result = job.execute_in_process(instance=instance, partition_key="default")
     made = {event.asset_key.to_user_string(): event for event in result.get_asset_materialization_events()}
-    assert made.keys() == {"labelled", "corpus", *(stage.name for stage in STAGES)}
+    assert made.keys() == {"labelled", "corpus", "fetch", *(stage.name for stage in STAGES)}
+    assert made["fetch"].materialization.metadata["fetched"].value.startswith("nothing")
     for stage in STAGES:
         metadata = made[stage.name].materialization.metadata
         assert metadata["ran"].value is False  # everything was fresh

@@ -16,7 +16,8 @@ def run(
     corpus: Annotated[
         str | None,
         typer.Option(
-            help="parquet:PATH | folder:PATH | webdataset:PATH | toy:N.", show_default="the preset's"
+            help="urls:PATH | parquet:PATH | folder:PATH | webdataset:PATH | toy:N.",
+            show_default="the preset's",
         ),
     ] = None,
     snapshot: Annotated[str | None, typer.Option(help="The corpus snapshot's name, e.g. 2026-11-20.")] = None,
