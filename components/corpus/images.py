@@ -1,7 +1,7 @@
 """Untrusted bytes to an upright RGB image, opened once and safely, or the reason why not.
 
-The header is checked (format, size, frames) before a pixel is decoded, and what a decoder warns of is an error
-(decoders.py). How an image looks, turned and in sRGB, is decided by `upright_rgb` alone, for training too.
+The header is checked (format, size, frames) before a pixel is decoded, and what a decoder warns of is an
+error (decoders.py). How an image looks, turned and in sRGB, is decided by `upright_rgb`, for training too.
 """
 
 import io
