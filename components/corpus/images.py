@@ -143,6 +143,8 @@ def _opened(data: bytes | None, rules: ImageRules, convert: Callable[[Image.Imag
         _check_header(image, rules)
         try:
             return convert(decode(image, data))
+        except MemoryError as error:
+            raise ImageRejected(Reason.QUARANTINED, "decoding it takes more memory than there is") from error
         except DECODE_ERRORS as error:
             raise ImageRejected(Reason.IMAGE_BROKEN, one_line(error, DETAIL_CHARACTERS)) from error
 
