@@ -6,6 +6,7 @@ valid one of the same length has no warning: nothing in the file tells. WebP's d
 """
 
 import zlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from PIL import Image
@@ -18,7 +19,12 @@ JPEG_SCAN = b"\xff\xda"  # the marker before each scan
 MOST_SCANS = 100  # of a progressive JPEG: each costs as much as a whole decode; encoders write about 10
 PNG_SIGNATURE = 8  # bytes
 PNG_FRAME = 12  # bytes of a chunk beside its data: length, type, CRC
-PNG_END = b"IEND"
+PNG_END, PNG_DATA = b"IEND", b"IDAT"
+PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type
+ADAM7 = (  # of each pass of an interlaced PNG: the first column and row, and the steps between them
+    *((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)),
+)
+INFLATED_AT_A_TIME = 1 << 20  # bytes
 
 
 def decode(image: Image.Image, data: bytes) -> Image.Image:
@@ -26,15 +32,43 @@ def decode(image: Image.Image, data: bytes) -> Image.Image:
     if image.format in ("JPEG", "MPO"):
         return _decode_jpeg(image, data)
     if image.format == "PNG":
-        check_png(data)
+        return _decode_png(image, data)
     image.load()
     return image
 
 
-def check_png(data: bytes) -> None:
-    """Raise ValueError unless every chunk that the image needs has its checksum, up to the end chunk.
+def _decode_png(image: Image.Image, data: bytes) -> Image.Image:
+    """The image, if all of its rows are there. Pillow leaves those black that are not."""
+    pixel_data = [data[start:stop] for kind, start, stop in _png_chunks(data) if kind == PNG_DATA]
+    image.load()
+    bits, colour_type, interlaced = data[24], data[25], data[28]
+    last_row = image.crop((0, image.height - 1, *image.size))
+    if interlaced or not last_row.getbbox(alpha_only=False):
+        steps = ADAM7 if interlaced else ((0, 0, 1, 1),)
+        row_bits = bits * PNG_CHANNELS.get(colour_type, 0)
+        expected = 0
+        for column, row, right, down in steps:
+            width, height = -((column - image.width) // right), -((row - image.height) // down)
+            expected += height * (1 + (width * row_bits + 7) // 8) if width > 0 else 0
+        if not _inflates_to(b"".join(pixel_data), expected):
+            raise ValueError(f"PNG with less data than {image.width}x{image.height} takes")
+    return image
 
-    Chunks with text and the like may be damaged (PNG 1.2, 3.3).
+
+def _inflates_to(data: bytes, expected: int) -> bool:
+    """Whether at least so many bytes were compressed into `data`."""
+    stream, size = zlib.decompressobj(), 0
+    while size < expected and (inflated := stream.decompress(data, INFLATED_AT_A_TIME)):
+        size += len(inflated)
+        data = stream.unconsumed_tail
+    return size >= expected
+
+
+def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """(type, where its data begins, where it ends) of each chunk, up to the end chunk.
+
+    Raises ValueError where there is none, or where one that the image needs has not its checksum. Chunks with
+    text and the like may be damaged (PNG 1.2, 3.3).
     """
     at, kind = PNG_SIGNATURE, b""
     while kind != PNG_END:
@@ -46,6 +80,7 @@ def check_png(data: bytes) -> None:
         needed = not kind[0] & 0x20  # an upper-case first letter
         if needed and zlib.crc32(memoryview(data)[at + 4 : end - 4]) != int.from_bytes(data[end - 4 : end]):
             raise ValueError(f"PNG chunk {kind.decode('ascii', 'replace')} has a wrong checksum")
+        yield kind, at + 8, end - 4
         at = end
 
 

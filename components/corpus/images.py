@@ -112,7 +112,7 @@ def measure(image: Image.Image) -> Measures:
 
 def upright_rgb(image: Image.Image) -> Image.Image:
     """RGB as a browser shows it: turned as EXIF says, 16 bits scaled to 8, in sRGB, transparent on white."""
-    turned = ImageOps.exif_transpose(image)
+    turned = _turned(image)
     if turned.mode.startswith("I") or turned.mode == "F":
         turned = turned.point(lambda level: level / 257).convert("L")  # 65535 / 257 = 255
     if not turned.has_transparency_data:
@@ -127,8 +127,16 @@ def upright_opacity(image: Image.Image) -> Image.Image | None:
     """The alpha channel, turned as EXIF says; None where nothing is transparent."""
     if not image.has_transparency_data:
         return None
-    opacity = ImageOps.exif_transpose(image).convert("RGBA").getchannel("A")
+    opacity = _turned(image).convert("RGBA").getchannel("A")
     return None if opacity.getextrema() == (255, 255) else opacity
+
+
+def _turned(image: Image.Image) -> Image.Image:
+    """The image as EXIF says; as it is where its EXIF cannot be read, as browsers do."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except DECODE_ERRORS:
+        return image
 
 
 def _opened(data: bytes | None, rules: ImageRules, convert: Callable[[Image.Image], T]) -> T:
