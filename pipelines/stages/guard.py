@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 TRIES = 2  # processes that a record may end: the first may have been ended from outside
 WALL = 10  # seconds that pass for one of CPU time on a crowded machine; after more, it sleeps for ever
-START_SECONDS = 300.0  # until the process has imported what it needs
+LEAST_WALL_SECONDS = 300.0  # before that is believed; also until the process has imported what it needs
 UNGUARDED_DEATHS = 2  # of workers in a run, after which all fragments are guarded: Ray restarts few times
 
 Examine = Callable[[RawRecord, str], Kept | Rejected]
@@ -108,10 +108,11 @@ class GuardedExaminer:
         connection = self._connection or self._start()
         try:
             connection.send((record, key))
-            if connection.poll(WALL * self.limits.cpu_seconds):
+            patience = max(LEAST_WALL_SECONDS, WALL * self.limits.cpu_seconds)
+            if connection.poll(patience):
                 examined: Kept | Rejected = connection.recv()
                 return examined
-            how = f"not done after {WALL * self.limits.cpu_seconds:g} s"
+            how = f"not done after {patience:g} s"
         except (EOFError, OSError):  # it died
             assert self._process is not None
             self._process.join()
@@ -133,8 +134,8 @@ class GuardedExaminer:
         process.start()
         other_end.close()
         self._connection, self._process = connection, process
-        if not connection.poll(START_SECONDS):
-            raise RuntimeError(f"the process that examines records did not start in {START_SECONDS:g} s")
+        if not connection.poll(LEAST_WALL_SECONDS):
+            raise RuntimeError(f"the process that examines records did not start in {LEAST_WALL_SECONDS:g} s")
         connection.recv()
         return connection
 
