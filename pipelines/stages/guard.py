@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
     from multiprocessing.process import BaseProcess
 
-TRIES = 2  # processes that a record may end: the first may have been ended from outside
+TRIES = 2  # processes that a record may end before it is to blame: the first may have been ended from outside
 WALL = 10  # seconds that pass for one of CPU time on a crowded machine; after more, it sleeps for ever
 LEAST_WALL_SECONDS = 300.0  # before that is believed; also until the process has imported what it needs
 UNGUARDED_DEATHS = 2  # of workers in a run, after which all fragments are guarded: Ray restarts few times
@@ -88,11 +88,14 @@ class GuardedExaminer:
 
     def __call__(self, record: RawRecord, key: str) -> Kept | Rejected:
         """What `examine` makes of the record, or that it is quarantined."""
+        how = ""
         for _ in range(TRIES):
-            examined = self._tried(record, key)
-            if not isinstance(examined, str):
-                return examined
-        return Rejected(key, Rejection(Reason.QUARANTINED, examined), record.alt_text, record.url)
+            tried = self._tried(record, key)
+            if not isinstance(tried, str):
+                return tried
+            if (how := tried) == self._too_slow:  # which nobody outside is to blame for
+                break
+        return Rejected(key, Rejection(Reason.QUARANTINED, how), record.alt_text, record.url)
 
     def close(self) -> None:
         """End the process."""
@@ -122,8 +125,12 @@ class GuardedExaminer:
 
     def _cause(self, exit_code: int) -> str:
         if exit_code == -signal.SIGPROF:
-            return f"not done after {self.limits.cpu_seconds:g} s of CPU time"
+            return self._too_slow
         return f"ended its process: {signal.Signals(-exit_code).name if exit_code < 0 else exit_code}"
+
+    @property
+    def _too_slow(self) -> str:
+        return f"not done after {self.limits.cpu_seconds:g} s of CPU time"
 
     def _start(self) -> "Connection[Any, Any]":
         import multiprocessing
