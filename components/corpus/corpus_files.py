@@ -1,9 +1,17 @@
 """Which files a corpus path names: a file, a folder's files of a kind, or a glob."""
 
+from collections import Counter
+
 from upath import UPath
 
 from components.corpus.locations import location
 from components.errors import InputError
+
+# A file with one of these is a record's image; which of the formats are decoded is the filter's affair.
+IMAGE_EXTENSIONS = (
+    *("jpg", "jpeg", "jfif", "jpe", "pjpeg", "pjp", "mpo", "png", "apng", "webp", "gif", "bmp", "dib"),
+    *("tif", "tiff", "avif", "heic", "heif", "jxl", "jp2", "j2k", "ico", "psd", "tga", "ppm", "svg"),
+)
 
 
 def find_files(path: str, suffixes: tuple[str, ...]) -> list[tuple[str, str]]:
@@ -27,13 +35,18 @@ def find_files(path: str, suffixes: tuple[str, ...]) -> list[tuple[str, str]]:
     return files
 
 
-def folder_files(path: str) -> tuple[str, list[str]]:
-    """The folder's absolute path and the names of all files in and under it, relative to it, sorted."""
+def folder_files(path: str, skipped: Counter[str]) -> tuple[str, list[str]]:
+    """The folder's absolute path and the names of all files in and under it, relative to it, sorted.
+
+    Those whose name, or whose folder's, begins with a dot are left out and counted in `skipped`.
+    """
     root = location(path)
     if not root.is_dir():
         raise InputError(f"corpus folder {path} does not exist or is no folder; check the path")
     names = sorted(_relative(file, root) for file in root.rglob("*") if file.is_file())
-    return _absolute(root), [name for name in names if not _hidden(name)]
+    shown = [name for name in names if not any(part.startswith(".") for part in name.split("/"))]
+    skipped["hidden file"] += len(names) - len(shown)
+    return _absolute(root), shown
 
 
 def _relative(file: UPath, root: UPath) -> str:

@@ -4,7 +4,7 @@ The readers make and read these (readers.py); stages hand fragments to workers, 
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import groupby
 from typing import Any
 
@@ -62,7 +62,8 @@ class Fragment:
     start: int
     stop: int
     stream: int = 0  # fragments with the same number are read in one pass
-    offset: int = 0  # bytes: where in the file the first record begins, if it can be read from there
+    offset: int = 0  # bytes: where in the file it can be read from
+    first: int = 0  # the number of the record that lies there; `start` may be a few records later
     members: tuple[FolderMember, ...] = ()  # of a folder: the records themselves
 
     @property
@@ -76,6 +77,18 @@ class Fragment:
     def from_dict(cls, data: dict[str, Any]) -> "Fragment":
         members = tuple(FolderMember(**member) for member in data.get("members", ()))
         return cls(**{**data, "members": members})
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a reader finds in a corpus. files: (name within the corpus, path) of all that records come from.
+
+    skipped: what it holds that is no part of a record, by kind, and how often.
+    """
+
+    fragments: list[Fragment]
+    files: list[tuple[str, str]]
+    skipped: dict[str, int] = field(default_factory=dict)
 
 
 def streams(fragments: Iterable[Fragment]) -> list[list[Fragment]]:

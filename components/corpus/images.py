@@ -1,7 +1,7 @@
 """Untrusted bytes to an upright RGB image, opened once and safely, or the reason why not.
 
-The header is checked (format, size, frames) before a pixel is decoded; truncated files are rejected (Pillow's
-LOAD_TRUNCATED_IMAGES is never set).
+The header is checked (format, size, frames) before a pixel is decoded, and what a decoder warns of is an
+error (decoders.py). How an image looks, turned and in sRGB, is decided by `upright_rgb`, for training too.
 """
 
 import io
@@ -16,6 +16,8 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 from pydantic import BaseModel, ConfigDict, Field
 
+from components.corpus.colour import to_srgb
+from components.corpus.decoders import decode
 from components.corpus.rejection import Rejection
 from components.corpus.schemas import Reason
 from components.errors import one_line
@@ -37,8 +39,7 @@ OTHER_FORMATS = (
     *((0, b"\0\0\0\x0cJXL", "JPEG XL"), (0, b"\xff\x0a", "JPEG XL"), (0, b"\0\0\0\x0cjP", "JPEG 2000")),
 )
 MARKUP_STARTS = ((b"<svg", "SVG"), (b"<!doctype html", "HTML"), (b"<html", "HTML"))
-JPEG_END = b"\xff\xd9"
-PNG_END = b"IEND\xaeB`\x82"
+SEVERAL_PICTURES = "MPO"  # a JPEG with more of them after it (a second view, a depth map): the first is shown
 
 # What Pillow's decoders raise on malformed bytes. Listed, so that a bug of ours is not taken for one.
 DECODE_ERRORS = (
@@ -110,22 +111,32 @@ def measure(image: Image.Image) -> Measures:
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:
-    """RGB as a browser shows it: turned as EXIF says, 16 bits scaled to 8, what is transparent on white."""
-    turned = ImageOps.exif_transpose(image)
+    """RGB as a browser shows it: turned as EXIF says, 16 bits scaled to 8, in sRGB, transparent on white."""
+    turned = _turned(image)
     if turned.mode.startswith("I") or turned.mode == "F":
         turned = turned.point(lambda level: level / 257).convert("L")  # 65535 / 257 = 255
     if not turned.has_transparency_data:
-        return turned.convert("RGB")
+        return to_srgb(turned)
     layer = turned.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+    colours = to_srgb(layer.convert("RGB"))
+    colours.putalpha(layer.getchannel("A"))
+    return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), colours).convert("RGB")
 
 
 def upright_opacity(image: Image.Image) -> Image.Image | None:
     """The alpha channel, turned as EXIF says; None where nothing is transparent."""
     if not image.has_transparency_data:
         return None
-    opacity = ImageOps.exif_transpose(image).convert("RGBA").getchannel("A")
+    opacity = _turned(image).convert("RGBA").getchannel("A")
     return None if opacity.getextrema() == (255, 255) else opacity
+
+
+def _turned(image: Image.Image) -> Image.Image:
+    """The image as EXIF says; as it is where its EXIF cannot be read, as browsers do."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except DECODE_ERRORS:
+        return image
 
 
 def _opened(data: bytes | None, rules: ImageRules, convert: Callable[[Image.Image], T]) -> T:
@@ -138,10 +149,10 @@ def _opened(data: bytes | None, rules: ImageRules, convert: Callable[[Image.Imag
         warnings.simplefilter("ignore")  # Pillow warns of what our own limits decide
         image = _open_header(data)
         _check_header(image, rules)
-        _check_ending(image, data)
         try:
-            image.load()
-            return convert(image)
+            return convert(decode(image, data))
+        except MemoryError as error:
+            raise ImageRejected(Reason.QUARANTINED, "decoding it takes more memory than there is") from error
         except DECODE_ERRORS as error:
             raise ImageRejected(Reason.IMAGE_BROKEN, one_line(error, DETAIL_CHARACTERS)) from error
 
@@ -166,7 +177,7 @@ def _check_header(image: Image.Image, rules: ImageRules) -> None:
     if width * height > rules.max_pixels:
         detail = f"{width}x{height} is over {rules.max_pixels} pixels"
         raise ImageRejected(Reason.IMAGE_TOO_LARGE, detail)
-    if getattr(image, "is_animated", False):
+    if getattr(image, "is_animated", False) and image.format != SEVERAL_PICTURES:
         raise ImageRejected(Reason.IMAGE_FORMAT, f"animated {image.format}")
     if min(width, height) < rules.min_side:
         raise ImageRejected(Reason.IMAGE_TOO_SMALL, f"{width}x{height}, at least {rules.min_side} a side")
@@ -174,13 +185,6 @@ def _check_header(image: Image.Image, rules: ImageRules) -> None:
     if aspect > rules.max_aspect:
         detail = f"{width}x{height} is 1:{aspect:.1f}, at most 1:{rules.max_aspect:g}"
         raise ImageRejected(Reason.IMAGE_ASPECT, detail)
-
-
-def _check_ending(image: Image.Image, data: bytes) -> None:
-    """Reject a file cut after its last pixel: the decoder would not notice, a stricter one later would."""
-    ending = {"JPEG": JPEG_END, "PNG": PNG_END}.get(image.format or "")
-    if ending and data.rfind(ending) < 0:
-        raise ImageRejected(Reason.IMAGE_BROKEN, f"{image.format} without an end: the file is cut")
 
 
 def _other_format(data: bytes) -> str | None:

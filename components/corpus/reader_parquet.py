@@ -10,19 +10,21 @@ from pathlib import PurePosixPath
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from upath import UPath
 
 from components.corpus.corpus_files import find_files
-from components.corpus.fragments import MIB, Fragment, FragmentSize, RawRecord, cut_groups
+from components.corpus.fragments import MIB, Fragment, FragmentSize, Plan, RawRecord, cut_groups
 from components.errors import InputError, one_line
 
 BATCH_ROWS = 256  # most rows decoded at a time
 BATCH_BYTES = 16 * MIB  # about what is decoded at a time
+NO_FILE = (OSError, ValueError)  # a name may be no possible one: with NULs in it, or too long
 BUFFER_BYTES = 4 * MIB  # of a column, read at a time; with pre_buffer, Arrow reads whole row groups
 
 
-def plan(path: str, limit: FragmentSize) -> tuple[list[Fragment], list[tuple[str, str]]]:
+def plan(path: str, limit: FragmentSize) -> Plan:
     """Fragments of every file in order of name; each file's columns are checked here, before any work."""
     fragments: list[Fragment] = []
     files: list[tuple[str, str]] = []
@@ -38,7 +40,7 @@ def plan(path: str, limit: FragmentSize) -> tuple[list[Fragment], list[tuple[str
                 for start, stop in spans:
                     fragments.append(Fragment(len(fragments), "parquet", file_path, start, stop, stream))
                 stream += 1
-    return fragments, files
+    return Plan(fragments, files)
 
 
 def read(fragment: Fragment) -> Iterator[RawRecord]:
@@ -50,8 +52,6 @@ def read(fragment: Fragment) -> Iterator[RawRecord]:
             data = row[image]
             if image == "image_path":
                 data = _file_bytes(folder, data)
-            elif isinstance(data, dict):
-                data = data["bytes"]
             yield RawRecord(data, row["alt_text"], row.get("url"))
 
 
@@ -68,8 +68,8 @@ def _groups(table: pq.ParquetFile, image: str, path: str) -> list[tuple[int, int
         chunks = [group.column(column) for column in range(group.num_columns)]
         size = sum(c.total_uncompressed_size for c in chunks if c.path_in_schema.split(".")[0] in columns)
         if image == "image_path":
-            pointers = table.read_row_group(number, [image])[image].to_pylist()
-            size += sum(_file_size(UPath(path).parent, pointer) for pointer in pointers)
+            pointers = _texts(table.read_row_group(number, [image])[image])
+            size += sum(_file_size(UPath(path).parent, pointer) or 0 for pointer in pointers)
         groups.append((group.num_rows, size))
     return groups
 
@@ -91,7 +91,7 @@ def _rows(table: pq.ParquetFile, columns: list[str], fragment: Fragment) -> Iter
         for batch in table.iter_batches(batch_rows, row_groups=groups, columns=columns):
             low, high = max(fragment.start - at, 0), min(fragment.stop - at, batch.num_rows)
             if low < high:
-                yield from _decoded(batch.slice(low, high - low), fragment.path).to_pylist()
+                yield from _decoded(batch.slice(low, high - low))
             at += batch.num_rows
             if at >= fragment.stop:
                 return
@@ -99,21 +99,28 @@ def _rows(table: pq.ParquetFile, columns: list[str], fragment: Fragment) -> Iter
         raise InputError(f"{fragment.path} is damaged: {one_line(error)}; fetch it again") from error
 
 
-def _decoded(batch: pa.RecordBatch, path: str) -> pa.RecordBatch:
-    """The batch with texts that are not UTF-8 made readable, so that one bad row does not stop the rest."""
+def _decoded(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
+    """The batch's rows. Texts that are not UTF-8 are made readable: one bad row does not stop the rest."""
+    columns = [_values(column) for column in batch.columns]
+    return (dict(zip(batch.schema.names, row, strict=True)) for row in zip(*columns, strict=True))
+
+
+def _values(column: pa.Array) -> list[Any]:
+    """A column of texts, bytes, or structs with `bytes`, as Python's."""
+    if pa.types.is_struct(column.type):
+        column = pc.struct_field(column, "bytes")
+    return _texts(column) if _is_text(column.type) else column.to_pylist()
+
+
+def _texts(column: pa.Array | pa.ChunkedArray) -> list[str | None]:
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
     try:
-        batch.validate(full=True)
-    except pa.ArrowInvalid:
-        columns = []
-        for column in batch.columns:
-            if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-                raw = column.cast(pa.large_binary()).to_pylist()
-                texts = [value if value is None else value.decode("utf-8", "replace") for value in raw]
-                columns.append(pa.array(texts, pa.large_string()))
-            else:
-                columns.append(column)
-        return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
-    return batch
+        texts: list[str | None] = column.to_pylist()
+    except UnicodeDecodeError:
+        raw = column.cast(pa.large_binary()).to_pylist()
+        texts = [value if value is None else value.decode("utf-8", "replace") for value in raw]
+    return texts
 
 
 def _opened(file: Any, path: str) -> pq.ParquetFile:
@@ -164,9 +171,9 @@ def _pointed_at(table: pq.ParquetFile, name: str, path: str) -> list[tuple[str, 
     """The image files that the rows point at: they are the corpus's content too."""
     folder = UPath(path).parent
     prefix = PurePosixPath(name).parent
-    pointers = {value for value in table.read(["image_path"])["image_path"].to_pylist() if value}
-    inside = sorted(pointer for pointer in pointers if _is_inside(pointer))
-    return [(str(prefix / p), str(folder / p)) for p in inside if (folder / p).is_file()]
+    pointers = {value for value in _texts(table.read(["image_path"])["image_path"]) if value}
+    there = sorted(pointer for pointer in pointers if _file_size(folder, pointer) is not None)
+    return [(str(prefix / pointer), str(folder / pointer)) for pointer in there]
 
 
 def _file_bytes(folder: UPath, pointer: str | None) -> bytes | None:
@@ -175,18 +182,19 @@ def _file_bytes(folder: UPath, pointer: str | None) -> bytes | None:
         return None
     try:
         return (folder / pointer).read_bytes()
-    except OSError:
+    except NO_FILE:
         return None
 
 
-def _file_size(folder: UPath, pointer: str | None) -> int:
-    """Bytes of that file; 0 where `_file_bytes` gives none."""
+def _file_size(folder: UPath, pointer: str | None) -> int | None:
+    """Bytes of that file; None where there is none."""
     if not pointer or not _is_inside(pointer):
-        return 0
+        return None
     try:
-        return int((folder / pointer).stat().st_size)
-    except OSError:
-        return 0
+        file = folder / pointer
+        return int(file.stat().st_size) if file.is_file() else None
+    except NO_FILE:
+        return None
 
 
 def _is_inside(pointer: str) -> bool:

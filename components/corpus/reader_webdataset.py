@@ -4,68 +4,89 @@ Read with tarfile rather than through a WebDataset pipeline, which accepts many 
 """
 
 import json
+import lzma
 import tarfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from upath import UPath
 
-from components.corpus.corpus_files import find_files
-from components.corpus.fragments import Fragment, FragmentSize, RawRecord, cut_records
+from components.corpus.corpus_files import IMAGE_EXTENSIONS, find_files
+from components.corpus.fragments import Fragment, FragmentSize, Plan, RawRecord, cut_records
 from components.errors import InputError, one_line
 
-IMAGES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif")
-_DAMAGE = (tarfile.TarError, EOFError, zlib.error)
+EXTENSIONS = frozenset((*IMAGE_EXTENSIONS, "txt", "json"))
+MOST_IN_GROUP = 64  # members that are held in memory together
+_DAMAGE = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, ValueError)
 
 T = TypeVar("T")
 
 
-def plan(path: str, limit: FragmentSize) -> tuple[list[Fragment], list[tuple[str, str]]]:
+@dataclass(frozen=True)
+class _Sample(Generic[T]):
+    """The members of one key, by extension, as what was taken of each."""
+
+    key: str
+    members: dict[str, T] = field(default_factory=dict)
+
+
+def plan(path: str, limit: FragmentSize) -> Plan:
     """Fragments of every tar in order of name. Walks each tar's headers, so that a cut one is found here.
 
     A compressed tar is one stream; of a plain one, each fragment is read from where it begins.
     """
     fragments: list[Fragment] = []
+    skipped = Counter[str]()
     files = find_files(path, (".tar", ".tar.gz", ".tgz"))
     stream = 0
     for _, file_path in files:
+        sizes: list[int] = []
+        places: list[tuple[int, int]] = []  # of each sample: where its group begins, in bytes and samples
         with _opened(file_path) as (tar, plain):
-            samples = [list(members.values()) for _, members in _samples(tar, lambda member: member)]
-        sizes = [sum(member.size for member in members) for members in samples]
+            for group in _groups(tar, lambda member: member, skipped):
+                begins = min(member.offset for sample in group for member in sample.members.values())
+                places += [(begins, len(sizes)) if plain else (0, 0)] * len(group)
+                sizes += [sum(member.size for member in sample.members.values()) for sample in group]
         for start, stop in cut_records(sizes, limit):
-            offset = min(member.offset for member in samples[start]) if plain else 0
             index = len(fragments)
-            fragments.append(Fragment(index, "webdataset", file_path, start, stop, stream, offset))
+            fragments.append(Fragment(index, "webdataset", file_path, start, stop, stream, *places[start]))
             stream += plain
         stream += not plain
-    return fragments, files
+    return Plan(fragments, files, dict(skipped))
 
 
 def read(fragment: Fragment) -> Iterator[RawRecord]:
     name = PurePosixPath(fragment.path).name
-    with _opened(fragment.path, fragment.offset) as (tar, plain):
-        first = fragment.start if plain else 0  # the number of the sample that lies at the offset
-        # Contents are read as the members come: going back in a compressed tar would begin it anew.
-        samples = _samples(tar, partial(_content, tar))
-        for index, (key, contents) in enumerate(samples, start=first):
-            if index >= fragment.stop:
-                return
-            if index >= fragment.start:
-                yield _record(f"{name}/{key}", contents)
+    with _opened(fragment.path, fragment.offset) as (tar, _):
+
+        def content(member: tarfile.TarInfo) -> bytes:
+            """Read as the members come: going back in a compressed tar would begin it anew."""
+            stream = tar.extractfile(member) if member.isreg() else None  # a link is a record without bytes
+            return stream.read() if stream else b""
+
+        index = fragment.first
+        for group in _groups(tar, content, Counter()):
+            for sample in group:
+                if index >= fragment.stop:
+                    return
+                if index >= fragment.start:
+                    yield _record(f"{name}/{sample.key}", sample.members)
+                index += 1
 
 
 def _record(place: str, contents: dict[str, bytes]) -> RawRecord:
     """The text is the .txt's, else the JSON's caption; the url the JSON's, else the place in the corpus."""
-    image = next((contents[extension] for extension in IMAGES if extension in contents), None)
+    image = next((contents[extension] for extension in IMAGE_EXTENSIONS if extension in contents), None)
     meta: Any = None
     if "json" in contents:
         try:
             meta = json.loads(contents["json"])
-        except ValueError:
+        except (ValueError, RecursionError):
             meta = None  # a spoiled side file costs the record its url, not its image
     meta = meta if isinstance(meta, dict) else {}
     text: Any = meta.get("caption", meta.get("alt_text"))
@@ -75,39 +96,58 @@ def _record(place: str, contents: dict[str, bytes]) -> RawRecord:
     return RawRecord(image, text if isinstance(text, str) else None, url if isinstance(url, str) else place)
 
 
-def _samples(
-    tar: tarfile.TarFile, take: Callable[[tarfile.TarInfo], T]
-) -> Iterator[tuple[str, dict[str, T]]]:
-    """Neighbouring members of one key, up to the first dot of the name, each with what `take` makes of it.
+def _groups(
+    tar: tarfile.TarFile, take: Callable[[tarfile.TarInfo], T], skipped: Counter[str]
+) -> Iterator[list[_Sample[T]]]:
+    """The samples in order of their first members, each member as what `take` makes of it.
 
-    A repeated extension begins a new sample.
+    Neighbouring members of one key are a sample; a repeated extension begins a new one. Members of
+    `key.more` may lie between those of `key` (`key.jpg`, `key.mask.png`, `key.txt`): such samples make a
+    group, which can be read from where it begins.
     """
-    key, sample = "", dict[str, T]()
-    for member in tar:
-        folder, _, name = member.name.rpartition("/")
-        stem, dot, extension = name.partition(".")
-        if not member.isfile() or not dot or not stem:
+    group: list[_Sample[T]] = []
+    members = 0
+    for member in _members(tar):
+        key, extension = _split(member.name)
+        if extension not in EXTENSIONS:
+            skipped["file in a tar that is no part of a sample"] += 1
             continue
-        extension = extension.lower()
-        whole = f"{folder}/{stem}" if folder else stem
-        if sample and (whole != key or extension in sample):
-            yield key, sample
-            sample = {}
-        key = whole
-        sample[extension] = take(member)
-    if sample:
-        yield key, sample
+        if group and (members == MOST_IN_GROUP or not f"{key}.".startswith(f"{group[0].key}.")):
+            yield group
+            group, members = [], 0
+        sample = next((sample for sample in reversed(group) if sample.key == key), None)
+        if sample is None or extension in sample.members:
+            sample = _Sample(key)
+            group.append(sample)
+        sample.members[extension] = take(member)
+        members += 1
+    if group:
+        yield group
+
+
+def _members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """All but the folders, up to a true end of the tar. Raises ReadError where there is none."""
+    count = 0
+    while (member := tar.next()) is not None:
+        tar.members = []  # type: ignore[attr-defined]  # tarfile would keep all of them
+        count += 1
+        if not member.isdir():
+            yield member
     # tarfile takes any header that it cannot read for the end; the true end is a block of zeros.
     assert tar.fileobj is not None
     tar.fileobj.seek(tar.offset)
     if tar.fileobj.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:
-        raise tarfile.ReadError(f"it has no end mark after {len(tar.getmembers())} members")
+        raise tarfile.ReadError(f"it has no end mark after {count} members")
 
 
-def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    stream = tar.extractfile(member)
-    assert stream is not None  # only regular files are kept
-    return stream.read()
+def _split(name: str) -> tuple[str, str]:
+    """The key, up to the last dot of the file's name, and the extension; none for a hidden file.
+
+    WebDataset cuts at the first dot, which would make one sample of `1.5.jpg` and `1.6.jpg`.
+    """
+    folder, slash, file = name.rpartition("/")
+    stem, _, extension = file.rpartition(".")
+    return (name, "") if not stem or stem.startswith(".") else (folder + slash + stem, extension.lower())
 
 
 @contextmanager

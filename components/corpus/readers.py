@@ -2,7 +2,8 @@
 
 A corpus is named by `parquet:PATH`, `folder:PATH` or `webdataset:PATH`; PATH may be remote (`s3://…`).
 What is wrong with the corpus as a whole is an InputError when it is opened; what is wrong with one record
-shows as a field that is None, and is the filter's to reject.
+shows as a field that is None, and is the filter's to reject. Texts are made valid Unicode here, whatever the
+file, its JSON or its name held.
 
 Some fragments can only be read one after the other (those of one Parquet row group, of one compressed tar).
 `Corpus.streams` groups them, and `read_stream` reads such a group in one pass.
@@ -10,14 +11,14 @@ Some fragments can only be read one after the other (those of one Parquet row gr
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from types import ModuleType
 
 from upath import UPath
 
 from components.corpus import reader_folder, reader_parquet, reader_webdataset
-from components.corpus.fragments import Fragment, FragmentSize, RawRecord, streams
+from components.corpus.fragments import Fragment, FragmentSize, Plan, RawRecord, streams
 from components.corpus.locations import reading_errors
 from components.errors import InputError, one_line
 
@@ -48,6 +49,7 @@ class Corpus:
     kind: str
     fragments: list[Fragment]
     files: list[tuple[str, str]]  # (name within the corpus, path)
+    skipped: dict[str, int] = field(default_factory=dict)  # what is no part of a record, by kind
 
     @property
     def rows(self) -> int:
@@ -62,7 +64,7 @@ class Corpus:
         """sha256 of the kind, and of each file's name and content: where the corpus lies does not matter."""
         total = hashlib.sha256(self.kind.encode())
         for name, path in self.files:
-            total.update(f"\n{name} {file_digest(path)}".encode())
+            total.update(f"\n{name} {file_digest(path)}".encode("utf-8", "surrogateescape"))
         return total.hexdigest()
 
 
@@ -83,12 +85,12 @@ def open_corpus(
         )
     limit = FragmentSize(rows_per_fragment, fragment_bytes)
     try:
-        fragments, files = READERS[kind].plan(path, limit)
+        plan: Plan = READERS[kind].plan(path, limit)
     except reading_errors() as error:
         raise InputError(f"corpus '{uri}' cannot be read: {one_line(error)}") from error
-    if not fragments:
+    if not plan.fragments:
         raise InputError(f"corpus '{uri}' holds no records; check the path")
-    return Corpus(uri, kind, fragments, files)
+    return Corpus(uri, kind, plan.fragments, plan.files, plan.skipped)
 
 
 def read_fragment(fragment: Fragment) -> Iterator[RawRecord]:
@@ -97,7 +99,7 @@ def read_fragment(fragment: Fragment) -> Iterator[RawRecord]:
     try:
         for record in READERS[fragment.kind].read(fragment):
             count += 1
-            yield record
+            yield RawRecord(record.image, _valid_text(record.alt_text), _valid_name(record.url))
     except reading_errors() as error:
         raise InputError(f"corpus file {fragment.path} cannot be read: {one_line(error)}") from error
     if count != fragment.rows:
@@ -120,6 +122,20 @@ def read_stream(fragments: Sequence[Fragment]) -> Iterator[tuple[Fragment, Itera
         yield fragment, its_records
         for _ in its_records:
             pass
+
+
+def _valid_text(text: str | None) -> str | None:
+    """`text` without halves of surrogate pairs, which JSON may hold and nothing can write."""
+    if text is None or text.isascii():
+        return text
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _valid_name(name: str | None) -> str | None:
+    """The same for a url or a place in the corpus, escaped: two names, of any bytes, stay two."""
+    if name is None or name.isascii():
+        return name
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def file_digest(path: str) -> str:

@@ -56,6 +56,7 @@ class Reason(StrEnum):
     DUPLICATE = "duplicate"
     NEAR_DUPLICATE = "near_duplicate"
     JUDGE_SCORE = "judge_score"
+    QUARANTINED = "quarantined"  # examining it takes too long or too much memory, or ends its process
     WITHDRAWN = "withdrawn"  # a takedown: `straightshot withdraw`
     # captions
     CAPTION_EMPTY = "caption_empty"

@@ -10,6 +10,8 @@ good.
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -17,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field
 
+from components.config_field import added_field
 from components.corpus.fragments import MIB, Fragment, RawRecord
 from components.corpus.images import ImageRules
 from components.corpus.rejection import Rejection
@@ -29,6 +32,7 @@ from pipelines.errors import StageFailed
 from pipelines.stage import SCRATCH, Input, Stage, StageConfig, Work
 from pipelines.stages.fetch import NAME as FETCH
 from pipelines.stages.fetch import corpus_uri
+from pipelines.stages.guard import Attempts, Examine, GuardedExaminer, RecordLimits, cpu_limit
 from pipelines.stages.model_runtime import (
     JUDGE_RUNTIME,
     PLACEMENT,
@@ -77,6 +81,7 @@ class FilterConfig(StageConfig):
         description="share of the records, best scores first, that goes on (DataComp: 0.3)",
     )
     judge: ModelRuntime = JUDGE_RUNTIME
+    record: RecordLimits = added_field(RecordLimits())
     rows_per_fragment: int = Field(
         default=512, ge=1, description="most records measured and written together"
     )
@@ -92,6 +97,7 @@ def run(work: Work) -> list[PartReceipt]:
     config: FilterConfig = work.config
     corpus = open_corpus(corpus_uri(_raw_corpus(work)), config.rows_per_fragment, config.fragment_bytes)
     _warn_of_long_streams(work, corpus.streams)
+    _note_skipped(work, corpus.skipped)
     measured = work.parts.within(f"{SCRATCH}/measured")
     with work.progress.task(work.stage, corpus.rows, "records") as advance:
         work.engine.map_parts(
@@ -131,6 +137,7 @@ class MeasureWorker:
         torch.set_num_threads(1)  # a score's last bits depend on it; workers share the cores anyway
         self.parts, self.config, self.snapshot = parts, config, snapshot
         self.judge = load_judge(judge, config.judge, "filter.judge")
+        self.attempts = Attempts(parts.path("attempts"), parts.run_id)
 
     def __call__(self, task: Any) -> PartReceipt:
         """One part for each fragment; those that are finished are not read again but on the way."""
@@ -142,17 +149,32 @@ class MeasureWorker:
             fragments.pop(0)
         for fragment, records in read_stream(fragments) if fragments else ():
             if receipts[fragment.index] is None:
-                receipts[fragment.index] = self._measure(_part_name(fragment), records)
+                receipts[fragment.index] = self._attempt(_part_name(fragment), records)
         finished = [receipt for receipt in receipts.values() if receipt is not None]
         return combine(finished[0].name, finished)
 
-    def _measure(self, name: str, records: Iterable[RawRecord]) -> PartReceipt:
+    def _attempt(self, name: str, records: Iterable[RawRecord]) -> PartReceipt:
+        """The same for one fragment; under guard where a worker died in it before."""
+        limits = self.config.record
+        alone = partial(examine, alt_text_rules=self.config.alt_text, image_rules=self.config.image)
+
+        def here(record: RawRecord, key: str) -> Kept | Rejected:
+            with cpu_limit(limits.cpu_seconds):
+                return alone(record, key)
+
+        guarded = self.attempts.begin(name)
+        with closing(GuardedExaminer(alone, limits)) if guarded else nullcontext(here) as examiner:
+            receipt = self._measure(name, records, examiner)
+        self.attempts.end(name)
+        return receipt
+
+    def _measure(self, name: str, records: Iterable[RawRecord], examiner: Examine) -> PartReceipt:
         kept: list[Row] = []
         prepared: list[torch.Tensor] = []
         rejects: list[Row] = []
         for record in records:
             key = key_of(record, self.snapshot)
-            examined = examine(record, key, self.config.alt_text, self.config.image)
+            examined = examiner(record, key)
             if isinstance(examined, Rejected):
                 rejects.append(reject_row(NAME, vars(examined), examined.rejection))
             else:
@@ -214,6 +236,14 @@ def _warn_of_long_streams(work: Work, streams: Sequence[Sequence[Fragment]]) -> 
         )
 
 
+def _note_skipped(work: Work, skipped: Mapping[str, int]) -> None:
+    """What the corpus holds beside records goes into the receipt, and is said."""
+    if skipped:
+        work.info["skipped"] = dict(skipped)
+        kinds = ", ".join(f"{kind} {count:,}" for kind, count in skipped.items())
+        work.progress.say(f"filter: not part of any record: {kinds}")
+
+
 def _withdrawn_row(row: Row) -> Row:
     return reject_row(NAME, {"key": row["key"], "alt_text": None, "url": None}, WITHDRAWN)
 
@@ -267,7 +297,7 @@ def _check_something_is_left(receipts: Iterable[PartReceipt]) -> None:
 
 STAGE = Stage(
     name=NAME,
-    version=1,
+    version=2,
     config_type=FilterConfig,
     inputs=("corpus", FETCH, "annotators"),  # one of the first two
     run=run,

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import re
 import signal
 import subprocess
@@ -29,6 +30,7 @@ from pipelines.stages.filter import STAGE, FilterConfig, MeasureWorker
 from pipelines.store.parts import Parts
 from pipelines.store.receipts import Receipt
 from tests.pipelines.one_by_one import OneByOne
+from tests.pipelines.stages.crashing_record import CRASHES, examine_or_crash
 
 ROWS, SEED = 360, 3
 CONFIG = FilterConfig(rows_per_fragment=64, alt_text=AltTextRules(languages=("en",)))
@@ -222,6 +224,38 @@ def test_of_a_stream_only_what_is_not_finished_is_measured_again(
     again = {path for path in files if path.stat().st_mtime_ns != before[path][1]}
     assert {path.stem for path in again} == {"part-00001"}
     assert {path: path.read_bytes() for path in files} == {path: data for path, (data, _) in before.items()}
+
+
+def test_a_record_that_crashes_its_worker_is_quarantined_and_its_neighbours_are_not(
+    small: str, annotators: Path, tmp_path: Path, monkeypatch
+):
+    """The worker dies once; started again, it goes on as if the record had any other fault."""
+    monkeypatch.setattr("pipelines.stages.filter.examine", examine_or_crash)
+    rows = pq.read_table(small.removeprefix("parquet:")).to_pylist()[:20]
+    rows[7] |= {"alt_text": CRASHES}
+    (stream,) = open_corpus(write_corpus(tmp_path / "web.parquet", rows)).streams
+    parts = Parts(tmp_path, "filter", "run")
+    worker = MeasureWorker(parts, SMALL, "default", f"local-dir:{annotators / 'judge'}")
+    task = {"fragments": [fragment.to_dict() for fragment in stream]}
+    if (child := os.fork()) == 0:
+        worker(task)
+        os._exit(0)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGSEGV
+    receipt = worker(task)
+    assert receipt.counts.in_ == 20 and receipt.reasons["quarantined"] == 1
+    rejects = pq.read_table(tmp_path / "rejects" / "part-00000.parquet").to_pylist()
+    (quarantined,) = [row for row in rejects if row["reason"] == "quarantined"]
+    assert (quarantined["url"], quarantined["detail"]) == (rows[7]["url"], "ended its process: SIGSEGV")
+
+    monkeypatch.undo()
+    rows[7] |= {"alt_text": None}
+    (stream,) = open_corpus(write_corpus(tmp_path / "web.parquet", rows)).streams
+    other = MeasureWorker(
+        Parts(tmp_path / "other", "filter", "run"), SMALL, "default", f"local-dir:{annotators / 'judge'}"
+    )
+    other({"fragments": [fragment.to_dict() for fragment in stream]})
+    part = "filtered/part-00000.parquet"
+    assert (tmp_path / part).read_bytes() == (tmp_path / "other" / part).read_bytes()
 
 
 def test_a_row_group_that_keeps_one_worker_busy_alone_is_named(toy: ToyWeb, annotators: Path, tmp_path: Path):
