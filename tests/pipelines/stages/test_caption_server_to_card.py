@@ -20,6 +20,7 @@ from components.judge.heads import HeadConfig
 from components.judge.judge import Judge
 from pipelines.errors import ConfigError
 from pipelines.execution.progress import Progress
+from pipelines.execution.resources import Resources
 from pipelines.records.dataset_card import write_card
 from pipelines.stage import Input, Stage, StageConfig, Work, run_stage
 from pipelines.stages.recaption import STAGE as RECAPTION
@@ -37,14 +38,37 @@ SORRY = "I'm sorry, I can't help with that."
 REFUSED_ONCE, REFUSED = "green", "white"  # in its first attempt; in every one
 
 
-def run(stage: Stage, home: Path, config: StageConfig, inputs: Any, *, force: bool = False) -> Receipt:
+class OnGpus(OneByOne):
+    """A cluster with GPUs, as far as resources go: what workers asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.requested: list[Resources | None] = []
+
+    def gpus(self) -> float:
+        return 4.0
+
+    def map_parts(self, *args: Any, resources: Resources | None = None, **settings: Any) -> list[PartReceipt]:
+        self.requested.append(resources)
+        return super().map_parts(*args, resources=resources, **settings)
+
+
+def run(
+    stage: Stage,
+    home: Path,
+    config: StageConfig,
+    inputs: Any,
+    *,
+    force: bool = False,
+    engine: OneByOne | None = None,
+) -> Receipt:
     return run_stage(
         stage,
         config,
         inputs,
         home=home,
         snapshot="2026-11",
-        engine=OneByOne(),
+        engine=engine or OneByOne(),
         progress=Progress(quiet=True),
         force=force,
     )
@@ -121,7 +145,8 @@ def made(tmp_path_factory) -> dict[str, Any]:
             kinds={"short": {"prompt": "short@2", "hint": "hint@1"}},
             retries=1,
         )
-        receipt = run(RECAPTION, home, config, inputs)
+        engine = OnGpus()
+        receipt = run(RECAPTION, home, config, inputs, engine=engine)
         assert server.keys == {f"Bearer {KEY}"}
     recaption = finished("recaption", home, receipt)
     shards = ShardConfig(samples_per_tar=8, tars_per_group=1, holdout_fraction=0.3)
@@ -130,6 +155,7 @@ def made(tmp_path_factory) -> dict[str, Any]:
         "home": home,
         "inputs": inputs,
         "config": config,
+        "requested": engine.requested,
         "recaption": recaption["recaption"][0],
         "shard": finished("shard", home, shard)["shard"][0],
         "scores": dict(zip((record(n)["key"] for n in range(ROWS)), scores, strict=True)),
@@ -173,6 +199,11 @@ def test_made_again_without_the_server_it_is_the_same_and_a_moved_server_changes
     assert again.fingerprint == made["recaption"].receipt.fingerprint
     assert again.digest == made["recaption"].receipt.digest
     assert "requests" not in again.info, "every answer was there"
+
+
+def test_a_servers_workers_take_the_judges_share_of_a_gpu_and_no_captioners(made):
+    (requested,) = made["requested"]
+    assert (requested.gpus, requested.setting) == (0.25, "recaption.judge.gpus_per_worker")
 
 
 def test_the_key_is_in_no_file(made):
