@@ -31,7 +31,7 @@ from pipelines.stages.fetch import FetchConfig
 from pipelines.stages.filter import FilterConfig
 from pipelines.stages.initial_model import settings_of
 from pipelines.stages.promote import PromoteConfig
-from pipelines.stages.recaption import RecaptionConfig
+from pipelines.stages.recaption_config import RecaptionConfig
 from pipelines.stages.shard import ShardConfig
 from pipelines.stages.train import TrainConfig
 from pipelines.store.mirror import store_at
@@ -126,6 +126,9 @@ def load_config(
     if home is not None:
         _put_recorded_corpus(draft, home)
     _put_initial_model(draft, home)
+    recaption = draft.values.get("recaption")
+    if isinstance(recaption, dict) and recaption.get("server") is not None:
+        merge_defaults(draft.values, {"annotators": {"captioner": NONE}})
     corpus = str(draft.values.get("corpus", RunConfig.model_fields["corpus"].default))
     merge_defaults(draft.values, TOY_WEB_DEFAULTS if _is_toy(corpus) else OPEN_WEB_DEFAULTS)
     return _with_absolute_paths(draft.build())
@@ -246,7 +249,15 @@ def _with_absolute_paths(config: RunConfig) -> RunConfig:
         perceptual = _absolute_folder(consistency.perceptual)
         consistency = consistency.model_copy(update={"perceptual": perceptual})
         distill = distill.model_copy(update={"consistency": consistency})
-    sections = {"annotators": annotators, "shard": shard, "train": train, "distill": distill}
+    heads = {name: head.pinned() for name, head in config.recaption.heads.items()}
+    recaption = config.recaption.model_copy(update={"heads": heads})
+    sections = {
+        "annotators": annotators,
+        "recaption": recaption,
+        "shard": shard,
+        "train": train,
+        "distill": distill,
+    }
     return config.model_copy(update={"corpus": corpus, **sections})
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from transformers import LogitsProcessorList
 
 BATCH_SIZE = 64  # images generated together, by default
+RETRY = SamplingConfig()  # how a greedy captioner draws in another attempt
 
 
 class Captioner:
@@ -27,6 +28,8 @@ class Captioner:
     batch_size: images generated together, cut in order. It touches the last bits of the scores alone, so a
     caption does not depend on it but where two tokens tie to rounding. sampling: how tokens are drawn.
     """
+
+    keyed_by, asked = "key", 0  # see record_captions.WritesCaptions
 
     def __init__(
         self, model: Any, processor: Any, *, batch_size: int = BATCH_SIZE, sampling: SamplingConfig = GREEDY
@@ -71,29 +74,51 @@ class Captioner:
         return cls(network.to(device), processor, batch_size=batch_size, sampling=sampling)
 
     def caption(
-        self, images: Sequence[Image.Image], kind: CaptionKind, keys: Sequence[str] | None = None
+        self,
+        images: Sequence[Image.Image],
+        kind: CaptionKind,
+        keys: Sequence[str] | None = None,
+        *,
+        prompts: Sequence[str] | None = None,
+        attempt: int = 0,
     ) -> list[str]:
         """One caption of that kind per image, as the model writes it (cleaning.py makes it usable).
 
         Of a caption that was cut at the kind's limit, whole sentences stay.
 
         images: RGB, of any size. keys: what the draws of each image's caption depend on, its record's key;
-        needed unless the captioner is greedy. Raises ValueError where their number differs.
+        needed unless the captioner is greedy. prompts: of each image, by default the kind's. attempt: another
+        one draws with another seed, a greedy captioner then as RETRY does. Raises ValueError where their
+        number differs.
         """
-        if not self.sampling.greedy and (keys is None or len(keys) != len(images)):
+        from components.captioning.sampling import row_seed
+
+        sampling = RETRY if attempt and self.sampling.greedy else self.sampling
+        if not sampling.greedy and (keys is None or len(keys) != len(images)):
             raise ValueError(
                 f"{len(images)} images and {len(keys or ())} keys: sampled captions need a key for each image"
             )
+        prompts = [kind.prompt] * len(images) if prompts is None else prompts
+        seeds = (
+            [row_seed(sampling.seed, key, kind.name, attempt) for key in keys or ()]
+            if not sampling.greedy
+            else []
+        )
         captions: list[str] = []
         for start in range(0, len(images), self.batch_size):
             batch = slice(start, start + self.batch_size)
-            captions += self._caption_batch(images[batch], kind, keys[batch] if keys is not None else ())
+            samplers = _samplers(sampling, seeds[batch])
+            captions += self._caption_batch(images[batch], prompts[batch], kind.max_tokens, samplers)
         return captions
 
     def _caption_batch(
-        self, images: Sequence[Image.Image], kind: CaptionKind, keys: Sequence[str]
+        self,
+        images: Sequence[Image.Image],
+        prompts: Sequence[str],
+        max_tokens: int,
+        samplers: "LogitsProcessorList",
     ) -> list[str]:
-        inputs = self._inputs(images, kind.prompt).to(self.model.device)
+        inputs = self._inputs(images, prompts).to(self.model.device)
         for name, value in inputs.items():
             if torch.is_floating_point(value):
                 inputs[name] = value.to(self.model.dtype)
@@ -101,10 +126,10 @@ class Captioner:
             # The sampler's noise makes the argmax a draw: `generate` itself stays deterministic.
             tokens = self.model.generate(
                 **inputs,
-                max_new_tokens=kind.max_tokens,
+                max_new_tokens=max_tokens,
                 do_sample=False,
                 num_beams=1,
-                logits_processor=self._samplers(kind, keys),
+                logits_processor=samplers,
             )
         if not self.model.config.is_encoder_decoder:  # else the prompt is not part of the output
             tokens = tokens[:, inputs["input_ids"].shape[1] :]
@@ -119,26 +144,29 @@ class Captioner:
         ended: list[bool] = torch.isin(tokens, tokens.new_tensor(ends)).any(1).tolist()
         return ended
 
-    def _samplers(self, kind: CaptionKind, keys: Sequence[str]) -> "LogitsProcessorList":
-        """What `generate` applies to the scores of one batch."""
-        from transformers import LogitsProcessorList
-
-        from components.captioning.sampling import MinPGumbel, row_seed
-
-        if self.sampling.greedy:
-            return LogitsProcessorList()
-        seeds = [row_seed(self.sampling.seed, key, kind.name) for key in keys]
-        return LogitsProcessorList([MinPGumbel(self.sampling.min_p, seeds)])
-
-    def _inputs(self, images: Sequence[Image.Image], prompt: str) -> Any:
-        """The processor's tensors for one prompt and every image."""
-        if getattr(self.processor, "chat_template", None):
-            content = [{"type": "image"}, {"type": "text", "text": prompt}]
-            text = self.processor.apply_chat_template(
-                [{"role": "user", "content": content}], add_generation_prompt=True
-            )
-        else:
-            text = f"{getattr(self.processor, 'image_token', '')}{prompt}"
+    def _inputs(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> Any:
+        """The processor's tensors for every image and its prompt."""
         # One list per conversation: else a model that takes several images mixes the rows' images.
         nested = [[image] for image in images]
-        return self.processor(images=nested, text=[text] * len(images), padding=True, return_tensors="pt")
+        texts = {prompt: self._text(prompt) for prompt in dict.fromkeys(prompts)}
+        rows = [texts[prompt] for prompt in prompts]
+        return self.processor(images=nested, text=rows, padding=True, return_tensors="pt")
+
+    def _text(self, prompt: str) -> str:
+        """What the model reads: an image and the prompt."""
+        if not getattr(self.processor, "chat_template", None):
+            return f"{getattr(self.processor, 'image_token', '')}{prompt}"
+        content = [{"type": "image"}, {"type": "text", "text": prompt}]
+        text: str = self.processor.apply_chat_template(
+            [{"role": "user", "content": content}], add_generation_prompt=True
+        )
+        return text
+
+
+def _samplers(sampling: SamplingConfig, seeds: Sequence[int]) -> "LogitsProcessorList":
+    """What `generate` applies to the scores of one batch. seeds: of its rows."""
+    from transformers import LogitsProcessorList
+
+    from components.captioning.sampling import MinPGumbel
+
+    return LogitsProcessorList([] if sampling.greedy else [MinPGumbel(sampling.min_p, seeds)])

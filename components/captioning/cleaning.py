@@ -11,6 +11,7 @@ import unicodedata
 from components.captioning.kinds import CaptionKind
 from components.corpus.rejection import Rejection
 from components.corpus.schemas import Reason
+from components.errors import REASON_LENGTH
 
 LONGEST_PHRASE = 16  # words: a loop longer than this is left to check_caption
 MIN_WORDS_FOR_REPETITION = 10  # a short text repeats itself by chance
@@ -35,6 +36,19 @@ _WE_SEE = (
     rf"in\s+(?:the|this)\s+{_IMAGE},?\s+(?:we\s+(?:can\s+)?see|you\s+(?:can\s+)?see|there\s+(?:is|are))\s+"
 )
 _PREAMBLE = re.compile(rf"(?:{_ASSENT}|{_ANNOUNCEMENT}|{_LABEL}|{_STATEMENT}|{_WE_SEE})", re.IGNORECASE)
+# At the beginning of an answer, where a caption never has the model speak of itself.
+_REFUSAL = re.compile(
+    r"(?:(?:i['’]?m|i am|we['’]?re|we are)\s+(?:(?:very|so|really)\s+)?(?:sorry|afraid)\b"
+    r"|(?:i['’]?m|i am)\s+(?:unable|not able|not allowed|not permitted)\s+to\b"
+    r"|i\s+(?:can['’]?t|cannot|can not|won['’]?t|will not|could not|couldn['’]?t|do not|don['’]?t)\s+"
+    r"(?:\w+\s+)?(?:help|assist|describe|identify|provide|see|view|comply|process|fulfil\w*|generate|discuss)\b"
+    r"|(?:unfortunately|sorry|apologies|my apologies),?\s+(?:but\s+)?(?:i\b|as an|this request|no image)"
+    r"|as an? (?:ai|artificial intelligence|(?:large )?language model)\b"
+    r"|(?:no image|there is no image)\s+(?:was|is|has been)?\s*(?:provided|attached|uploaded|visible)\b"
+    r"|it (?:seems|looks|appears)(?: like| that)? (?:you|there) (?:did|have|has|is|was)(?:n['’]t| not| no)\b"
+    r"[^.]*\bimage)",
+    re.IGNORECASE,
+)
 _SENTENCE_END = re.compile(r"[.!?。！？][\"'”’)\]]*(?=\s|$)")
 _ABBREVIATION = re.compile(r"\b(?:e\.g|i\.e|etc|vs|mr|mrs|ms|dr|st|no|\w)\.$", re.IGNORECASE)
 
@@ -64,11 +78,14 @@ def without_cut_sentence(text: str) -> str:
 
 
 def check_caption(text: str, kind: CaptionKind) -> Rejection | None:
-    """None for a usable caption of that kind, else why it is not: too few words with a letter, or repetitive.
+    """None for a usable caption of that kind, else why it is not: a refusal, too few words with a letter, or
+    repetitive.
 
     Repetition is the share of word triples that occurred before in the text (Rae 2021, appendix A, for web
     text); it is checked in texts of MIN_WORDS_FOR_REPETITION words or more.
     """
+    if _REFUSAL.match(text):
+        return Rejection(Reason.CAPTION_REFUSED, text[:REASON_LENGTH])
     words = text.split()
     with_letters = sum(any(c.isalpha() for c in word) for word in words)
     if with_letters < kind.min_words:

@@ -43,9 +43,9 @@ class MinPGumbel(LogitsProcessor):
         return drawn
 
 
-def row_seed(seed: int, key: str, kind: str) -> int:
-    """The seed of one record's caption of one kind."""
-    return derive_seed(seed, "caption", key, kind)
+def row_seed(seed: int, key: str, kind: str, attempt: int = 0) -> int:
+    """The seed of one record's caption of one kind; of each further attempt, another."""
+    return derive_seed(seed, "caption", key, kind, *([attempt] if attempt else []))
 
 
 def gumbel(row_seeds: Tensor, position: int, tokens: Tensor) -> Tensor:

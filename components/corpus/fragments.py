@@ -31,11 +31,16 @@ class FragmentSize:
 
 @dataclass(frozen=True)
 class RawRecord:
-    """A record as the crawl left it: encoded bytes, text, origin; any may be missing."""
+    """A record as the crawl left it: encoded bytes, text, origin; any may be missing.
+
+    license, source: where the corpus has such columns (PROVENANCE in schemas.py).
+    """
 
     image: bytes | None
     alt_text: str | None
     url: str | None
+    license: str | None = None
+    source: str | None = None
 
 
 @dataclass(frozen=True)

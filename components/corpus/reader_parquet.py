@@ -1,5 +1,5 @@
 """Parquet corpora: `image` (bytes, or a struct with bytes, as Hugging Face writes it) or `image_path`;
-`alt_text`; `url` if there is one.
+`alt_text`; `url` if there is one; `license` and `source` where they are texts.
 
 A row group is the least that can be read by itself, so the fragments of one are read in one pass. What is
 held at a time is bounded by BATCH_BYTES and by the file's own pages.
@@ -16,6 +16,7 @@ from upath import UPath
 
 from components.corpus.corpus_files import find_files
 from components.corpus.fragments import MIB, Fragment, FragmentSize, Plan, RawRecord, cut_groups
+from components.corpus.schemas import PROVENANCE
 from components.errors import InputError, one_line
 
 BATCH_ROWS = 256  # most rows decoded at a time
@@ -52,11 +53,14 @@ def read(fragment: Fragment) -> Iterator[RawRecord]:
             data = row[image]
             if image == "image_path":
                 data = _file_bytes(folder, data)
-            yield RawRecord(data, row["alt_text"], row.get("url"))
+            provenance = {name: row[name] for name in PROVENANCE if name in row}
+            yield RawRecord(data, row["alt_text"], row.get("url"), **provenance)
 
 
 def _columns(table: pq.ParquetFile, image: str) -> list[str]:
-    return [image, "alt_text", *(["url"] if "url" in table.schema_arrow.names else [])]
+    schema = table.schema_arrow
+    carried = [name for name in PROVENANCE if name in schema.names and _is_text(schema.field(name).type)]
+    return [image, "alt_text", *(["url"] if "url" in schema.names else []), *carried]
 
 
 def _groups(table: pq.ParquetFile, image: str, path: str) -> list[tuple[int, int]]:

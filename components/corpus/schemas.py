@@ -62,6 +62,13 @@ class Reason(StrEnum):
     CAPTION_EMPTY = "caption_empty"
     CAPTION_REPETITION = "caption_repetition"
     CAPTION_SCORE = "caption_score"
+    CAPTION_REFUSED = "caption_refused"  # "I'm sorry, I can't help with that"
+    CAPTION_DISAGREEMENT = "caption_disagreement"  # two captions of one image speak of different things
+    # heads on the judge's embeddings
+    AESTHETIC = "aesthetic"
+    NSFW = "nsfw"
+    WATERMARK = "watermark"
+    HEAD_SCORE = "head_score"  # of any other head
     # the one reason that is an error of ours or of the record's bytes, not a decision
     ERRORED = "errored"
 
@@ -82,6 +89,27 @@ FILTERED = pa.schema(
         ("judge_score", pa.float32()),
     ]
 )
+
+
+# Where an image is from and on what terms: columns that a corpus may have, and that then go on to the shards.
+PROVENANCE = ("license", "source")
+HEAD_COLUMN = "head_"  # and a head's name: its score of the image
+
+
+def head_column(name: str) -> pa.Field:
+    """The column of a head's scores (components/judge/heads.py)."""
+    return pa.field(f"{HEAD_COLUMN}{name}", pa.float32())
+
+
+def provenance_fields(names: Iterable[str]) -> list[pa.Field]:
+    """Those columns of PROVENANCE that are among `names`."""
+    return [pa.field(name, pa.string()) for name in PROVENANCE if name in set(names)]
+
+
+def optional_fields(names: Iterable[str]) -> list[pa.Field]:
+    """The columns among `names` that a part has only for some corpora and configs, as they must be."""
+    heads = [head_column(name.removeprefix(HEAD_COLUMN)) for name in names if name.startswith(HEAD_COLUMN)]
+    return [*heads, *provenance_fields(names)]
 
 
 def captioned_schema(kinds: Iterable[str]) -> pa.Schema:

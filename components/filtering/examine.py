@@ -33,6 +33,8 @@ class Kept:
     sha256: str
     phash: str
     language: str
+    license: str | None = None
+    source: str | None = None
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,8 @@ def examine(
                 sha256=hashlib.sha256(record.image).hexdigest(),
                 phash=perceptual_hash(pixels),
                 language=language_of(alt_text),
+                license=record.license,
+                source=record.source,
             )
     except ImageRejected as error:
         rejection = error.rejection

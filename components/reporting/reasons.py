@@ -53,6 +53,14 @@ FAMILIES: Mapping[str, Mapping[Reason, str]] = {
         Reason.CAPTION_EMPTY: "the captioner wrote nothing",
         Reason.CAPTION_REPETITION: "the caption repeats itself",
         Reason.CAPTION_SCORE: "the caption does not fit the image",
+        Reason.CAPTION_REFUSED: "the captioner refused to describe it",
+        Reason.CAPTION_DISAGREEMENT: "its captions speak of different things",
+    },
+    "Head": {
+        Reason.AESTHETIC: "below the aesthetic score",
+        Reason.NSFW: "not safe for work",
+        Reason.WATERMARK: "watermarked",
+        Reason.HEAD_SCORE: "outside a head's threshold",
     },
     "Error": {Reason.ERRORED: "failed while it was worked on"},
 }

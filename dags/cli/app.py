@@ -36,6 +36,7 @@ def build_app() -> "typer.Typer":
     import typer
 
     from dags.cli.commands import (
+        card,
         edit,
         evaluate,
         export,
@@ -67,7 +68,7 @@ def build_app() -> "typer.Typer":
 
     groups = (
         *(pipeline, generate, edit, export, evaluate, model, page),
-        *(operations, retention, serve, study, record),
+        *(operations, retention, serve, study, record, card),
     )
     for group in groups:
         app.add_typer(group.commands)

@@ -57,7 +57,7 @@ def withdraw_records(
         else:
             typer.echo(f"{name}{roles}: trained on {marked.records} withdrawn; marked so")
     if purge_them:
-        for holding, why in purge(takedown.holdings):
+        for holding, why in purge(home, takedown):
             typer.echo(f"{holding.output.name} {'stays: ' + why if why else 'deleted'}")
         return
     for holding in takedown.holdings:

@@ -113,6 +113,11 @@ class Engine:
             ) from error
         return [receipts[i] for i in range(len(encoded))]
 
+    def pool_size(self, resources: Resources, tasks: int) -> int:
+        """How many workers `map_parts` starts for so many tasks; raises ConfigError as it does."""
+        with self.in_use():
+            return min(self._pool_size(resources), tasks)
+
     def gpus(self) -> float:
         """How many GPUs there are, over all nodes."""
         return self.total().get("GPU", 0.0)

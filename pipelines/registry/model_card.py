@@ -115,6 +115,9 @@ def _captions(by_stage: Mapping[str, Sequence[Receipt]]) -> Iterator[str]:
         for kind, shares in truth.items() if isinstance(truth, dict) else ():
             says = ", ".join(f"{name.replace('_', ' ')} {share:.3f}" for name, share in shares.items())
             yield f"- Its {kind} captions of held-out images: {says}."
+    for receipt in by_stage.get("recaption", []):
+        if server := receipt.config.get("server"):
+            yield f"- Captions by {server['model']}, asked over a server."
     for receipt in by_stage.get("train", []):
         blend = receipt.config.get("blend", {})
         yield f"- Blend: {', '.join(f'{kind} {share:g}' for kind, share in blend.items())}."

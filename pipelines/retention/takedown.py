@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from components.captioning.answers import Answers
 from components.shards.index import HOLDOUT, INDEX_NAME, TRAIN, Split, load_index
 from pipelines.errors import ConfigError
 from pipelines.registry.model_version import WITHDRAWN_TAG, ModelVersion, WithdrawnRecords
@@ -22,6 +23,7 @@ from pipelines.retention.roots import distilled_as, registries
 from pipelines.stage import Input
 from pipelines.stages.fetch import FETCHED_FOLDER
 from pipelines.stages.part_records import CAPTIONED_FOLDER, FILTERED_FOLDER
+from pipelines.stages.recaption import ANSWERS
 from pipelines.store.faults import fault_point
 from pipelines.store.locks import Owner
 from pipelines.store.outputs import fetch
@@ -135,10 +137,14 @@ def take_down(
     return Takedown(new, listed, holdings, tuple(_mark_models(home, catalog, keys, uri)))
 
 
-def purge(holdings: Iterable[Holding]) -> list[tuple[Holding, str | None]]:
-    """Remove the outputs that hold withdrawn records, whoever needs them; each with why it stays, if so."""
+def purge(home: Path, takedown: Takedown) -> list[tuple[Holding, str | None]]:
+    """Remove the outputs that hold withdrawn records, whoever needs them; each with why it stays, if so.
+
+    What a captioning server said of their images goes, too.
+    """
+    Answers(home / ANSWERS).forget(w.sha256 for w in takedown.all if w.sha256 is not None)
     me = Owner.me(uuid.uuid4().hex[:8], "withdraw --purge")
-    return [(holding, remove_output(holding.output.path, me)) for holding in holdings]
+    return [(holding, remove_output(holding.output.path, me)) for holding in takedown.holdings]
 
 
 def _known_records(catalog: Catalog) -> Iterator[tuple[str, str | None]]:

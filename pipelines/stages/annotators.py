@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from components.captioning.cleaning import clean_caption
-from components.captioning.config import FIT, GREEDY, CaptionerFitConfig, SamplingConfig
+from components.captioning.config import FIT, GREEDY, NONE, CaptionerFitConfig, SamplingConfig
 from components.captioning.kinds import LONG, LONG_PROMPT, SHORT, SHORT_PROMPT
 from components.corpus.schemas import record_key
 from components.judge.config import JudgeFitConfig
@@ -47,7 +47,10 @@ class AnnotatorsConfig(StageConfig):
     holdout_fraction: float = Field(
         0.02, gt=0, lt=1, description="share of it that is measured on, not trained on"
     )
-    captioner: str = Field(FIT, description="'fit', or the id or folder of an image-text-to-text model")
+    captioner: str = Field(
+        FIT,
+        description="'fit', the id or folder of an image-text-to-text model, or 'none': a server captions",
+    )
     captioner_revision: str | None = Field(
         None, description="of a pretrained captioner; resolved to a commit"
     )
@@ -63,12 +66,17 @@ class AnnotatorsConfig(StageConfig):
         """Which of the two are fitted; with none, no labelled set is read."""
         return tuple(name for name in (JUDGE, CAPTIONER) if getattr(self, name) == FIT)
 
+    @property
+    def made(self) -> tuple[str, ...]:
+        """Which of the two are in the output."""
+        return (JUDGE,) if self.captioner == NONE else (JUDGE, CAPTIONER)
+
 
 def run(work: Work) -> list[PartReceipt]:
     """The judge, the captioner, and a summary of both."""
     config: AnnotatorsConfig = work.config
     records = _labelled(work)
-    for name in (JUDGE, CAPTIONER):
+    for name in config.made:
         if name not in config.fitted:
             _pin(work, name)
     _fit_together(work)
@@ -86,7 +94,7 @@ def run(work: Work) -> list[PartReceipt]:
         counts=Counts.model_validate(counts),
         reasons=records.skipped,
     )
-    return [work.adopt(JUDGE), work.adopt(CAPTIONER), report]
+    return [*map(work.adopt, config.made), report]
 
 
 def _labelled(work: Work) -> "LabelledSet":

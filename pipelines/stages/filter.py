@@ -23,7 +23,7 @@ from components.config_field import added_field
 from components.corpus.fragments import MIB, Fragment, RawRecord
 from components.corpus.images import ImageRules
 from components.corpus.rejection import Rejection
-from components.corpus.schemas import FILTERED, Reason, record_key
+from components.corpus.schemas import FILTERED, PROVENANCE, Reason, provenance_fields, record_key
 from components.filtering.alt_text import AltTextRules
 from components.filtering.duplicates import DuplicateRules
 from components.filtering.examine import Kept, Rejected, examine
@@ -183,7 +183,8 @@ class MeasureWorker:
         scores = self.judge.score(prepared, [row["alt_text"] for row in kept])
         for row, score in zip(kept, scores.tolist(), strict=True):
             row["judge_score"] = score
-        table = pa.Table.from_pylist(kept, schema=FILTERED)
+        carried = provenance_fields({n for row in kept for n in PROVENANCE if row[n] is not None})
+        table = pa.Table.from_pylist(kept, schema=pa.schema([*FILTERED, *carried]))
         return write_table_part(self.parts, name, FILTERED_FOLDER, table, rejects)
 
 
@@ -281,8 +282,8 @@ def _part_name(fragment: Fragment) -> str:
 
 
 def _kept_row(kept: Kept) -> Row:
-    """A row of FILTERED, but for the judge's score."""
-    return {name: getattr(kept, name) for name in FILTERED.names if name != "judge_score"}
+    """A row of FILTERED and PROVENANCE, but for the judge's score."""
+    return {name: getattr(kept, name) for name in (*FILTERED.names, *PROVENANCE) if name != "judge_score"}
 
 
 def _check_something_is_left(receipts: Iterable[PartReceipt]) -> None:

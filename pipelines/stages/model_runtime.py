@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from components.captioning.config import SamplingConfig
+from components.captioning.config import NONE, SamplingConfig
 from pipelines.errors import ConfigError
 from pipelines.execution.resources import Resources
 from pipelines.stage import Input
@@ -114,7 +114,12 @@ def judge_name(annotators: Input) -> str:
 
 
 def captioner_folder(annotators: Input) -> str:
-    """Where the captioner lies that the annotators stage fitted or pinned."""
+    """Where the captioner lies that the annotators stage fitted or pinned. Raises ConfigError without one."""
+    if annotators.receipt is not None and annotators.receipt.config.get("captioner") == NONE:
+        raise ConfigError(
+            "annotators.captioner is none, and a captioner is needed here: name one, or for recaption alone"
+            " set recaption.server"
+        )
     return str(annotators.path / "captioner")
 
 

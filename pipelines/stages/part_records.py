@@ -33,7 +33,13 @@ def reject_row(stage: str, record: Mapping[str, Any], rejection: Rejection) -> R
 
 
 def write_part(
-    parts: Parts, name: str, files: Mapping[str, Writer], *, kept: int, rejects: Sequence[Row]
+    parts: Parts,
+    name: str,
+    files: Mapping[str, Writer],
+    *,
+    kept: int,
+    rejects: Sequence[Row],
+    info: Mapping[str, Any] | None = None,
 ) -> PartReceipt:
     """Commit a part of `kept` records that lie in `files` (relative path -> writer).
 
@@ -48,12 +54,21 @@ def write_part(
         "errored": errored,
     }
     return parts.write(
-        name, files, counts=Counts.model_validate(counts), reasons=dict(sorted(reasons.items()))
+        name,
+        files,
+        counts=Counts.model_validate(counts),
+        reasons=dict(sorted(reasons.items())),
+        info=info,
     )
 
 
 def write_table_part(
-    parts: Parts, name: str, folder: str, kept: pa.Table, rejects: Sequence[Row]
+    parts: Parts,
+    name: str,
+    folder: str,
+    kept: pa.Table,
+    rejects: Sequence[Row],
+    info: Mapping[str, Any] | None = None,
 ) -> PartReceipt:
     """Commit a part of two files: `folder`/NAME.parquet and the rejects."""
     return write_part(
@@ -62,6 +77,7 @@ def write_table_part(
         table_file(folder, name, kept) | rejects_file(name, rejects),
         kept=len(kept),
         rejects=rejects,
+        info=info,
     )
 
 

@@ -23,7 +23,7 @@ from pydantic import Field
 
 from components.captioning.kinds import CAPTION_KINDS
 from components.corpus.rejection import Rejection
-from components.corpus.schemas import Reason, captioned_schema, check_schema
+from components.corpus.schemas import Reason, captioned_schema, check_schema, optional_fields
 from components.durable import write_bytes
 from components.shards.index import HOLDOUT, INDEX_NAME, TRAIN, Shard, ShardIndex
 from components.shards.plan import PlannedTar, bucket_of, is_held_out, plan_tars
@@ -159,7 +159,8 @@ def _task(tar: PlannedTar, paths: list[Path]) -> dict[str, Any]:
 def _rows(path: Path) -> int:
     """Rows of a part, from its footer, once its columns are those of the contract."""
     file = pq.ParquetFile(path)
-    check_schema(file.schema_arrow, captioned_schema(CAPTION_KINDS), str(path))
+    expected = [*captioned_schema(CAPTION_KINDS), *optional_fields(file.schema_arrow.names)]
+    check_schema(file.schema_arrow, pa.schema(expected), str(path))
     return int(file.metadata.num_rows)
 
 

@@ -49,3 +49,19 @@ def test_what_no_output_has_is_one_line(micro_home, straightshot):
     status, _, err = straightshot("diff", "--home", micro_home)
     assert status == 2
     assert "the only output of the filter for snapshot 'default'" in err
+
+
+def test_the_shards_have_a_card_and_croissant_metadata(micro_home, straightshot, tmp_path):
+    status, out, _ = straightshot("card", "-o", tmp_path / "card", "--name", "Shapes", "--home", micro_home)
+    assert (status, out.split()) == (
+        0,
+        [str(tmp_path / "card" / name) for name in ("README.md", "croissant.json")],
+    )
+    captioned = rows(micro_home, "recaption", "captioned")
+    assert f"{len(captioned):,} images with captions" in (tmp_path / "card" / "README.md").read_text()
+    tars = {path.name: path for path in (micro_home / "shard").glob("*/*.tar")}
+    metadata = json.loads((tmp_path / "card" / "croissant.json").read_text())
+    listed = {entry["@id"]: entry["sha256"] for entry in metadata["distribution"] if "sha256" in entry}
+    assert listed == {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in tars.items()}
+    status, _, err = straightshot("card", "--home", tmp_path)
+    assert (status, len(err.splitlines())) == (2, 1) and "no shards under" in err

@@ -19,6 +19,9 @@ class OneByOne(Engine):
     def gpus(self) -> float:
         return 0.0
 
+    def pool_size(self, resources: Resources, tasks: int) -> int:
+        return 1
+
     def map_parts(
         self,
         worker: Callable[..., Any],

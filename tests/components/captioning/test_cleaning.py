@@ -104,3 +104,36 @@ def test_repetition_is_the_share_of_triples_seen_before():
     assert repetition(["a", "b", "c", "d"]) == 0
     assert repetition(["a", "b", "c", "A", "B", "c"]) == pytest.approx(1 / 4)  # abc bca cab (abc again)
     assert repetition([]) == 0
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "I'm sorry, but I can't assist with that request.",
+        "I’m sorry, I cannot help with identifying people.",
+        "I can't describe this image.",
+        "I cannot provide a description of this picture.",
+        "Sure! I'm unable to help with that.",
+        "Unfortunately, I am not able to see the image.",
+        "As an AI language model, I do not see images.",
+        "No image was provided. Please upload one.",
+        "It seems that you have not uploaded an image.",
+    ],
+)
+def test_a_refusal_is_no_caption(text):
+    assert check_caption(clean_caption(text), LONG).reason is Reason.CAPTION_REFUSED
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "A card that says \"I'm sorry, I can't come\".",
+        "A sorry looking dog that cannot be helped.",
+        "An AI generated image of a language model.",
+        "A sign: no image was provided.",
+        "I love NY shirt on a hanger.",
+        "It seems to be raining on the street in this image.",
+    ],
+)
+def test_a_caption_that_speaks_of_refusals_is_a_caption(text):
+    assert check_caption(clean_caption(text), SHORT) is None

@@ -90,7 +90,7 @@ def test_a_withdrawn_record_is_in_no_later_shard_and_its_model_says_so(home):
 
     again = take_down(home, [])
     assert again.new == () and len(again.holdings) == 3 and trained_on(again) == [1]  # the old outputs
-    assert [why for _, why in purge(again.holdings)] == [None] * 3
+    assert [why for _, why in purge(home, again)] == [None] * 3
     assert take_down(home, []).holdings == () and tag(home) == 1
     states = {planned.stage.name: planned.state.value for planned in status_of(home)}
     assert {states[name] for name in DATA} == {"fresh"}

@@ -25,7 +25,7 @@ from components.shards.reader import read_split
 from pipelines.execution.progress import Progress
 from pipelines.stage import Input, Stage, StageConfig, Work, run_stage
 from pipelines.stages.recaption import STAGE as RECAPTION
-from pipelines.stages.recaption import RecaptionConfig
+from pipelines.stages.recaption_config import RecaptionConfig
 from pipelines.stages.shard import STAGE as SHARD
 from pipelines.stages.shard import ShardConfig
 from pipelines.store.receipts import Counts, PartReceipt, Receipt
@@ -38,7 +38,9 @@ ROWS = 40
 class EchoCaptioner:
     """A captioner at the seam: it answers with the kind that it was asked for."""
 
-    def caption(self, images: list[Image.Image], kind: CaptionKind, keys: list[str]) -> list[str]:
+    keyed_by, asked = "key", 0
+
+    def caption(self, images: list[Image.Image], kind: CaptionKind, keys: list[str], **_: Any) -> list[str]:
         return [f"{kind.name} of {image.getpixel((0, 0))} in {kind.max_tokens} tokens" for image in images]
 
 
@@ -48,8 +50,11 @@ class EvenJudge:
     def prepare(self, image: Image.Image) -> Image.Image:
         return image
 
-    def score(self, images: list[Image.Image], texts: list[str]) -> np.ndarray:
-        return np.array([len(text) / 1000 for text in texts], np.float32)
+    def image_features(self, images: list[Image.Image]) -> np.ndarray:
+        return np.ones((len(images), 1), np.float32)
+
+    def text_features(self, texts: list[str]) -> np.ndarray:
+        return np.array([[len(text) / 1000] for text in texts], np.float32)
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from pipelines.stages import evaluate, recaption
 from pipelines.stages import filter as filter_stage
 from pipelines.stages.filter import FilterConfig
 from pipelines.stages.model_runtime import ModelRuntime, load_judge, worker_resources
-from pipelines.stages.recaption import RecaptionConfig
+from pipelines.stages.recaption_config import RecaptionConfig
 
 NETWORK = {
     "embed_dim": 8,

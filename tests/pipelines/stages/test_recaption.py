@@ -29,7 +29,8 @@ from pipelines.stage import Input, Stage, StageConfig, Work, fingerprint, run_st
 from pipelines.stages.annotators import STAGE as ANNOTATORS
 from pipelines.stages.annotators import AnnotatorsConfig
 from pipelines.stages.model_runtime import ModelRuntime
-from pipelines.stages.recaption import STAGE, RecaptionConfig
+from pipelines.stages.recaption import STAGE
+from pipelines.stages.recaption_config import RecaptionConfig
 from pipelines.store.receipts import Counts, PartReceipt, Receipt
 from tests.pipelines.one_by_one import OneByOne
 
