@@ -28,8 +28,8 @@ MAX_UNCLEANED = 8  # times max_chars: beyond, not even cleaned (entities and spa
 MAX_JUDGED_WORDS, MAX_JUDGED_LETTERS = 5, 40
 # What says that an image shows something says nothing of whether that can be seen.
 MEDIUM_OF = re.compile(
-    r"^(?:an? |the |eine? |une? |una? |um |uma |il |la |le |das |el )?(?:stock |close-up )?(?:picture|image|pic|"
-    r"photo(?:graph|graphie|grafie)?|drawing|painting|illustration|sketch|render(?:ing)?|dibujo|dessin|zeichnung|"
+    r"^(?:an? |the |eine? |une? |una? |um |uma |il |la |le |das |el )?(?:stock |close-up )?(?:picture|image|"
+    r"pic|photo(?:graph|graphie|grafie)?|drawing|painting|illustration|sketch|render(?:ing)?|dibujo|dessin|zeichnung|"
     r"foto|imagen|imagem|immagine|bild|afbeelding|фото(?:графия)?|рисунок) "
     r"(?:of|von|mit|de|d['’]|du|di|da|do|van|av|af) ?",
     re.IGNORECASE,
