@@ -24,7 +24,7 @@ SPACES = re.compile(r"\s+")
 QUOTES = {'"': '"', "'": "'", "“": "”", "‘": "’", "«": "»", "「": "」"}
 
 # Between a description and what pages add to it.
-SEPARATOR = re.compile(r"\s+(?:[-–—|·•»]+|::)\s+|\s*\|\s*|\s*[(\[](?=[^()\[\]]*[)\]]$)")
+SEPARATOR = re.compile(r"\s+(?:[-–—|·•»]+|::)\s+|\s*\|\s*|\s+[(\[](?=[^()\[\]]*[)\]]$)")
 NUMBERED = re.compile(CAMERA.pattern + r"[-_\d]*(?:\s*\(\d+\))?(?:" + EXTENSION.pattern + r")?[\s:_-]+", re.I)
 _MEDIUM = (
     r"(?:stock |press |file )?(?:photo(?:s|graph|graphy)?|image|picture|pic|illustration|foto(?:graf\w*)?|"

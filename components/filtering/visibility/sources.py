@@ -40,7 +40,7 @@ FIRMS = (
     "Dental",
     "Law",
 )
-UNSPACED_FIRMS = {
+UNSPACED_FIRMS: dict[str, tuple[str, ...]] = {
     "ko": ("의원", "병원", "치과", "호텔"),
     "ja": ("株式会社", "旅館", "病院", "ホテル"),
     "zh": ("有限公司", "医院", "酒店", "集团"),
@@ -273,9 +273,9 @@ def _faker(folder: Path) -> Iterator[tuple[str, bool]]:
             given = [w for name, words in lists.items() if name.startswith("first_names") for w in words]
             family = [w for name, words in lists.items() if name.startswith("last_name") for w in words]
             for first, last in list(zip(_hashed(given), _hashed(family), strict=False))[:400]:
-                firms = UNSPACED_FIRMS.get(path.parent.name[:2])
-                space, firms = ("", firms) if firms else (" ", FIRMS)
-                yield f"{last}{space}{first}" if firms is not FIRMS else f"{first} {last}", False
+                unspaced = UNSPACED_FIRMS.get(path.parent.name[:2])
+                space, firms = ("", unspaced) if unspaced else (" ", FIRMS)
+                yield f"{last}{first}" if unspaced else f"{first} {last}", False
                 yield f"{last}{space}{firms[len(first + last) % len(firms)]}", False
 
 

@@ -257,6 +257,7 @@ def test_cleaning_composes():
         ("Smiling woman in a denim jacket - find your soulmate", None),
         ("The bridge - seen from the river - at night", None),
         ("Photo of a stock exchange", None),
+        ("[a cyan star](https://example.com/1)", None),
         ("Stock Photo - Shutterstock", None),
         ("A coffee by the sea for two", None),
         ("2 cats and 1 dog", None),
