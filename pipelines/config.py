@@ -45,7 +45,8 @@ SAVED = "run.json"  # HOME/run.json: the config of the last run
 # What only holds on the toy web: its truth is in English, a judge fitted on it needs this threshold, a parser
 # reads its texts, and a scorer its scenes from the pixels.
 TOY_WEB_DEFAULTS = {
-    "filter": {"alt_text": {"languages": ["en"]}, "judge_threshold": -0.05},
+    # Everything is visible in the toy world, "something red", too.
+    "filter": {"alt_text": {"languages": ["en"], "min_visibility": None}, "judge_threshold": -0.05},
     "train": {"upsampler": {"checks": ["toy_statements", "words", "similarity"]}},
     "evaluate": {"domain": "toy"},
 }

@@ -45,7 +45,7 @@ from pipelines.stages.annotators import CAPTION_TRUTH
 from pipelines.stages.evaluate import SAMPLES
 from pipelines.stages.fetch import FETCHED_FOLDER
 from pipelines.stages.fetch import NAME as FETCH
-from pipelines.stages.filter import FILTERED_FOLDER, REJECTS_FOLDER
+from pipelines.stages.part_records import DROPPED_TEXTS, FILTERED_FOLDER, REJECTS_FOLDER
 from pipelines.stages.promote import DECISION_FILE
 from pipelines.stages.training_config import CURVE
 from pipelines.store.outputs import readable_receipt
@@ -113,6 +113,7 @@ def _stage_row(receipt: Receipt) -> StageRow:
         fingerprint=receipt.fingerprint,
         records_in=counts.in_ or None,
         rejects=receipt.reasons,
+        dropped_texts=receipt.info.get(DROPPED_TEXTS) or {},
         **ended,
     )
 
@@ -130,7 +131,7 @@ def _captions(made: Mapping[str, Planned]) -> Iterator[CaptionExample]:
     columns = ["image", ALT_COLUMN, "judge_score"]
     columns += [column for kind in kinds for column in (kind.column, kind.score_column)]
     for row in islice(_in_turn(_files(made, "recaption", "captioned/"), columns), CAPTIONS_SHOWN):
-        alt = ScoredCaption("alt text", row[ALT_COLUMN], row["judge_score"])
+        alt = ScoredCaption("alt text", row[ALT_COLUMN] or "(dropped)", row["judge_score"])
         written = (ScoredCaption(kind.name, row[kind.column], row[kind.score_column]) for kind in kinds)
         yield CaptionExample(row["image"], (alt, *written))
 

@@ -44,6 +44,7 @@ class Reason(StrEnum):
     ALT_MARKUP = "alt_markup"
     ALT_LANGUAGE = "alt_language"
     ALT_REPETITION = "alt_repetition"
+    ALT_NOT_VISIBLE = "alt_not_visible"  # names nothing that an image could show
     # images
     IMAGE_MISSING = "image_missing"
     IMAGE_BROKEN = "image_broken"

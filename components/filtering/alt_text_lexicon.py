@@ -1,11 +1,11 @@
 """Alt-text rules about words: placeholders, bare names, shop and search-engine text.
 
-Each function takes a cleaned text and returns what speaks against it (one short line), or None. The lists are
-in `lexicon.yaml`.
+A rule takes a cleaned text and returns what speaks against it (one short line), or None. The lists are in
+`lexicon.yaml`.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 from components.filtering.lexicon import UNSPACED, vocabulary, words_of
 
@@ -23,20 +23,22 @@ LISTICLE = re.compile(
 SUPERLATIVE = re.compile(
     r"^(?:The )?(?:Best|Cheap(?:est)?|Top \d+) .*\b(?:in|near|for) (?:[A-Z]\w+|.*\b20\d\d$)"
 )
+RANKING = re.compile(r"^(?:the )?(?:top|best) \d+\b")
 SEPARATORS = re.compile(r"\s[|•·»]\s|\s/\s|\|")
 EXCLAMATIONS = re.compile(r"!!|！！")
 KEYWORD_COMMAS = 6  # a comma list this long without one stop word is for a search engine
 SHORT_TEXT = 3  # words
-MAX_PHRASE = 4  # words that a phrase of the list may have
+HYPHENATED = re.compile(r"[^\W\d_]+[-‐‑][^\W\d_]")  # a first word that is part of another
 
 
-def placeholder_in(text: str) -> str | None:
+def placeholder_in(text: str, words: Sequence[str] | None = None) -> str | None:
     """Words that name the medium or the slot ("image 1", "company logo", "Фото профиля"), and no others."""
-    if UNSPACED.search(text):
+    if not text.isascii() and UNSPACED.search(text):
         return _unspaced_placeholder(text)
-    words = [word for word in words_of(text) if word not in vocabulary().stop]
-    if words and all(_is_placeholder(word) for word in words):
-        return "says no more than " + " ".join(words[:4])
+    stop = vocabulary().stop
+    telling = [word for word in (words_of(text) if words is None else words) if word not in stop]
+    if telling and all(map(_is_placeholder, telling)):
+        return "says no more than " + " ".join(telling[:4])
     return None
 
 
@@ -50,42 +52,84 @@ def bare_name_in(text: str) -> str | None:
     return None
 
 
-def spam_in(text: str) -> str | None:
-    """Shop text, a call to act, a list article's title, or keywords for a search engine."""
+def any_person_in(words: Sequence[str]) -> str | None:
+    """One word for any person and nothing else ("Girl", "Девушка")."""
+    return f"no more than {words[0]}" if len(words) == 1 and words[0] in vocabulary().persons else None
+
+
+def spam_in(
+    text: str, words: Sequence[str], further: Collection[str], describes: Callable[[], bool]
+) -> str | None:
+    """Shop text, a call to act, a list article's title, or keywords for a search engine.
+
+    further: signals from elsewhere, as of a shop's call that was cut off. describes: whether the text names
+    something visible; asked only where the words alone leave it open ("order-picking robot", "order here").
+    """
     lower = text.lower()
-    words = words_of(lower)
     phrase = _shop_phrase_in(words) or next((match.group() for match in _spam_patterns(text, lower)), None)
     if phrase:
         return f"shop or search text: {phrase[:40]}"
-    if words and words[0] in vocabulary().shop_openers:
-        return f"opens with {words[0]}"
+    opener = words[0] if words and not HYPHENATED.match(lower) else ""
+    if opener in vocabulary().shop_openers:
+        return f"opens with {opener}"
     if len(words) <= SHORT_TEXT and any(word in vocabulary().shop_words for word in words):
         return "sells, and says nothing else"
-    signals = _weak_signals(lower, words)
-    if len(signals) >= 2:
+    signals = [*_weak_signals(lower, words), *further]
+    if opener in vocabulary().shop_openers_or_nouns:
+        signals.append(f"opens with {opener}")
+    if len(signals) >= 2 or (signals and signals[-1].startswith("opens") and not describes()):
         return "shop or search text: " + ", ".join(signals)
     return None
 
 
-def _shop_phrase_in(words: list[str]) -> str | None:
-    phrases = vocabulary().shop_phrases
-    for start in range(len(words)):
-        for stop in range(start + 1, min(start + MAX_PHRASE, len(words)) + 1):
-            phrase = " ".join(words[start:stop])
-            if phrase in phrases:
+def sells(text: str) -> bool:
+    """Whether a piece of a text is a shop's call or a call to act, by itself ("Buy online", "50% off")."""
+    return spam_in(text, words_of(text), (), lambda: False) is not None
+
+
+def is_no_description(words: Sequence[str]) -> bool:
+    """Whether the words name media, slots and picture agencies only ("stock photo", "Shutterstock")."""
+    known = vocabulary()
+    return all(word in known.stop or word in known.agencies or _is_placeholder(word) for word in words)
+
+
+def names_agency(words: Sequence[str]) -> bool:
+    """Whether the words are a picture agency's, a network's or a shop's name and nothing else."""
+    return bool(words) and vocabulary().agencies.issuperset(words)
+
+
+def _shop_phrase_in(words: Sequence[str]) -> str | None:
+    """The first phrase of the list; "for sale" and its like not where a sign is named that says so."""
+    known = vocabulary()
+    for start, word in enumerate(words):
+        for length in known.shop_phrase_lengths.get(word, ()):
+            phrase = " ".join(words[start : start + length])
+            if phrase in known.shop_phrases and not (
+                phrase in known.shop_phrases_on_signs
+                and known.signs.intersection(words[max(0, start - 3) : start + length + 2])
+            ):
                 return phrase
     return None
 
 
 def _spam_patterns(text: str, lower: str) -> Iterator[re.Match[str]]:
-    for pattern in (PERCENT_OFF, PHONE, LISTICLE, vocabulary().shop_parts):
+    for pattern in (
+        (PERCENT_OFF, PHONE, LISTICLE)
+        if text.isascii()
+        else (
+            PERCENT_OFF,
+            PHONE,
+            LISTICLE,
+            vocabulary().shop_parts,
+        )
+    ):
         if match := pattern.search(lower):
             yield match
     if match := SUPERLATIVE.search(text):
         yield match
 
 
-def _weak_signals(lower: str, words: list[str]) -> list[str]:
+def _weak_signals(lower: str, words: Sequence[str]) -> list[str]:
     """What a shop's text often has and a caption sometimes: two of these together are enough."""
     signals = []
     if len(SEPARATORS.findall(lower)) >= 2:
@@ -94,8 +138,10 @@ def _weak_signals(lower: str, words: list[str]) -> list[str]:
         signals.append("a price")
     if EXCLAMATIONS.search(lower):
         signals.append("exclamation marks")
-    signals += sorted({word for word in words if word in vocabulary().shop_words})
-    if lower.count(",") >= KEYWORD_COMMAS and not any(word in vocabulary().stop for word in words):
+    if RANKING.search(lower):
+        signals.append("a ranking")
+    signals += sorted(vocabulary().shop_words.intersection(words))
+    if lower.count(",") >= KEYWORD_COMMAS and vocabulary().stop.isdisjoint(words):
         signals += ["keywords", "no sentence"]
     return signals
 
@@ -109,6 +155,5 @@ def _unspaced_placeholder(text: str) -> str | None:
 
 
 def _is_placeholder(word: str) -> bool:
-    if word in vocabulary().placeholder:
-        return True
-    return ARABIC_ARTICLE.sub("", word) in vocabulary().placeholder
+    known = vocabulary().placeholder
+    return word in known or (not word.isascii() and ARABIC_ARTICLE.sub("", word) in known)

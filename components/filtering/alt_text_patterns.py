@@ -52,6 +52,9 @@ TOKEN = re.compile(r"[^\W_]+(?:[_'’.:/-][^\W_]+)*")
 LATIN_TOKEN = re.compile(r"^[A-Za-z]+$")
 NO_VOWEL = re.compile(r"^[^aeiouyAEIOUY]{5,}$")
 
+# A letter's combining marks (Devanagari, Arabic, Thai vowels) belong to it.
+SYMBOL = re.compile(r"[^\w\s\u0300-\u1cff]|_")
+
 MAX_COMPOUND = 4  # parts of a word joined by hyphens ("man-of-the-match")
 MIN_REPETITION_WORDS = 6  # below, a repeated pair is style ("red circle, red square")
 CHARACTER_RUN = 10  # data-juicer's character n-gram
@@ -118,9 +121,7 @@ def symbols_in(text: str, max_share: float) -> str | None:
 
 def symbol_share(text: str) -> float:
     """Characters that are neither letters, digits nor spaces, as a share."""
-    # A letter's combining marks (Devanagari, Arabic, Thai vowels) belong to it, hence no isalnum() alone.
-    symbols = sum(not (c.isalnum() or c.isspace() or "\u0300" <= c <= "\u1cff") for c in text)
-    return symbols / len(text)
+    return len(SYMBOL.findall(text)) / len(text)
 
 
 def repetition_in(text: str, max_share: float) -> str | None:

@@ -14,9 +14,9 @@ from components.corpus.images import ImageRejected, ImageRules, open_image
 from components.corpus.rejection import Rejection
 from components.corpus.schemas import Reason
 from components.errors import one_line
-from components.filtering.alt_text import AltTextRules, check_alt_text, clean_alt_text
+from components.filtering.alt_text import AltTextRules, check_alt_text
 from components.filtering.duplicates import perceptual_hash
-from components.filtering.language import language_of
+from components.filtering.language import UNDETERMINED, language_of
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Kept:
     key: str
     pixels: Image.Image  # decoded; for the judge, then to be let go
     image: bytes  # as encoded
-    alt_text: str  # cleaned
+    alt_text: str | None  # cleaned and trimmed; None where it was dropped for the captioner to write others
     url: str | None
     width: int
     height: int
@@ -35,6 +35,8 @@ class Kept:
     language: str
     license: str | None = None
     source: str | None = None
+    dropped: Rejection | None = None  # why the text was dropped
+    raw_alt_text: str | None = None  # as it came
 
 
 @dataclass(frozen=True)
@@ -50,27 +52,31 @@ class Rejected:
 def examine(
     record: RawRecord, key: str, alt_text_rules: AltTextRules, image_rules: ImageRules
 ) -> Kept | Rejected:
-    """Check the alt text first (it is cheap), then the image. What fails on the way is a reason, too."""
+    """Check the alt text first (it is cheap), then the image. What fails on the way is a reason, too.
+
+    A text whose reason has the policy `recaption` is dropped, and the record goes on without one.
+    """
     try:
-        rejection = check_alt_text(record.alt_text, alt_text_rules)
-        if rejection is None:
+        checked = check_alt_text(record.alt_text, alt_text_rules)
+        rejection = checked.rejection
+        if rejection is None or alt_text_rules.policy_for(rejection) == "recaption":
             pixels = open_image(record.image, image_rules)
             assert record.image is not None
-            assert record.alt_text is not None
-            alt_text = clean_alt_text(record.alt_text)
             return Kept(
                 key=key,
                 pixels=pixels,
                 image=record.image,
-                alt_text=alt_text,
+                alt_text=checked.text if rejection is None else None,
                 url=record.url,
                 width=pixels.width,
                 height=pixels.height,
                 sha256=hashlib.sha256(record.image).hexdigest(),
                 phash=perceptual_hash(pixels),
-                language=language_of(alt_text),
                 license=record.license,
                 source=record.source,
+                language=language_of(checked.text) if rejection is None else UNDETERMINED,
+                dropped=rejection,
+                raw_alt_text=record.alt_text,
             )
     except ImageRejected as error:
         rejection = error.rejection

@@ -4,7 +4,8 @@ Placeholders, shop phrases and names are for `alt_text_lexicon.py`, the English 
 """
 
 import re
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -23,11 +24,17 @@ class Words:
     placeholder_parts: re.Pattern[str]
     stop: frozenset[str]
     shop_phrases: frozenset[str]  # each as its lower-case words, a space between
+    shop_phrase_lengths: Mapping[str, tuple[int, ...]]  # first word -> in how many words a phrase may go on
+    shop_phrases_on_signs: frozenset[str]  # those that a sign in the image may say
+    signs: frozenset[str]
     shop_parts: re.Pattern[str]  # the phrases of scripts without spaces
     shop_openers: frozenset[str]
+    shop_openers_or_nouns: frozenset[str]
     shop_words: frozenset[str]
     english: frozenset[str]
     given_names: frozenset[str]
+    agencies: frozenset[str]
+    persons: frozenset[str]
 
 
 @cache
@@ -41,22 +48,40 @@ def vocabulary() -> Words:
 
     phrases = [phrase for line in lists["shop_phrases"].values() for phrase in line.split("|")]
     spelt = [" ".join(words_of(phrase)) for phrase in phrases]
+    spaced = frozenset(phrase for phrase in spelt if not UNSPACED.search(phrase))
     return Words(
         placeholder=words("placeholder"),
         placeholder_parts=_any_of(words("placeholder_parts")),
         stop=words("stop"),
-        shop_phrases=frozenset(phrase for phrase in spelt if not UNSPACED.search(phrase)),
+        shop_phrases=spaced,
+        shop_phrase_lengths=_lengths(spaced),
+        shop_phrases_on_signs=frozenset(
+            phrase.strip() for line in lists["shop_phrases_on_signs"].values() for phrase in line.split("|")
+        ),
+        signs=words("signs"),
         shop_parts=_any_of(phrase for phrase in spelt if UNSPACED.search(phrase)),
         shop_openers=words("shop_openers"),
+        shop_openers_or_nouns=words("shop_openers_or_nouns"),
         shop_words=words("shop_words"),
         english=words("english"),
         given_names=words("given_names"),
+        agencies=words("agencies"),
+        persons=words("persons"),
     )
 
 
 def words_of(text: str) -> list[str]:
     """The words of a text, in lower case, without digits and punctuation."""
     return WORD.findall(text.lower())
+
+
+def _lengths(phrases: Iterable[str]) -> dict[str, tuple[int, ...]]:
+    """For the first word of each phrase, the numbers of words that phrases beginning with it have."""
+    found: dict[str, set[int]] = defaultdict(set)
+    for phrase in phrases:
+        words = phrase.split()
+        found[words[0]].add(len(words))
+    return {word: tuple(sorted(lengths)) for word, lengths in found.items()}
 
 
 def _any_of(parts: Iterable[str]) -> re.Pattern[str]:

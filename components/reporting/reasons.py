@@ -32,6 +32,7 @@ FAMILIES: Mapping[str, Mapping[Reason, str]] = {
         Reason.ALT_MARKUP: "markup",
         Reason.ALT_LANGUAGE: "not in a language that is kept",
         Reason.ALT_REPETITION: "repeats itself",
+        Reason.ALT_NOT_VISIBLE: "names nothing that can be seen",
     },
     "Image": {
         Reason.IMAGE_MISSING: "no image",

@@ -85,6 +85,7 @@ class FunnelStep:
     kept: int
     raw: int  # records in the corpus
     reasons: tuple[ReasonCount, ...]
+    dropped: tuple[ReasonCount, ...] = ()  # why records go on without their alt text
 
     @property
     def lost(self) -> int:
@@ -203,7 +204,8 @@ def _funnel(stages: Sequence[StageRow]) -> tuple[FunnelStep, ...]:
         if row.records_in is None or row.kept is None:
             continue
         raw = steps[0].raw if steps else row.records_in
-        steps.append(FunnelStep(row.stage, row.records_in, row.kept, raw, count_reasons(row.rejects)))
+        reasons, dropped = count_reasons(row.rejects), count_reasons(row.dropped_texts)
+        steps.append(FunnelStep(row.stage, row.records_in, row.kept, raw, reasons, dropped))
     return tuple(steps)
 
 

@@ -24,6 +24,7 @@ class StageRow:
     rejected: int | None = None
     errored: int | None = None
     rejects: Mapping[str, int] = field(default_factory=dict)  # reason -> records
+    dropped_texts: Mapping[str, int] = field(default_factory=dict)  # reason -> kept records without alt text
 
 
 @dataclass(frozen=True)

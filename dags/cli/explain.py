@@ -51,7 +51,8 @@ def _object(explanation: Explanation) -> dict[str, Any]:
     return {
         "text": explanation.text,
         "cleaned": explanation.cleaned,
-        "verdict": "reject" if rejection else "keep",
+        "cut": list(explanation.cut),
+        "verdict": explanation.verdict,
         "reason": rejection.reason.value if rejection else None,
         "detail": rejection.detail if rejection else None,
         "rules": [asdict(rule) for rule in explanation.rules],
@@ -61,10 +62,16 @@ def _object(explanation: Explanation) -> dict[str, Any]:
 def _shown(explanation: Explanation) -> str:
     """Several lines: the text, the verdict, and every rule."""
     rejection = explanation.rejection
-    verdict = f"reject, {rejection.reason.value}: {rejection.detail}" if rejection else "keep"
+    verdict: str = explanation.verdict
+    if rejection:
+        verdict += f", {rejection.reason.value}: {rejection.detail}"
     lines = [json.dumps(explanation.text, ensure_ascii=False)]
     if explanation.cleaned != explanation.text:
         lines.append(f"  cleaned: {json.dumps(explanation.cleaned, ensure_ascii=False)}")
+    if explanation.cut:
+        lines.append(
+            f"  cut off: {', '.join(json.dumps(piece, ensure_ascii=False) for piece in explanation.cut)}"
+        )
     return "\n".join([*lines, f"  {verdict}", *map(_rule_line, explanation.rules)])
 
 

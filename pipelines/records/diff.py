@@ -9,16 +9,19 @@ import pyarrow.parquet as pq
 
 from pipelines.errors import ConfigError
 from pipelines.retention.catalog import Output, read_catalog
-from pipelines.stages.part_records import FILTERED_FOLDER, REJECTS_FOLDER
+from pipelines.stages.part_records import DROPPED_FOLDER, FILTERED_FOLDER, REJECTS_FOLDER
 from pipelines.store.outputs import fetch
 
 KEPT, ABSENT = "kept", "absent"
+WITHOUT_TEXT = "kept without its alt text"
 SHORTEST = 6  # hex digits that name an output
 
 
 @dataclass(frozen=True)
 class Fate:
-    """What became of a record: kept, the reason of its reject, or absent (not in that corpus)."""
+    """What became of a record: kept (or why without its alt text), the reason of its reject, or absent (not
+    in that corpus).
+    """
 
     what: str
     detail: str = ""
@@ -104,7 +107,9 @@ def _fates(output: Output) -> Iterator[tuple[str, Fate, str | None, str | None]]
         folder, path = entry.path.partition("/")[0], output.path / entry.path
         if folder == FILTERED_FOLDER:
             for row in pq.read_table(path, columns=["key", "url", "alt_text"]).to_pylist():
-                yield row["key"], Fate(KEPT), row["url"], row["alt_text"]
-        elif folder == REJECTS_FOLDER:
+                if row["alt_text"] is not None:  # else its row is among the dropped texts
+                    yield row["key"], Fate(KEPT), row["url"], row["alt_text"]
+        elif folder in (REJECTS_FOLDER, DROPPED_FOLDER):
             for row in pq.read_table(path).to_pylist():
-                yield row["key"], Fate(row["reason"], row["detail"] or ""), row["url"], row["alt_text"]
+                what = row["reason"] if folder == REJECTS_FOLDER else f"{WITHOUT_TEXT}: {row['reason']}"
+                yield row["key"], Fate(what, row["detail"] or ""), row["url"], row["alt_text"]

@@ -21,7 +21,12 @@ from pipelines.retention.catalog import Catalog, Output, read_catalog
 from pipelines.retention.roots import registries
 from pipelines.retention.takedown import shards_of
 from pipelines.stages.fetch import FETCHED_FOLDER
-from pipelines.stages.part_records import CAPTIONED_FOLDER, FILTERED_FOLDER, REJECTS_FOLDER
+from pipelines.stages.part_records import (
+    CAPTIONED_FOLDER,
+    DROPPED_FOLDER,
+    FILTERED_FOLDER,
+    REJECTS_FOLDER,
+)
 from pipelines.store.outputs import fetch
 
 KEY = re.compile(r"[0-9a-f]{32}")
@@ -125,11 +130,16 @@ def _on_its_way(catalog: Catalog, filtered: Output) -> Iterator[Output]:
 
 def _in_tables(output: Output, key: str, folder: str) -> Step | None:
     for row in _read(output, folder, None, ("key", "=", key)):
+        for dropped in _read(output, DROPPED_FOLDER, None, ("key", "=", key)):
+            return Step(output.name, f"kept without its alt text: {_why(dropped)}", row)
         return Step(output.name, "kept", row)
     for row in _read(output, REJECTS_FOLDER, None, ("key", "=", key)):
-        detail = f" ({row['detail']})" if row["detail"] else ""
-        return Step(output.name, f"rejected: {row['reason']}{detail}", row)
+        return Step(output.name, f"rejected: {_why(row)}", row)
     return None
+
+
+def _why(row: dict[str, Any]) -> str:
+    return f"{row['reason']} ({row['detail']})" if row["detail"] else str(row["reason"])
 
 
 def _in_tar(output: Output, key: str) -> Step | None:

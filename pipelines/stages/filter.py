@@ -2,6 +2,10 @@
 
     HOME/filter/<fingerprint>/filtered/part-00000.parquet, ..., rejects/part-00000.parquet, ...
 
+Where `filter.alt_text.policy` is to recaption for a reason, a text with that against it is dropped: the
+record goes on with a null alt text, no language and no judge's score, under no threshold of the judge's; the
+text and the reason lie in dropped_texts/part-00000.parquet, and the receipt counts them.
+
 Part n is fragment n of the corpus as `open_corpus` plans it. Three steps: fragments are measured in parallel
 (alt text, image, hashes, judge) into intermediate parts; what only the whole corpus decides (duplicates, the
 judge's threshold) is decided here from their short columns, in corpus order; then each part is written for
@@ -42,6 +46,8 @@ from pipelines.stages.model_runtime import (
     worker_resources,
 )
 from pipelines.stages.part_records import (
+    DROPPED_FOLDER,
+    DROPPED_TEXTS,
     FILTERED_FOLDER,
     REJECTS_FOLDER,
     Row,
@@ -120,6 +126,8 @@ def run(work: Work) -> list[PartReceipt]:
     ]
     finished = _finish(work, measured, tasks)
     _check_something_is_left(finished)
+    if dropped := sum((Counter(part.info.get(DROPPED_TEXTS, {})) for part in finished), Counter[str]()):
+        work.info[DROPPED_TEXTS] = dict(sorted(dropped.items()))
     return finished
 
 
@@ -170,22 +178,28 @@ class MeasureWorker:
 
     def _measure(self, name: str, records: Iterable[RawRecord], examiner: Examine) -> PartReceipt:
         kept: list[Row] = []
-        prepared: list[torch.Tensor] = []
+        prepared: list[torch.Tensor] = []  # of those with a text
         rejects: list[Row] = []
+        dropped: list[Row] = []
         for record in records:
             key = key_of(record, self.snapshot)
             examined = examiner(record, key)
             if isinstance(examined, Rejected):
                 rejects.append(reject_row(NAME, vars(examined), examined.rejection))
-            else:
-                kept.append(_kept_row(examined))
+                continue
+            kept.append(_kept_row(examined))
+            if examined.dropped is None:
                 prepared.append(self.judge.prepare(examined.pixels))
-        scores = self.judge.score(prepared, [row["alt_text"] for row in kept])
-        for row, score in zip(kept, scores.tolist(), strict=True):
+            else:
+                raw = vars(examined) | {"alt_text": examined.raw_alt_text}
+                dropped.append(reject_row(NAME, raw, examined.dropped))
+        with_text = [row for row in kept if row["alt_text"] is not None]
+        scores = self.judge.score(prepared, [row["alt_text"] for row in with_text])
+        for row, score in zip(with_text, scores.tolist(), strict=True):
             row["judge_score"] = score
         carried = provenance_fields({n for row in kept for n in PROVENANCE if row[n] is not None})
         table = pa.Table.from_pylist(kept, schema=pa.schema([*FILTERED, *carried]))
-        return write_table_part(self.parts, name, FILTERED_FOLDER, table, rejects)
+        return write_table_part(self.parts, name, FILTERED_FOLDER, table, rejects, dropped)
 
 
 class FinishWorker:
@@ -214,7 +228,15 @@ class FinishWorker:
         rejects += [reject_row(NAME, records[row], rejected[row]) for row in sorted(rejected)]
         rejects = [_withdrawn_row(row) if row["key"] in self.withdrawn else row for row in rejects]
         goes_on = pa.array([row not in rejected for row in range(len(records))], pa.bool_())
-        return write_table_part(self.parts, name, FILTERED_FOLDER, kept.filter(goes_on), rejects)
+        kept = kept.filter(goes_on)
+        dropped = self._dropped(name, set(kept["key"].to_pylist()))
+        return write_table_part(self.parts, name, FILTERED_FOLDER, kept, rejects, dropped)
+
+    def _dropped(self, name: str, kept: set[str]) -> list[Row]:
+        """The dropped texts of the records that go on."""
+        if not self.measured.path(parquet_path(DROPPED_FOLDER, name)).exists():
+            return []
+        return [row for row in self._read(DROPPED_FOLDER, name).to_pylist() if row["key"] in kept]
 
     def _read(self, folder: str, name: str) -> pa.Table:
         return pq.ParquetFile(self.measured.path(parquet_path(folder, name))).read()

@@ -19,6 +19,8 @@ from pipelines.store.parts import Parts
 from pipelines.store.receipts import Counts, PartReceipt
 
 FILTERED_FOLDER, CAPTIONED_FOLDER, REJECTS_FOLDER = "filtered", "captioned", "rejects"
+DROPPED_FOLDER = "dropped_texts"  # of records that go on without their alt text, as the rejects are written
+DROPPED_TEXTS = "dropped_texts"  # in a receipt's info: how many, by reason
 BUFFER_BYTES = 4 * 2**20  # of a column, read at a time
 ROWS_PER_PAGE = 16  # rows after which a page of 1 MiB or more ends: a reader holds whole pages
 
@@ -68,17 +70,19 @@ def write_table_part(
     folder: str,
     kept: pa.Table,
     rejects: Sequence[Row],
+    dropped: Sequence[Row] = (),
     info: Mapping[str, Any] | None = None,
 ) -> PartReceipt:
-    """Commit a part of two files: `folder`/NAME.parquet and the rejects."""
-    return write_part(
-        parts,
-        name,
-        table_file(folder, name, kept) | rejects_file(name, rejects),
-        kept=len(kept),
-        rejects=rejects,
-        info=info,
-    )
+    """Commit a part of two files: `folder`/NAME.parquet and the rejects.
+
+    dropped: rows as of rejects, of kept records whose alt text was dropped; a third file where there are any.
+    """
+    files = table_file(folder, name, kept) | rejects_file(name, rejects)
+    if dropped:
+        files |= rejects_file(name, dropped, DROPPED_FOLDER)
+        reasons = dict(sorted(Counter(row["reason"] for row in dropped).items()))
+        info = {**(info or {}), DROPPED_TEXTS: reasons}
+    return write_part(parts, name, files, kept=len(kept), rejects=rejects, info=info)
 
 
 def table_file(folder: str, name: str, table: pa.Table) -> dict[str, Writer]:
@@ -88,10 +92,10 @@ def table_file(folder: str, name: str, table: pa.Table) -> dict[str, Writer]:
     return {parquet_path(folder, name): write}
 
 
-def rejects_file(name: str, rejects: Sequence[Row]) -> dict[str, Writer]:
+def rejects_file(name: str, rejects: Sequence[Row], folder: str = REJECTS_FOLDER) -> dict[str, Writer]:
     """A part's file of rejects."""
     table = pa.Table.from_pylist(list(rejects), schema=REJECTS)
-    return {parquet_path(REJECTS_FOLDER, name): partial(pq.write_table, table, compression="zstd")}
+    return {parquet_path(folder, name): partial(pq.write_table, table, compression="zstd")}
 
 
 def parquet_path(folder: str, name: str) -> str:

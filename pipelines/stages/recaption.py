@@ -215,7 +215,7 @@ class CaptionWorker:
         schema = pa.schema([*captioned_schema(kind.name for kind in self.kinds), *added])
         table = pa.Table.from_pylist(part.captioned, schema=schema)
         info = part.info(self.captioner.asked - asked)
-        return write_table_part(self.parts, name, CAPTIONED_FOLDER, table, part.rejects, info)
+        return write_table_part(self.parts, name, CAPTIONED_FOLDER, table, part.rejects, info=info)
 
     def _caption(self, records: Sequence[Row], part: _Part) -> None:
         """Caption one batch of records; each is added to the part."""

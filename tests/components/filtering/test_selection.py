@@ -24,12 +24,30 @@ def png(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def measured(name: int, score: float, key: str | None = None) -> MeasuredRecord:
+def measured(name: int, score: float | None, key: str | None = None) -> MeasuredRecord:
     return MeasuredRecord(key or f"key{name}", f"sha{name}", perceptual_hash(noise_image(name)), score)
 
 
 def reasons(rows, threshold=None, share=None) -> dict[int, Reason]:
     return {i: r.reason for i, r in select(rows, DuplicateRules(), threshold, share).items()}
+
+
+def test_a_record_whose_text_was_dropped_is_under_no_threshold_and_gives_way_to_a_copy_with_a_text():
+    rows = [measured(1, None), measured(1, 0.9), measured(2, None), measured(3, 0.1), measured(4, 0.8)]
+    assert reasons(rows) == {0: Reason.DUPLICATE}
+    assert reasons(rows, threshold=0.5) == {0: Reason.DUPLICATE, 3: Reason.JUDGE_SCORE}
+    assert reasons(rows, share=0.3) == {0: Reason.DUPLICATE, 3: Reason.JUDGE_SCORE, 4: Reason.JUDGE_SCORE}
+
+
+def test_a_text_is_dropped_or_its_record_rejected_as_its_reason_has_it():
+    raw = RawRecord(png(noise_image(5)), "IMG_2044.JPG", "https://a.example/5")
+    rejected = examine(raw, "k", AltTextRules(), ImageRules())
+    assert isinstance(rejected, Rejected)
+    kept = examine(raw, "k", AltTextRules(policy={Reason.ALT_FILENAME: "recaption"}), ImageRules())
+    assert isinstance(kept, Kept)
+    assert (kept.alt_text, kept.language) == (None, "und")
+    assert kept.dropped == rejected.rejection
+    assert kept.raw_alt_text == raw.alt_text
 
 
 def test_a_copy_with_a_fitting_text_stands_in_for_a_first_one_without():

@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import save_file
 
 from components.corpus.readers import open_corpus, read_fragment
-from components.corpus.schemas import CORPUS, FILTERED, REJECTS, record_key
+from components.corpus.schemas import CORPUS, FILTERED, REJECTS, Reason, record_key
 from components.filtering.alt_text import AltTextRules
 from components.filtering.duplicates import DuplicateRules
 from components.toyworld.web import ToyWeb, write_toy_web
@@ -135,6 +135,36 @@ def test_every_record_ends_once_and_the_counts_say_so(done, toy: ToyWeb):
         reason: rejects["reason"].to_pylist().count(reason)
         for reason in sorted(set(rejects["reason"].to_pylist()))
     }
+
+
+def test_a_dropped_text_leaves_its_record_to_the_captioner_and_the_counts_add_up(
+    done, toy: ToyWeb, annotators: Path, tmp_path
+):
+    """File names, and with them the texts of a withdrawn record, which are nowhere afterwards."""
+    home, before = done
+    named = [r for r in table(home, before, "rejects").to_pylist() if r["reason"] == "alt_filename"]
+    rules = CONFIG.alt_text.model_copy(update={"policy": {Reason.ALT_FILENAME: "recaption"}})
+    config = CONFIG.model_copy(update={"alt_text": rules, "judge_threshold": -1.0})
+    gone = named[0]["key"]
+    receipt = run(tmp_path, f"parquet:{toy.web}", annotators, config, withdrawn=(gone,))
+
+    kept = {row["key"]: row for row in table(tmp_path, receipt, "filtered").to_pylist()}
+    rejects = {row["key"]: row for row in table(tmp_path, receipt, "rejects").to_pylist()}
+    dropped = {row["key"]: row for row in table(tmp_path, receipt, "dropped_texts").to_pylist()}
+    assert len(kept) + len(rejects) == receipt.counts.in_ == ROWS
+    assert dropped.keys() == {key for key, row in kept.items() if row["alt_text"] is None}
+    assert receipt.info == {"dropped_texts": {"alt_filename": len(dropped)}}
+    assert gone not in dropped
+    for row in named[1:]:  # each went on, or its image was turned away for a reason of its own
+        if row["key"] in kept:
+            assert kept[row["key"]]["judge_score"] is None
+            assert kept[row["key"]]["language"] == "und"
+            assert dropped[row["key"]] == row
+        else:
+            assert not rejects[row["key"]]["reason"].startswith("alt_")
+    assert len(dropped) > len(named) / 2
+    unaffected = table(home, before, "filtered").to_pylist()
+    assert all(kept[row["key"]]["alt_text"] == row["alt_text"] for row in unaffected if row["key"] in kept)
 
 
 def test_withdrawn_records_go_without_their_texts_and_no_other_record_fares_otherwise(

@@ -117,14 +117,14 @@ def record(n: int) -> dict[str, Any]:
     return {
         "key": record_key(image, str(n)),
         "image": image,
-        "alt_text": f"alt {n}",
+        "alt_text": f"alt {n}" if n else None,  # dropped by the filter
         "url": f"https://a.example/{n}",
         "width": 24,
         "height": 24,
         "sha256": "0" * 64,
         "phash": "0" * 16,
-        "language": "en",
-        "judge_score": 0.5,
+        "language": "en" if n else "und",
+        "judge_score": 0.5 if n else None,
     }
 
 
