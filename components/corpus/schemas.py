@@ -42,6 +42,7 @@ class Reason(StrEnum):
     # records
     DUPLICATE = "duplicate"
     NEAR_DUPLICATE = "near_duplicate"
+    CONTAMINATED = "contaminated"  # an image or a prompt of an evaluation set
     JUDGE_SCORE = "judge_score"
     WITHDRAWN = "withdrawn"  # a takedown: `straightshot withdraw`
     # captions
@@ -64,18 +65,25 @@ FILTERED = pa.schema(
         ("height", pa.int32()),
         ("sha256", pa.string()),
         ("phash", pa.string()),
+        ("thumbnail", pa.binary()),
+        ("content_box", pa.list_(pa.float32())),
         ("language", pa.string()),
         ("judge_score", pa.float32()),
+        ("embedding", pa.list_(pa.float16())),  # the judge's, of the image
     ]
 )
+# What a search for duplicates compares images by, in this snapshot and in later ones; it goes no further.
+SEARCHED = ("phash", "thumbnail", "content_box", "embedding")
 
 
 def captioned_schema(kinds: Iterable[str]) -> pa.Schema:
-    """FILTERED with a caption and its score for each of these kinds (their names), and who wrote them."""
+    """FILTERED, but for what is SEARCHED, with a caption and its score for each of these kinds (their names),
+    and who wrote them.
+    """
     kinds = list(kinds)
     return pa.schema(
         [
-            *FILTERED,
+            *(field for field in FILTERED if field.name not in SEARCHED),
             *((f"caption_{kind}", pa.string()) for kind in kinds),
             ("captioner", pa.string()),
             ("prompt_hash", pa.string()),
