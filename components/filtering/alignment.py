@@ -31,12 +31,13 @@ _TRIMMED = 0.15  # of a box's edges, in halves of the image's side
 _COARSE_MISFIT = 9.0  # mean levels left over at 24 samples a side, above which nothing is looked at closer
 _STRUCTURE = 60.0  # least variance (levels squared) of a window that shows something
 _NOISE = 60.0  # variance (levels squared) that encoding and sampling leave
-_DISAGREES = 0.22  # unexplained share of a window's variance
+_DISAGREES = 0.17  # unexplained share of a window's variance
 _RICH = 0.55  # share of windows with structure, from which an image may carry a watermark
+_FULL = 0.5  # share of the image, margins counted, that is the least for that: a line of text is rich, too
 _WATERMARK = 0.2  # share of them that it may spoil
 _WATERMARK_AREA = 0.35  # share of all windows that it may add structure to
-_WATERMARK_WINDOWS = 12  # least number of those on a plain image: more than one letter or digit
-_STRAY = 0.01  # share of windows with structure that may disagree for no reason
+_WATERMARK_WIDTH = 0.33  # share of a plain image's width that it takes at least: no letter or digit does
+_STRAY = 0.005  # share of windows with structure that may disagree for no reason
 _TYPICAL = 0.12  # largest unexplained share on average: pages of text have the same lines of other words
 _ABSENT = 0.6  # the same, of a window whose structure the other image does not have
 _COLOUR_LEVELS = 14.0  # largest difference of a colour window's mean chroma
@@ -98,7 +99,8 @@ def _compare(first: Tensor, second: Tensor, boxes_a: Tensor, boxes_b: Tensor) ->
         fine = F.interpolate(first[near], (_FINE, _FINE), mode="bilinear", antialias=True)
         fitted = _Fit(fine[:, 0], b[2][near], fitted.maps, steps=2)
         placed = _in_place(fitted.maps, boxes_a[near], boxes_b[near])
-        result[near] = _agree(fine, second[near], fitted, placed)
+        size = (boxes_a[near, 2:] - boxes_a[near, :2]).prod(1) / 4
+        result[near] = _agree(fine, second[near], fitted, placed, size > _FULL)
     return result
 
 
@@ -216,7 +218,7 @@ def _in_place(maps: Tensor, boxes_a: Tensor, boxes_b: Tensor) -> Tensor:
     return ((scale > low) & (scale < high) & (shift.abs() < _SHIFT)).all(1)
 
 
-def _agree(first: Tensor, second: Tensor, fitted: _Fit, placed: Tensor) -> Tensor:
+def _agree(first: Tensor, second: Tensor, fitted: _Fit, placed: Tensor, full: Tensor) -> Tensor:
     """Whether the windows of fitted images agree. first: (N, 3, _FINE, _FINE). (N,) bool."""
     inside = fitted.inside.clone()
     rim = _WINDOW // 4  # what trimming left of a border, or cut of the image
@@ -242,15 +244,16 @@ def _agree(first: Tensor, second: Tensor, fitted: _Fit, placed: Tensor) -> Tenso
     structure = count(torch.minimum(here, there) > _STRUCTURE)
     disagree = count((torch.minimum(here, there) > _STRUCTURE) & (unexplained > _DISAGREES))
     only = [
-        count((one > _STRUCTURE) & (4 * other < one) & (unexplained > _ABSENT))
+        (one > _STRUCTURE) & (4 * other < one) & (unexplained > _ABSENT) & seen
         for one, other in ((here, there), (there, here))
     ]
-    least, most = torch.minimum(*only), torch.maximum(*only)
+    least, most = torch.stack([count(windows) for windows in only]).aminmax(dim=0)
+    columns = torch.stack([windows.any(1).float().mean(1) for windows in only]).amax(0)
     added = (least == 0) & (most <= _WATERMARK_AREA * seen.flatten(1).sum(1))
     explained = mean_of(unexplained, torch.minimum(here, there) > _STRUCTURE) < _TYPICAL
-    equal = (disagree <= _STRAY * structure) & added
-    marked = added & (most >= disagree) & (most >= _WATERMARK_WINDOWS)
-    rich = structure > _RICH * seen.flatten(1).sum(1)
+    equal = (disagree <= _STRAY * structure) & (most <= _STRAY * seen.flatten(1).sum(1))
+    marked = added & (most >= disagree) & (columns >= _WATERMARK_WIDTH)
+    rich = full & (structure > _RICH * seen.flatten(1).sum(1))
     watermark = (rich | marked) & (disagree <= _WATERMARK * structure)
     low, high = _GAIN
     fits = placed & (fitted.gain > low) & (fitted.gain < high) & (fitted.cover >= _LEAST_COVER)

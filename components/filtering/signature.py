@@ -24,6 +24,7 @@ _FLAT = {_LUMA: 40.0, _CHROMA: 60.0}  # coefficients below are noise of the enco
 _TRIM_SIDE = 256  # pixels of the image in which borders are looked for
 _TRIM_LEVELS = 26  # a border's pixels are within so many levels of its colour
 _TRIM_OUTLIERS = 0.03  # share of a border's line that may differ
+_TRIM_BLUR = 2  # lines
 _TRIM_RINGING, _TRIM_RINGING_OUTLIERS = 0.06, 0.15  # more may in the outer lines: JPEG rings beside an edge
 _TRIM_MOST, _TRIM_PASSES = 0.4, 2  # of a side, in one pass; a border around a margin takes two
 
@@ -62,13 +63,16 @@ def content_box(image: Image.Image) -> Box:
     pixels = np.asarray(small, np.int16)
     left, upper, right, lower = 0, 0, pixels.shape[1], pixels.shape[0]
     for _ in range(_TRIM_PASSES):
-        part = pixels[upper:lower, left:right]
+        # Beside a border that is gone there is a line or two of its blur.
+        inset = [_TRIM_BLUR * (edge != end) for edge, end in _ends(left, upper, right, lower, pixels)]
+        part = pixels[upper + inset[1] : lower - inset[3], left + inset[0] : right - inset[2]]
         columns = part.transpose(1, 0, 2)
-        cut = (_border(columns), _border(part), _border(columns[::-1]), _border(part[::-1]))
-        if 4 * (part.shape[1] - cut[0] - cut[2]) < part.shape[1]:
+        cut = [_border(columns), _border(part), _border(columns[::-1]), _border(part[::-1])]
+        if 10 * (part.shape[1] - cut[0] - cut[2]) < part.shape[1]:
             break
-        if 4 * (part.shape[0] - cut[1] - cut[3]) < part.shape[0]:
+        if 10 * (part.shape[0] - cut[1] - cut[3]) < part.shape[0]:
             break
+        cut = [lines + blur if lines else 0 for lines, blur in zip(cut, inset, strict=True)]
         left, upper, right, lower = left + cut[0], upper + cut[1], right - cut[2], lower - cut[3]
     height, width = pixels.shape[:2]
     return (left / width, upper / height, right / width, lower / height)
@@ -83,6 +87,13 @@ def mirror_mask() -> npt.NDArray[np.uint8]:
 def unpack(phashes: list[str]) -> npt.NDArray[np.uint8]:
     """Hashes as rows of bytes: (N, 2, HASH_BYTES), trimmed and whole."""
     return np.frombuffer(bytes.fromhex("".join(phashes)), np.uint8).reshape(-1, 2, HASH_BYTES)
+
+
+def _ends(
+    left: int, upper: int, right: int, lower: int, pixels: npt.NDArray[np.int16]
+) -> list[tuple[int, int]]:
+    """Each edge and where it would be in an image without a border."""
+    return [(left, 0), (upper, 0), (right, pixels.shape[1]), (lower, pixels.shape[0])]
 
 
 def _border(lines: npt.NDArray[np.int16]) -> int:
