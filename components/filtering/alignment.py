@@ -37,7 +37,9 @@ _FULL = 0.5  # share of the image, margins counted, that is the least for that: 
 _WATERMARK = 0.2  # share of them that it may spoil
 _WATERMARK_AREA = 0.35  # share of all windows that it may add structure to
 _WATERMARK_WIDTH = 0.33  # share of a plain image's width that it takes at least: no letter or digit does
+_BRIGHTENED, _CLIPPED = 0.04, 0.2  # of the gain; share of windows whose structure may go with it
 _STRAY = 0.005  # share of windows with structure that may disagree for no reason
+_CLOSE = 0.015  # unexplained share on average of images that agree but for a few windows
 _TYPICAL = 0.12  # largest unexplained share on average: pages of text have the same lines of other words
 _ABSENT = 0.6  # the same, of a window whose structure the other image does not have
 _COLOUR_LEVELS = 14.0  # largest difference of a colour window's mean chroma
@@ -107,7 +109,8 @@ def _compare(first: Tensor, second: Tensor, boxes_a: Tensor, boxes_b: Tensor) ->
 def _alike(first: Tensor, second: Tensor, boxes_a: Tensor, boxes_b: Tensor) -> Tensor:
     """Whether a closer look is worth its time: similar large features, or trimmed differently. (N,) bool."""
     vectors = [F.avg_pool2d(image[:, 0], SIDE // 8).flatten(1) for image in (first, second)]
-    cosine = F.cosine_similarity(*(vector - vector.mean(1, keepdim=True) for vector in vectors))
+    one, other = (vector - vector.mean(1, keepdim=True) for vector in vectors)
+    cosine = F.cosine_similarity(one, other)
     trimmed_otherwise = (boxes_a - boxes_b).abs().amax(1) > _TRIMMED
     return (cosine > _LEAST_LIKENESS) | trimmed_otherwise
 
@@ -241,27 +244,31 @@ def _agree(first: Tensor, second: Tensor, fitted: _Fit, placed: Tensor, full: Te
     def mean_of(values: Tensor, windows: Tensor) -> Tensor:
         return (values * (windows & seen)).flatten(1).sum(1) / count(windows).clamp(min=1)
 
-    structure = count(torch.minimum(here, there) > _STRUCTURE)
-    disagree = count((torch.minimum(here, there) > _STRUCTURE) & (unexplained > _DISAGREES))
+    both = torch.minimum(here, there) > _STRUCTURE
+    other = both & (unexplained > _DISAGREES)
     only = [
-        (one > _STRUCTURE) & (4 * other < one) & (unexplained > _ABSENT) & seen
-        for one, other in ((here, there), (there, here))
+        (one > _STRUCTURE) & (4 * another < one) & (unexplained > _ABSENT)
+        for one, another in ((here, there), (there, here))
     ]
-    least, most = torch.stack([count(windows) for windows in only]).aminmax(dim=0)
-    columns = torch.stack([windows.any(1).float().mean(1) for windows in only]).amax(0)
-    added = (least == 0) & (most <= _WATERMARK_AREA * seen.flatten(1).sum(1))
-    explained = mean_of(unexplained, torch.minimum(here, there) > _STRUCTURE) < _TYPICAL
-    equal = (disagree <= _STRAY * structure) & (most <= _STRAY * seen.flatten(1).sum(1))
-    marked = added & (most >= disagree) & (columns >= _WATERMARK_WIDTH)
-    rich = full & (structure > _RICH * seen.flatten(1).sum(1))
-    watermark = (rich | marked) & (disagree <= _WATERMARK * structure)
+    windows, structure, disagree = count(seen), count(both), count(other)
+    least, most = torch.stack([count(found) for found in only]).aminmax(dim=0)
+    # Brightening clips what is light, so that some of its structure goes.
+    clipped = ((fitted.gain - 1).abs() > _BRIGHTENED) & full & (least == 0) & (most <= _CLIPPED * windows)
+    typical = mean_of(unexplained, both)
+    stray = torch.where(full & (typical < _CLOSE), 3 * _STRAY, _STRAY) * structure
+    equal = (disagree <= stray) & ((most <= _STRAY * windows) | clipped)
+    # A watermark only adds: nothing of the image without it is missing in the one with it.
+    adds = (least == 0) & (most > 0) & (most <= _WATERMARK_AREA * windows)
+    wide = ((only[0] | only[1] | other) & seen).any(1).float().mean(1) >= _WATERMARK_WIDTH
+    rich = full & (structure > _RICH * windows)
+    watermark = adds & wide & (rich | (most >= disagree)) & (disagree <= _WATERMARK * structure)
     low, high = _GAIN
     fits = placed & (fitted.gain > low) & (fitted.gain < high) & (fitted.cover >= _LEAST_COVER)
-    return fits & explained & (equal | watermark) & _same_colours(first, second, fitted, rich)
+    return fits & (typical < _TYPICAL) & (equal | watermark) & _same_colours(first, second, fitted)
 
 
-def _same_colours(first: Tensor, second: Tensor, fitted: _Fit, rich: Tensor) -> Tensor:
-    """Whether the mean chroma of larger windows is the same; under a watermark on a rich image, of most."""
+def _same_colours(first: Tensor, second: Tensor, fitted: _Fit) -> Tensor:
+    """Whether the mean chroma of larger windows is the same."""
 
     def mean(plane: Tensor) -> Tensor:
         return F.avg_pool2d(plane[:, None], _COLOUR_WINDOW, _COLOUR_WINDOW // 2)[:, 0]
@@ -274,9 +281,9 @@ def _same_colours(first: Tensor, second: Tensor, fitted: _Fit, rich: Tensor) -> 
         difference = mean((first[:, plane] - other) * fitted.inside) / inside.clamp(min=1e-3)
         largest = torch.maximum(largest, difference.abs())
     windows = seen.flatten(1).sum(1)
-    differs = ((largest > _COLOUR_LEVELS) & seen).flatten(1).sum(1)
+    differs = ((largest > _COLOUR_LEVELS) & seen).flatten(1).any(1)
     tint = (largest * seen).flatten(1).sum(1) / windows.clamp(min=1)
-    return (differs <= torch.where(rich, _WATERMARK * windows, 0)) & (tint < _TINT_LEVELS)
+    return ~differs & (tint < _TINT_LEVELS)
 
 
 def _windows(plane: Tensor) -> Tensor:

@@ -29,8 +29,8 @@ def find_centres(sample: Bytes, cells: int) -> npt.NDArray[np.float32]:
     kmeans = faiss.Kmeans(8 * HASH_BYTES, cells, niter=8, seed=1, max_points_per_centroid=SAMPLE)
     kmeans.cp.min_points_per_centroid = 1
     kmeans.train(_signs(sample))
-    centres: npt.NDArray[np.float32] = kmeans.centroids
-    return centres
+    assert kmeans.centroids is not None
+    return np.asarray(kmeans.centroids, np.float32)
 
 
 def cells_of(hashes: Bytes, centres: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:

@@ -110,7 +110,7 @@ def _hash(image: Image.Image) -> bytes:
     from scipy.fft import dctn
 
     small = image.resize((_SAMPLES, _SAMPLES), Image.Resampling.BILINEAR, reducing_gap=2.0).convert("YCbCr")
-    planes = np.asarray(small, np.float32) - np.float32([0, 128, 128])
+    planes = np.asarray(small, np.float32) - np.array([0, 128, 128], np.float32)
     spectrum = dctn(planes, axes=(0, 1), norm="ortho")
     signs = [spectrum[:_LUMA, :_LUMA, 0].reshape(-1)[1:] > _FLAT[_LUMA] / 4]
     signs += [spectrum[:_CHROMA, :_CHROMA, plane].reshape(-1) > _FLAT[_CHROMA] / 4 for plane in (1, 2)]

@@ -79,10 +79,10 @@ def search(engine: Engine, parts: Parts, sources: Sequence[Source], settings: Se
     total = sum(source.rows for source in sources)
 
     def run(tasks: list[dict[str, Any]], centres: npt.NDArray[np.float32] | None = None) -> list[PartReceipt]:
-        setup = {"parts": parts, "settings": settings, "centres": centres}
         if total <= ROWS_WITHOUT_A_POOL:
-            worker = SearchWorker(**setup)
+            worker = SearchWorker(parts, settings, centres)
             return [worker(task) for task in tasks]
+        setup = {"parts": parts, "settings": settings, "centres": centres}
         return engine.map_parts(SearchWorker, tasks, setup=setup, on_done=lambda _: None)
 
     starts = range(0, len(sources), PARTS_PER_TASK)
@@ -158,7 +158,7 @@ class SearchWorker:
         """Pairs of copies, cell by cell."""
         table = self._joined(task["files"]).sort_by([("cell", "ascending"), ("order", "ascending")])
         cells = table["cell"].to_numpy()
-        edges = np.flatnonzero(np.diff(cells, prepend=-1, append=-1)) if len(cells) else []
+        edges = np.flatnonzero(np.diff(cells, prepend=-1, append=-1)).tolist() if len(cells) else []
         found = [np.empty((0, 2), np.int64)]
         for start, end in pairwise(edges):
             found.append(copies_in_cell(_images(table.slice(start, end - start)), self.settings.rules))
