@@ -121,7 +121,6 @@ def record(n: int) -> dict[str, Any]:
         "width": 24,
         "height": 24,
         "sha256": "0" * 64,
-        "phash": "0" * 16,
         "language": "en",
         "judge_score": 0.5,
     }
