@@ -14,6 +14,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from components.errors import InputError
 from pipelines.config import RunConfig
 from pipelines.errors import ConfigError
 from pipelines.execution.engine import Engine
@@ -33,6 +34,7 @@ from pipelines.stage import (
     run_stage,
 )
 from pipelines.stages.fetch import is_urls
+from pipelines.stages.filter import FilterConfig
 from pipelines.store.locks import lock_owner
 from pipelines.store.mirror import fetch_files
 from pipelines.store.outputs import FORCED, checked_receipt, load_receipt, read_failure
@@ -280,7 +282,33 @@ class Pipeline:
         models = (name for name in MODELS if getattr(self._config_of(stage), name, None))
         absent = "corpus" if self.fetches else FETCH.name  # of the two that stand for each other
         names = [name for name in stage.inputs if name != absent or stage.name == FETCH.name]
-        return {name: self._inputs_for(stage, name, consumer) for name in (*names, *models)}
+        inputs = {name: self._inputs_for(stage, name, consumer) for name in (*names, *models)}
+        return inputs | (self._compared_with() if stage.name == "filter" else {})
+
+    def _compared_with(self) -> dict[str, tuple[Input, ...]]:
+        """What the filter keeps the corpus apart from, where its config names some: see FilterConfig."""
+        config = self._config_of(self._stage("filter"))
+        earlier = tuple(
+            self._of_snapshot("filter", name) for name in getattr(config, "earlier_snapshots", ())
+        )
+        images, prompts = (
+            tuple(self._evaluation_set(kind, path) for path in getattr(config, kind, ()))
+            for kind in ("evaluation_images", "evaluation_prompts")
+        )
+        named = {"earlier": earlier, "evaluation_images": images, "evaluation_prompts": prompts}
+        return {name: items for name, items in named.items() if items}
+
+    def _evaluation_set(self, kind: str, path: str) -> Input:
+        """An evaluation set by the digest of its content. Raises ConfigError where it cannot be read."""
+        from components.corpus.readers import file_digest, open_corpus
+
+        if path not in self._known:
+            try:
+                digest = open_corpus(path).digest() if kind == "evaluation_images" else file_digest(path)
+            except (InputError, OSError) as error:
+                raise ConfigError(f"filter.{kind}: {error}") from error
+            self._known[path] = Input(kind, path, digest)
+        return self._known[path]
 
     def _inputs_for(self, stage: Stage, name: str, consumer: str = "") -> tuple[Input, ...]:
         """The finished outputs behind one input of a stage: one, or one per snapshot.
@@ -346,7 +374,7 @@ class Pipeline:
             return other._finished(name, name)
         except ConfigError as error:
             raise ConfigError(
-                f"train_snapshots: no {name} of snapshot '{snapshot}' by the config of this run under"
+                f"{_naming(name)}: no {name} of snapshot '{snapshot}' by the config of this run under"
                 f" {self.home}; make it with `straightshot run --preset {self.config.preset} --snapshot"
                 f" {snapshot} --select +{name}` and this run's --set"
             ) from error
@@ -355,7 +383,7 @@ class Pipeline:
         record = registered(self.home, snapshot)
         if record is None:
             raise ConfigError(
-                f"train_snapshots: no snapshot '{snapshot}' is registered under {self.home}; make it with"
+                f"{_naming(name)}: no snapshot '{snapshot}' is registered under {self.home}; make it with"
                 f" `straightshot run --snapshot {snapshot} --corpus ... --select +{name}`"
             )
         return record
@@ -402,7 +430,12 @@ class Pipeline:
 
     def _config_of(self, stage: Stage) -> StageConfig:
         config: StageConfig = getattr(self.config, stage.name)
-        return config
+        return config.before(self.config.snapshot) if isinstance(config, FilterConfig) else config
+
+
+def _naming(stage: str) -> str:
+    """The setting that names other snapshots whose outputs of that stage are read."""
+    return "filter.earlier_snapshots" if stage == "filter" else "train_snapshots"
 
 
 def _summary(outcome: Outcome) -> str:

@@ -56,6 +56,7 @@ class Reason(StrEnum):
     # records
     DUPLICATE = "duplicate"
     NEAR_DUPLICATE = "near_duplicate"
+    CONTAMINATED = "contaminated"  # an image or a prompt of an evaluation set
     JUDGE_SCORE = "judge_score"
     QUARANTINED = "quarantined"  # examining it takes too long or too much memory, or ends its process
     WITHDRAWN = "withdrawn"  # a takedown: `straightshot withdraw`
@@ -86,10 +87,15 @@ FILTERED = pa.schema(
         ("height", pa.int32()),
         ("sha256", pa.string()),
         ("phash", pa.string()),
+        ("thumbnail", pa.binary()),
+        ("content_box", pa.list_(pa.float32())),
         ("language", pa.string()),
         ("judge_score", pa.float32()),
+        ("embedding", pa.list_(pa.float16())),  # the judge's, of the image
     ]
 )
+# What a search for duplicates compares images by, in this snapshot and in later ones; it goes no further.
+SEARCHED = ("phash", "thumbnail", "content_box", "embedding")
 
 
 # Where an image is from and on what terms: columns that a corpus may have, and that then go on to the shards.
@@ -114,11 +120,13 @@ def optional_fields(names: Iterable[str]) -> list[pa.Field]:
 
 
 def captioned_schema(kinds: Iterable[str]) -> pa.Schema:
-    """FILTERED with a caption and its score for each of these kinds (their names), and who wrote them."""
+    """FILTERED, but for what is SEARCHED, with a caption and its score for each of these kinds (their names),
+    and who wrote them.
+    """
     kinds = list(kinds)
     return pa.schema(
         [
-            *FILTERED,
+            *(field for field in FILTERED if field.name not in SEARCHED),
             *((f"caption_{kind}", pa.string()) for kind in kinds),
             ("captioner", pa.string()),
             ("prompt_hash", pa.string()),

@@ -15,8 +15,8 @@ from components.corpus.rejection import Rejection
 from components.corpus.schemas import Reason
 from components.errors import one_line
 from components.filtering.alt_text import AltTextRules, check_alt_text
-from components.filtering.duplicates import perceptual_hash
 from components.filtering.language import UNDETERMINED, language_of
+from components.filtering.signature import Box, signature_of
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,8 @@ class Kept:
     height: int
     sha256: str
     phash: str
+    thumbnail: bytes
+    content_box: Box
     language: str
     license: str | None = None
     source: str | None = None
@@ -71,7 +73,7 @@ def examine(
                 width=pixels.width,
                 height=pixels.height,
                 sha256=hashlib.sha256(record.image).hexdigest(),
-                phash=perceptual_hash(pixels),
+                **vars(signature_of(pixels)),
                 license=record.license,
                 source=record.source,
                 language=language_of(checked.text) if rejection is None else UNDETERMINED,

@@ -1,61 +1,61 @@
-"""What only the whole corpus can decide: the judge's threshold, duplicates, and the best share by score.
-
-The result depends on the planned order of the corpus only, never on the order in which fragments were done.
-"""
+"""The judge's score against its limits: a threshold, and the best share of what the other rules left."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
 
 from components.corpus.rejection import Rejection
 from components.corpus.schemas import Reason
-from components.filtering.duplicates import DuplicateRules, Hashed, find_duplicates
 
 
 @dataclass(frozen=True)
-class MeasuredRecord:
-    """What the selection sees of a record.
+class ScoreLimits:
+    """threshold: the least score. share: of the best records, the last of which has `last_score`, `last_key`.
 
-    score: the judge's cosine of image and alt text; None where the text was dropped, so that only the
-    captions will be judged.
+    Each limit is None where there is none. A score that is no number never passes; None, of a record whose
+    text was dropped, always does: its captions are judged later.
     """
 
-    key: str
-    sha256: str
-    phash: str
-    score: float | None
+    threshold: float | None = None
+    share: float | None = None
+    last_score: float = -math.inf
+    last_key: str = ""
+
+    def below_threshold(self, score: float | None) -> Rejection | None:
+        """Applies before duplicates, so that a copy whose text fits stands in for a first one without."""
+        if score is None or self.threshold is None or score >= self.threshold:
+            return None
+        return _scored(score, f"the threshold {self.threshold:g}")
+
+    def beyond_share(self, score: float | None, key: str) -> Rejection | None:
+        """Applies last, so that copies do not count in the share."""
+        if score is None or self.share is None or (-score, key) <= (-self.last_score, self.last_key):
+            return None
+        return _scored(score, f"the best {self.share:.0%}")
 
 
-def select(
-    rows: Sequence[MeasuredRecord],
-    duplicates: DuplicateRules,
-    judge_threshold: float | None,
-    judge_keep_fraction: float | None,
-) -> dict[int, Rejection]:
-    """The rows that do not go on, by index. Each rule sees only what those before it left.
+def best_share(
+    scores: npt.NDArray[np.float32],
+    share: float,
+    threshold: float | None,
+    keys_at: Callable[[npt.NDArray[np.intp]], list[str]],
+) -> ScoreLimits:
+    """The limits that keep the best `share` of these scores, of equal ones those with the lowest keys.
 
-    The threshold comes before the duplicates, so that an image whose first copy has a text that does not fit
-    is still there in a later copy; the share comes last, so that copies do not count in it. A record without
-    a score is under no threshold and no share, and of copies one with a text is the first.
+    keys_at: the keys of some rows, called for those that have the last score that is kept.
     """
-    rejected: dict[int, Rejection] = {}
-    if judge_threshold is not None:
-        for index, row in enumerate(rows):
-            if row.score is not None and not row.score >= judge_threshold:  # so that a NaN fails, too
-                rejected[index] = _scored(row, f"the threshold {judge_threshold:g}")
-    left = [index for index in range(len(rows)) if index not in rejected]
-    left.sort(key=lambda index: rows[index].score is None)  # stable: in corpus order beside that
-    hashes = [Hashed(rows[index].sha256, rows[index].phash) for index in left]
-    for position, duplicate in find_duplicates(hashes, duplicates).items():
-        reason = Reason.DUPLICATE if duplicate.exact else Reason.NEAR_DUPLICATE
-        rejected[left[position]] = Rejection(reason, f"of {rows[left[duplicate.of]].key}")
-    if judge_keep_fraction is not None:
-        scores = {index: score for index in left if (score := rows[index].score) is not None}
-        best = sorted(scores.keys() - rejected.keys(), key=lambda index: (-scores[index], rows[index].key))
-        for index in best[math.ceil(judge_keep_fraction * len(best)) :]:
-            rejected[index] = _scored(rows[index], f"the best {judge_keep_fraction:.0%}")
-    return rejected
+    keep = math.ceil(share * len(scores))
+    if not keep:
+        return ScoreLimits(threshold, share)
+    comparable = np.nan_to_num(scores, nan=-np.inf)
+    last = np.partition(comparable, len(scores) - keep)[len(scores) - keep]
+    better = int((comparable > last).sum())
+    keys = sorted(keys_at(np.nonzero(comparable == last)[0]))
+    return ScoreLimits(threshold, share, float(last), keys[keep - better - 1])
 
 
-def _scored(row: MeasuredRecord, limit: str) -> Rejection:
-    return Rejection(Reason.JUDGE_SCORE, f"{row.score:.3f} is below {limit}")
+def _scored(score: float, limit: str) -> Rejection:
+    return Rejection(Reason.JUDGE_SCORE, f"{score:.3f} is below {limit}")

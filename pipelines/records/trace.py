@@ -14,7 +14,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from components.corpus.schemas import record_key
+from components.corpus.schemas import SEARCHED, record_key
 from components.shards.index import HOLDOUT, INDEX_NAME, TRAIN, Split, load_index
 from pipelines.errors import ConfigError
 from pipelines.retention.catalog import Catalog, Output, read_catalog
@@ -33,7 +33,7 @@ KEY = re.compile(r"[0-9a-f]{32}")
 FOLDERS = {"fetch": FETCHED_FOLDER, "filter": FILTERED_FOLDER, "recaption": CAPTIONED_FOLDER}
 PURPOSES: dict[Split, str] = {TRAIN: "train on", HOLDOUT: "measure with"}
 LATER = ("recaption", "shard")  # the data stages after filter, in their order
-NOT_SHOWN = ("image", "key", "url", "phash", "stage", "reason", "detail")  # facts that are said already
+NOT_SHOWN = ("image", "key", "url", *SEARCHED, "stage", "reason", "detail")  # facts that are said already
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field
@@ -31,9 +32,19 @@ from components.corpus.schemas import FILTERED, PROVENANCE, Reason, provenance_f
 from components.filtering.alt_text import AltTextRules
 from components.filtering.duplicates import DuplicateRules
 from components.filtering.examine import Kept, Rejected, examine
-from components.filtering.selection import MeasuredRecord, select
+from components.filtering.selection import ScoreLimits
 from pipelines.errors import StageFailed
 from pipelines.stage import SCRATCH, Input, Stage, StageConfig, Work
+from pipelines.stages.duplicate_search import (
+    DECIDED,
+    EARLIER,
+    EVALUATION,
+    SearchSettings,
+    decided_rows,
+    plan_sources,
+    search,
+)
+from pipelines.stages.evaluation_sets import image_parts, read_prompts, same_text
 from pipelines.stages.fetch import NAME as FETCH
 from pipelines.stages.fetch import corpus_uri
 from pipelines.stages.guard import Attempts, Examine, GuardedExaminer, RecordLimits, cpu_limit
@@ -66,7 +77,8 @@ NAME = "filter"
 PARTS_WITHOUT_A_POOL = 32  # so many are written for good here: a pool takes longer to start
 LONG_STREAM = 16  # fragments that one worker must read alone, from which there is a warning
 WITHDRAWN = Rejection(Reason.WITHDRAWN, "by a takedown")
-MEASURED_COLUMNS = ("key", "sha256", "phash", "judge_score")  # in the order of MeasuredRecord's fields
+PROMPT = Rejection(Reason.CONTAMINATED, "its alt text is a prompt of an evaluation")
+BY_THE_JUDGE = ("judge_score", "embedding")  # columns that are measured for a whole fragment
 
 
 class FilterConfig(StageConfig):
@@ -77,6 +89,17 @@ class FilterConfig(StageConfig):
     alt_text: AltTextRules = AltTextRules()
     image: ImageRules = ImageRules()
     duplicates: DuplicateRules = DuplicateRules()
+    earlier_snapshots: tuple[str, ...] = added_field(
+        (),
+        description="snapshots, in order, whose kept images are not kept again; a snapshot among them is"
+        " compared with those before it",
+    )
+    evaluation_images: tuple[str, ...] = added_field(
+        (), description="corpora (folder:PATH, ...) of images whose copies are kept out"
+    )
+    evaluation_prompts: tuple[str, ...] = added_field(
+        (), description="files of prompts; records with such an alt text are kept out"
+    )
     judge_threshold: float | None = Field(
         default=None, ge=-1, le=1, description="least cosine of image and alt text; it depends on the judge"
     )
@@ -94,6 +117,13 @@ class FilterConfig(StageConfig):
     fragment_bytes: int = Field(
         default=256 * MIB, ge=1, description="most bytes of images and texts in them, as stored"
     )
+
+    def before(self, snapshot: str) -> "FilterConfig":
+        """The config of a snapshot: one of the earlier ones is compared with those before it only."""
+        names = self.earlier_snapshots
+        if snapshot not in names:
+            return self
+        return self.model_copy(update={"earlier_snapshots": names[: names.index(snapshot)]})
 
 
 def run(work: Work) -> list[PartReceipt]:
@@ -119,12 +149,7 @@ def run(work: Work) -> list[PartReceipt]:
             resources=worker_resources(work.engine.gpus(), {"filter.judge": config.judge}),
         )
     names = [_part_name(fragment) for fragment in corpus.fragments]
-    rejected = _decide([measured.path(parquet_path(FILTERED_FOLDER, name)) for name in names], config)
-    tasks = [
-        {"name": name, "rejected": {str(row): [why.reason, why.detail] for row, why in part.items()}}
-        for name, part in zip(names, rejected, strict=True)
-    ]
-    finished = _finish(work, measured, tasks)
+    finished = _finish(work, measured, names)
     _check_something_is_left(finished)
     if dropped := sum((Counter(part.info.get(DROPPED_TEXTS, {})) for part in finished), Counter[str]()):
         work.info[DROPPED_TEXTS] = dict(sorted(dropped.items()))
@@ -178,7 +203,7 @@ class MeasureWorker:
 
     def _measure(self, name: str, records: Iterable[RawRecord], examiner: Examine) -> PartReceipt:
         kept: list[Row] = []
-        prepared: list[torch.Tensor] = []  # of those with a text
+        prepared: list[torch.Tensor] = []
         rejects: list[Row] = []
         dropped: list[Row] = []
         for record in records:
@@ -188,15 +213,18 @@ class MeasureWorker:
                 rejects.append(reject_row(NAME, vars(examined), examined.rejection))
                 continue
             kept.append(_kept_row(examined))
-            if examined.dropped is None:
-                prepared.append(self.judge.prepare(examined.pixels))
-            else:
+            prepared.append(self.judge.prepare(examined.pixels))
+            if examined.dropped is not None:
                 raw = vars(examined) | {"alt_text": examined.raw_alt_text}
                 dropped.append(reject_row(NAME, raw, examined.dropped))
-        with_text = [row for row in kept if row["alt_text"] is not None]
-        scores = self.judge.score(prepared, [row["alt_text"] for row in with_text])
-        for row, score in zip(with_text, scores.tolist(), strict=True):
-            row["judge_score"] = score
+        features = self.judge.image_features(prepared)
+        for row, vector in zip(kept, features.astype(np.float16), strict=True):
+            row["embedding"] = vector
+        with_text = [number for number, row in enumerate(kept) if row["alt_text"] is not None]
+        texts = self.judge.text_features([kept[number]["alt_text"] for number in with_text])
+        scores = np.einsum("nd,nd->n", features[with_text], texts)
+        for number, score in zip(with_text, scores.tolist(), strict=True):
+            kept[number]["judge_score"] = score
         carried = provenance_fields({n for row in kept for n in PROVENANCE if row[n] is not None})
         table = pa.Table.from_pylist(kept, schema=pa.schema([*FILTERED, *carried]))
         return write_table_part(self.parts, name, FILTERED_FOLDER, table, rejects, dropped)
@@ -209,8 +237,17 @@ class FinishWorker:
     such, and no other record fares otherwise for its going.
     """
 
-    def __init__(self, measured: Parts, parts: Parts, withdrawn: frozenset[str] = frozenset()) -> None:
-        self.measured, self.parts, self.withdrawn = measured, parts, withdrawn
+    def __init__(
+        self,
+        measured: Parts,
+        parts: Parts,
+        decided: Path,
+        limits: ScoreLimits,
+        prompts: frozenset[str],
+        withdrawn: frozenset[str],
+    ) -> None:
+        self.measured, self.parts, self.decided = measured, parts, decided
+        self.limits, self.prompts, self.withdrawn = limits, prompts, withdrawn
 
     def __call__(self, task: Any) -> PartReceipt:
         name: str = task["name"]
@@ -218,13 +255,15 @@ class FinishWorker:
             return finished
         kept = self._read(FILTERED_FOLDER, name)
         rejects = self._read(REJECTS_FOLDER, name).to_pylist()
+        columns = ["key", "alt_text", "url", "judge_score"]
+        records = kept.select(columns).to_pylist()
         rejected = {
-            int(row): Rejection(Reason(reason), detail) for row, (reason, detail) in task["rejected"].items()
+            row: Rejection(Reason(reason), detail)
+            for row, (reason, detail) in decided_rows(self.decided, task["order"], len(kept)).items()
         }
-        records = kept.select(["key", "alt_text", "url"]).to_pylist()
         for row, record in enumerate(records):
-            if record["key"] in self.withdrawn:
-                rejected[row] = WITHDRAWN
+            if (why := self._rejection(record, rejected.get(row))) is not None:
+                rejected[row] = why
         rejects += [reject_row(NAME, records[row], rejected[row]) for row in sorted(rejected)]
         rejects = [_withdrawn_row(row) if row["key"] in self.withdrawn else row for row in rejects]
         goes_on = pa.array([row not in rejected for row in range(len(records))], pa.bool_())
@@ -237,6 +276,16 @@ class FinishWorker:
         if not self.measured.path(parquet_path(DROPPED_FOLDER, name)).exists():
             return []
         return [row for row in self._read(DROPPED_FOLDER, name).to_pylist() if row["key"] in kept]
+
+    def _rejection(self, record: Row, decided: Rejection | None) -> Rejection | None:
+        """Why a record does not go on, in the order of the rules; None if it does."""
+        if record["key"] in self.withdrawn:
+            return WITHDRAWN
+        if self.prompts and same_text(record["alt_text"] or "") in self.prompts:
+            return PROMPT
+        score = record["judge_score"]
+        below = self.limits.below_threshold(score)
+        return below or decided or self.limits.beyond_share(score, record["key"])
 
     def _read(self, folder: str, name: str) -> pa.Table:
         return pq.ParquetFile(self.measured.path(parquet_path(folder, name))).read()
@@ -271,32 +320,29 @@ def _withdrawn_row(row: Row) -> Row:
     return reject_row(NAME, {"key": row["key"], "alt_text": None, "url": None}, WITHDRAWN)
 
 
-def _finish(work: Work, measured: Parts, tasks: list[dict[str, Any]]) -> list[PartReceipt]:
-    """Write the parts for good."""
-    withdrawn = frozenset(_raw_corpus(work).withdrawn)
-    setup: dict[str, Any] = {"measured": measured, "parts": work.parts, "withdrawn": withdrawn}
+def _finish(work: Work, measured: Parts, names: Sequence[str]) -> list[PartReceipt]:
+    """Decide what only the whole corpus decides, then write the parts for good."""
+    config: FilterConfig = work.config
+    own = plan_sources([measured.path(parquet_path(FILTERED_FOLDER, name)) for name in names])
+    earlier = [path for item in work.inputs.get("earlier", ()) for path in item.files(f"{FILTERED_FOLDER}/")]
+    images = image_parts(work.engine, work.parts.within(f"{SCRATCH}/evaluation"), config.evaluation_images)
+    sources = [*plan_sources(images, EVALUATION), *plan_sources(earlier, EARLIER), *own]
+    found = work.parts.within(f"{SCRATCH}/duplicates")
+    settings = SearchSettings(config.duplicates, config.judge_threshold, config.judge_keep_fraction)
+    limits = search(work.engine, found, sources, settings)
+    setup: dict[str, Any] = {
+        "measured": measured,
+        "parts": work.parts,
+        "decided": found.path(DECIDED),
+        "limits": limits,
+        "prompts": read_prompts(config.evaluation_prompts),
+        "withdrawn": frozenset(_raw_corpus(work).withdrawn),
+    }
+    tasks = [{"name": name, "order": source.order} for name, source in zip(names, own, strict=True)]
     if len(tasks) <= PARTS_WITHOUT_A_POOL:
         finish = FinishWorker(**setup)
         return [finish(task) for task in tasks]
     return work.engine.map_parts(FinishWorker, tasks, setup=setup, on_done=lambda _: None)
-
-
-def _decide(paths: Sequence[Path], config: FilterConfig) -> list[dict[int, Rejection]]:
-    """For each measured part, the rows that the whole corpus decides against."""
-    rows: list[MeasuredRecord] = []
-    starts = []
-    for path in paths:
-        starts.append(len(rows))
-        table = pq.ParquetFile(path).read(columns=list(MEASURED_COLUMNS))
-        rows += map(MeasuredRecord, *(table[name].to_pylist() for name in MEASURED_COLUMNS))
-    rejected: list[dict[int, Rejection]] = [{} for _ in paths]
-    part = 0
-    selected = select(rows, config.duplicates, config.judge_threshold, config.judge_keep_fraction)
-    for row in sorted(selected):
-        while part + 1 < len(starts) and starts[part + 1] <= row:
-            part += 1
-        rejected[part][row - starts[part]] = selected[row]
-    return rejected
 
 
 def _part_name(fragment: Fragment) -> str:
@@ -304,8 +350,9 @@ def _part_name(fragment: Fragment) -> str:
 
 
 def _kept_row(kept: Kept) -> Row:
-    """A row of FILTERED and PROVENANCE, but for the judge's score."""
-    return {name: getattr(kept, name) for name in (*FILTERED.names, *PROVENANCE) if name != "judge_score"}
+    """A row of FILTERED and PROVENANCE, but for what the judge measures."""
+    names = (*FILTERED.names, *PROVENANCE)
+    return {name: getattr(kept, name) for name in names if name not in BY_THE_JUDGE}
 
 
 def _check_something_is_left(receipts: Iterable[PartReceipt]) -> None:

@@ -126,7 +126,6 @@ def _sample(rng: np.random.Generator, side: int) -> Sample:
         "alt_text": "photo",
         "caption_short": "a photo",
         "caption_long": "a photo of many colours",
-        "phash": rng.bytes(776).hex(),
         "sha256": rng.bytes(32).hex(),
         "width": side,
         "height": side,

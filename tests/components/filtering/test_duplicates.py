@@ -1,137 +1,202 @@
-"""Duplicates: recognised over re-encodings, not seen between images that differ; first in order wins."""
+"""Duplicates: copies are found however they were made, pictures of one design are told apart."""
 
-import hashlib
 import io
-import re
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageEnhance, ImageFont
 
 from components.corpus.images import ImageRejected, ImageRules, open_image
-from components.filtering.duplicates import (
-    HASH_DIGITS,
-    Duplicate,
-    DuplicateRules,
-    Hashed,
-    find_duplicates,
-    perceptual_hash,
-)
+from components.filtering.duplicates import DuplicateRules, Images, copies_in_cell, survivors
+from components.filtering.hash_search import cells_of, find_centres, propose
+from components.filtering.signature import signature_of, unpack
+from components.toyworld.layout import draw_scene
+from components.toyworld.render import render
 
 RULES = DuplicateRules()
+WORDS = "harbour market garden silver river mountain letter window orange table paper music travel".split()
 
 
-def hashed(phash: str, sha256: str) -> Hashed:
-    return Hashed(sha256, phash)
+def images_of(pictures: list[Image.Image]) -> Images:
+    signatures = [signature_of(picture) for picture in pictures]
+    return Images(
+        np.arange(len(pictures)),
+        unpack([signature.phash for signature in signatures]),
+        [signature.thumbnail for signature in signatures],
+        [signature.content_box for signature in signatures],
+        np.empty((len(pictures), 0), np.float32),
+    )
 
 
-def drawing(colour: str, shape: str = "ellipse", at: int = 20, background: str = "white") -> Image.Image:
-    image = Image.new("RGB", (384, 384), background)
-    getattr(ImageDraw.Draw(image), shape)([4 * edge for edge in (at, at, at + 40, at + 40)], fill=colour)
-    return image.resize((96, 96), Image.Resampling.LANCZOS)
+def repeats(pictures: list[Image.Image], rules: DuplicateRules = RULES) -> dict[int, int]:
+    """What repeats which earlier picture."""
+    rows, firsts = survivors(copies_in_cell(images_of(pictures), rules))
+    return dict(zip(rows.tolist(), firsts.tolist(), strict=True))
 
 
-def encoded_again(image: Image.Image, kind: str, **options) -> Image.Image:
+def font(size: int) -> ImageFont.FreeTypeFont:
+    return ImageFont.load_default(size)
+
+
+def chart(number: int) -> Image.Image:
+    rng, image = np.random.default_rng(number), Image.new("RGB", (480, 360), "white")
+    draw = ImageDraw.Draw(image)
+    draw.line([(40, 10), (40, 330), (470, 330)], fill="black", width=2)
+    walk = np.cumsum(rng.normal(size=40))
+    height = 40 + 260 * (walk - walk.min()) / np.ptp(walk)
+    draw.line(list(zip(np.linspace(45, 465, 40).tolist(), height.tolist(), strict=True)), "#1f77b4", 2)
+    return image
+
+
+def title_card(number: int) -> Image.Image:
+    image = Image.new("RGB", (480, 270), "#203040")
+    draw = ImageDraw.Draw(image)
+    title = " ".join(np.random.default_rng(number).choice(WORDS, 2)).title()
+    draw.text((240, 110), title, fill="white", font=font(40), anchor="mm")
+    draw.text((240, 180), f"Part {number}", fill="#cccccc", font=font(36), anchor="mm")
+    return image
+
+
+def plate(number: int) -> Image.Image:
+    image = Image.new("RGB", (400, 200), "#f4f4f0")
+    draw = ImageDraw.Draw(image)
+    draw.rectangle([8, 8, 392, 192], outline="black", width=6)
+    draw.text((200, 100), f"{number:04d}", fill="black", font=font(90), anchor="mm")
+    return image
+
+
+def page(number: int) -> Image.Image:
+    rng, image = np.random.default_rng(number), Image.new("RGB", (450, 600), "white")
+    draw = ImageDraw.Draw(image)
+    for y in range(40, 560, 20):
+        draw.text((40, y), " ".join(rng.choice(WORDS, 8)), fill="black", font=font(12))
+    return image
+
+
+def photo(number: int) -> Image.Image:
+    """Clouds with things in them."""
+    rng, side = np.random.default_rng(100 + number), 256
+    frequency = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None])
+    frequency[0, 0] = np.inf
+    planes = [np.fft.irfft2(np.exp(2j * np.pi * rng.random(frequency.shape)) / frequency**1.3) for _ in "rgb"]
+    pixels = np.stack([128 + 50 * (plane - plane.mean()) / plane.std() for plane in planes], -1)
+    image = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+    for x, y, width, height in rng.integers(20, 180, (4, 4)).tolist():
+        colour = tuple(rng.integers(0, 256, 3).tolist())
+        ImageDraw.Draw(image).ellipse([x, y, x + width, y + height], fill=colour)
+    return image
+
+
+def toy(number: int) -> Image.Image:
+    return render(draw_scene(np.random.default_rng(number)), 96)
+
+
+def cropped(image: Image.Image) -> Image.Image:
+    width, height = image.size
+    return image.crop((round(0.05 * width), round(0.03 * height), round(0.96 * width), round(0.95 * height)))
+
+
+def bordered(image: Image.Image) -> Image.Image:
+    width, height = image.size
+    framed = Image.new("RGB", (round(1.1 * width), round(1.1 * height)), "black")
+    framed.paste(image, (round(0.05 * width), round(0.05 * height)))
+    return framed
+
+
+def watermarked(image: Image.Image) -> Image.Image:
+    layer = Image.new("RGBA", image.size)
+    width, height = image.size
+    text, at = "SAMPLE", (width / 2, height / 2)
+    ImageDraw.Draw(layer).text(at, text, fill=(255, 255, 255, 110), font=font(width // 6), anchor="mm")
+    return Image.alpha_composite(image.convert("RGBA"), layer).convert("RGB")
+
+
+def encoded_again(image: Image.Image, kind: str = "JPEG", quality: int = 60) -> Image.Image:
     buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
+    image.save(buffer, kind, quality=quality)
     return Image.open(buffer).convert("RGB")
 
 
-def near(one: Image.Image, other: Image.Image, rules: DuplicateRules = RULES) -> bool:
-    rows = [hashed(perceptual_hash(one), "a"), hashed(perceptual_hash(other), "b")]
-    return 1 in find_duplicates(rows, rules)
+COPIES = {
+    "crop": cropped,
+    "border": bordered,
+    "watermark": watermarked,
+    "darker": lambda image: ImageEnhance.Brightness(image).enhance(0.9),
+    "brighter": lambda image: ImageEnhance.Brightness(image).enhance(1.1),
+    "encoded": lambda image: encoded_again(image, "WEBP"),
+    "resized": lambda image: image.resize((image.width * 2 // 3, image.height * 2 // 3)),
+}
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "WEBP"])
-@pytest.mark.parametrize("quality", [75, 85, 95])
-@pytest.mark.parametrize("side", [64, 96, 128])
-def test_an_image_encoded_again_is_near(kind, quality, side):
-    image = drawing("firebrick", background="beige")
-    resized = image.resize((side, side), Image.Resampling.LANCZOS)
-    assert near(image, encoded_again(resized, kind, quality=quality))
+@pytest.mark.parametrize("draw", [chart, title_card, plate, page])
+def test_pictures_of_one_design_are_told_apart(draw):
+    assert repeats([draw(number) for number in range(1, 25)]) == {}
 
 
-def test_another_colour_shape_place_or_background_is_not_near():
-    image = drawing("red")
-    for other in (
-        drawing("blue"),
-        drawing("orange"),
-        drawing("red", "rectangle"),
-        drawing("red", at=26),
-        drawing("red", background="grey"),
-    ):
-        assert not near(image, other)
-
-
-def test_pages_of_print_that_are_equally_grey_are_not_near():
-    rng = np.random.default_rng(0)
-    pages = [
-        Image.fromarray((rng.random((512, 512)) > 0.5).astype(np.uint8) * 255).convert("RGB")
-        for _ in range(2)
-    ]
-    assert not near(*pages)
-
-
-def test_the_first_in_order_wins_and_copies_of_copies_name_it():
-    red, again, blue = (perceptual_hash(drawing(colour)) for colour in ("red", "#fd0200", "blue"))
-    rows = [hashed(red, "1"), hashed(blue, "2"), hashed(again, "3"), hashed(red, "1"), hashed(again, "3")]
-    assert find_duplicates(rows, RULES) == {
-        2: Duplicate(of=0, exact=False),
-        3: Duplicate(of=0, exact=True),
-        4: Duplicate(of=0, exact=True),
-    }
-    assert find_duplicates(rows, DuplicateRules(near=False)) == {
-        3: Duplicate(of=0, exact=True),
-        4: Duplicate(of=2, exact=True),
-    }
-
-
-def test_no_pair_is_missed_and_none_invented():
-    """Against comparing all with all, on clustered hashes that lie on both sides of every bucket's border."""
-    rng = np.random.default_rng(7)
-    centres = rng.integers(0, 256, (12, 768))
-    spread = rng.integers(0, 13, (400, 1)) * rng.uniform(-1, 1, (400, 768))
-    colours = np.clip(centres[rng.integers(12, size=400)] + spread.astype(int), 0, 255)
-    bits = rng.integers(0, 4, 400)
-    rows = [
-        hashed(f"{bit:016x}{bytes(row.tolist()).hex()}", str(i))
-        for i, (bit, row) in enumerate(zip(bits, colours, strict=True))
-    ]
-    rules = DuplicateRules(max_levels=16, max_bits=1)
-    expected: dict[int, int] = {}
-    kept: list[int] = []
-    for i in range(400):
-        for k in kept:
-            differing = int(bits[i] ^ bits[k]).bit_count()
-            if differing <= rules.max_bits and np.abs(colours[i] - colours[k]).max() <= rules.max_levels:
-                expected[i] = k
-                break
-        else:
-            kept.append(i)
-    assert 0 < len(expected) < 400
-    assert {row: duplicate.of for row, duplicate in find_duplicates(rows, rules).items()} == expected
-
-
-def test_a_hash_of_another_kind_is_an_error():
-    with pytest.raises(ValueError, match=f"{HASH_DIGITS} hex digits"):
-        find_duplicates([hashed("00ff", "1")], RULES)
+@pytest.mark.parametrize("kind", COPIES)
+def test_a_copy_is_found_among_other_pictures(kind):
+    originals = [*map(photo, range(10)), *map(toy, range(10))]
+    copies = [encoded_again(COPIES[kind](image), quality=85) for image in originals]
+    found = repeats([*originals, *copies])
+    assert set(found.items()) <= {(20 + number, number) for number in range(20)}
+    # A watermark over a plain drawing is not always told from another drawing.
+    assert len(found) >= (15 if kind == "watermark" else 18)
 
 
 def test_copies_in_the_emoji_web(shared_data: Path):
-    """Every mirror and thumbnail is found; of 1,300 look-alike glyphs (skin tones!) a handful is lost."""
-    rows, names = [], []
-    table = pq.read_table(shared_data / "emoji" / "web.parquet", columns=["image", "url"])
-    for image, url in zip(table["image"].to_pylist()[:1300], table["url"].to_pylist()[:1300], strict=True):
+    """Every copy is found; of look-alike glyphs (skin tones!) a handful is lost."""
+    table = pq.read_table(shared_data / "emoji" / "web.parquet", columns=["image", "url"])[:300]
+    pictures, names = [], []
+    for image, url in zip(table["image"].to_pylist(), table["url"].to_pylist(), strict=True):
         try:
-            opened = open_image(image, ImageRules())
+            pictures.append(open_image(image, ImageRules()))
         except ImageRejected:
             continue
-        rows.append(hashed(perceptual_hash(opened), hashlib.sha256(image).hexdigest()))
-        names.append(re.sub(r"^.*/|\.\w+$", "", url))
-    duplicates = find_duplicates(rows, RULES)
-    copies = {i for i, name in enumerate(names) if name in names[:i]}
+        names.append(Path(url).stem)
+    copies = {row for row, name in enumerate(names) if name in names[:row]}
+    found = set(repeats(pictures))
     assert copies
-    assert copies <= set(duplicates)
-    assert len(set(duplicates) - copies) <= 2
+    assert copies <= found
+    assert len(found - copies) <= 2
+
+
+def test_a_mirrored_image_is_a_copy_by_option_only():
+    pictures = [photo(1), photo(2), photo(1).transpose(Image.Transpose.FLIP_LEFT_RIGHT)]
+    assert repeats(pictures) == {}
+    assert repeats(pictures, DuplicateRules(mirrored=True)) == {2: 0}
+
+
+def test_of_many_copies_the_first_survives_however_many_there_are():
+    pictures = [photo(1), *(encoded_again(photo(1), quality=60 + number) for number in range(20)), photo(2)]
+    assert repeats(pictures) == dict.fromkeys(range(1, 21), 0)
+
+
+def test_copies_of_copies_name_the_first():
+    pairs = np.array([[5, 9], [2, 5], [-7, 4], [4, 4]])
+    rows, firsts = survivors(pairs)
+    assert dict(zip(rows.tolist(), firsts.tolist(), strict=True)) == {4: -7, 5: 2, 9: 2}
+
+
+def test_embeddings_that_differ_refuse_what_the_pixels_would_take():
+    images = images_of([photo(1), encoded_again(photo(1))])
+    for cosine, pairs in ((0.9, 1), (0.1, 0)):
+        vectors = np.array([[1, 0], [cosine, (1 - cosine**2) ** 0.5]], np.float32)
+        with_vectors = Images(images.orders, images.hashes, images.thumbnails, images.boxes, vectors)
+        assert len(copies_in_cell(with_vectors, RULES)) == pairs
+
+
+def test_near_hashes_share_a_cell_and_are_proposed():
+    rng = np.random.default_rng(0)
+    hashes = rng.integers(0, 256, (3000, 2, 12), np.uint8)
+    copies = hashes[:300].copy()
+    copies[:, :, 0] ^= 0b1011  # three bits of 96
+    centres = find_centres(hashes[:, 0], 6)
+    meet = [
+        bool(set(ours) & set(theirs))
+        for ours, theirs in zip(cells_of(hashes[:300], centres), cells_of(copies, centres), strict=True)
+    ]
+    assert np.mean(meet) > 0.9
+    proposed = propose(np.concatenate([hashes, copies]), max_bits=8)
+    assert {(row, 3000 + row, False) for row in range(300)} <= set(proposed)

@@ -9,9 +9,9 @@ from components.corpus.fragments import RawRecord
 from components.corpus.images import ImageRules
 from components.corpus.schemas import Reason
 from components.filtering.alt_text import AltTextRules
-from components.filtering.duplicates import DuplicateRules, perceptual_hash
 from components.filtering.examine import Kept, Rejected, examine
-from components.filtering.selection import MeasuredRecord, select
+from components.filtering.selection import ScoreLimits, best_share
+from components.filtering.signature import signature_of
 
 
 def noise_image(seed: int) -> Image.Image:
@@ -24,19 +24,22 @@ def png(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def measured(name: int, score: float | None, key: str | None = None) -> MeasuredRecord:
-    return MeasuredRecord(key or f"key{name}", f"sha{name}", perceptual_hash(noise_image(name)), score)
+def kept(scores, threshold=None, share=1.0, keys="abcdefgh") -> list[str]:
+    """The keys that go on, of records that are no copies."""
+    limits = ScoreLimits(threshold)
+    left = [row for row, score in enumerate(scores) if limits.below_threshold(score) is None]
+    array = np.array([scores[row] for row in left], np.float32)
+    limits = best_share(array, share, threshold, lambda rows: [keys[left[row]] for row in rows])
+    return [
+        keys[row] for row in left if limits.beyond_share(float(array[left.index(row)]), keys[row]) is None
+    ]
 
 
-def reasons(rows, threshold=None, share=None) -> dict[int, Reason]:
-    return {i: r.reason for i, r in select(rows, DuplicateRules(), threshold, share).items()}
-
-
-def test_a_record_whose_text_was_dropped_is_under_no_threshold_and_gives_way_to_a_copy_with_a_text():
-    rows = [measured(1, None), measured(1, 0.9), measured(2, None), measured(3, 0.1), measured(4, 0.8)]
-    assert reasons(rows) == {0: Reason.DUPLICATE}
-    assert reasons(rows, threshold=0.5) == {0: Reason.DUPLICATE, 3: Reason.JUDGE_SCORE}
-    assert reasons(rows, share=0.3) == {0: Reason.DUPLICATE, 3: Reason.JUDGE_SCORE, 4: Reason.JUDGE_SCORE}
+def test_the_best_share_goes_on_and_of_equal_scores_the_lowest_keys():
+    assert kept([0.9, 0.5, 0.6, 0.7], share=0.5) == ["a", "d"]
+    assert kept([0.5, 0.9, 0.5, 0.5], share=0.5, keys="dcab") == ["c", "a"]
+    assert kept([0.5], share=0.01) == ["a"]
+    assert kept([], share=0.5) == []
 
 
 def test_a_text_is_dropped_or_its_record_rejected_as_its_reason_has_it():
@@ -50,21 +53,15 @@ def test_a_text_is_dropped_or_its_record_rejected_as_its_reason_has_it():
     assert kept.raw_alt_text == raw.alt_text
 
 
-def test_a_copy_with_a_fitting_text_stands_in_for_a_first_one_without():
-    rows = [measured(1, 0.1), measured(1, 0.9), measured(1, 0.8)]
-    assert reasons(rows) == {1: Reason.DUPLICATE, 2: Reason.DUPLICATE}
-    assert reasons(rows, threshold=0.5) == {0: Reason.JUDGE_SCORE, 2: Reason.DUPLICATE}
+def test_a_record_whose_text_was_dropped_is_under_no_threshold_and_no_share():
+    limits = ScoreLimits(0.5, 0.1, 0.9, "a")
+    assert limits.below_threshold(None) is limits.beyond_share(None, "b") is None
+    assert limits.below_threshold(0.4) and limits.beyond_share(0.6, "b")
 
 
-def test_copies_do_not_count_in_the_share():
-    rows = [measured(1, 0.9), measured(1, 0.95), measured(2, 0.5), measured(3, 0.6), measured(4, 0.7)]
-    expected = {1: Reason.DUPLICATE, 2: Reason.JUDGE_SCORE, 3: Reason.JUDGE_SCORE}
-    assert reasons(rows, share=0.5) == expected
-
-
-def test_equal_scores_are_told_apart_by_key_and_nan_never_passes():
-    rows = [measured(1, 0.5, "b"), measured(2, 0.5, "a"), measured(3, float("nan"), "c")]
-    assert reasons(rows, threshold=0.0, share=0.5) == {0: Reason.JUDGE_SCORE, 2: Reason.JUDGE_SCORE}
+def test_a_score_that_is_no_number_never_passes_a_threshold():
+    assert kept([float("nan"), 0.5, -0.1], threshold=0.0) == ["b"]
+    assert kept([float("nan"), 0.5, -0.1], share=0.6) == ["b", "c"]
 
 
 def test_a_good_record_survives_with_its_measures():
@@ -73,7 +70,7 @@ def test_a_good_record_survives_with_its_measures():
     assert isinstance(examined, Kept)
     assert (examined.key, examined.alt_text, examined.language) == ("k", "A red & blue square", "en")
     assert (examined.width, examined.height, examined.image) == (64, 48, record.image)
-    assert examined.phash == perceptual_hash(noise_image(1))
+    assert examined.phash == signature_of(noise_image(1)).phash
 
 
 def test_a_bad_text_is_rejected_though_its_image_is_fine_and_keeps_its_text_as_it_came():

@@ -94,7 +94,6 @@ def record(n: int) -> dict[str, Any]:
         "width": 8,
         "height": 8,
         "sha256": "0" * 64,
-        "phash": "0" * 16,
         "language": "en",
         "judge_score": 0.5,
     }

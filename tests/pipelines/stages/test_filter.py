@@ -435,3 +435,35 @@ def test_the_emoji_web(shared_data: Path, annotators: Path, tmp_path: Path):
         if row["alt_text"] and not junk.search(row["alt_text"]) and "broken" not in row["url"]
     ]
     assert len(kept) / len({re.sub(r"^.*/|\.\w+$", "", row["url"]) for row in clean}) >= 0.93
+
+
+def test_what_an_evaluation_or_an_earlier_snapshot_has_is_kept_out(
+    toy: ToyWeb, annotators: Path, tmp_path: Path
+):
+    earlier, shown, asked, new = good_rows(toy, 4)
+    first = run(tmp_path, write_corpus(tmp_path / "first.parquet", [earlier]), annotators)
+    evaluation = write_corpus(tmp_path / "evaluation.parquet", [shown])
+    (tmp_path / "prompts.txt").write_text(f"  {asked['alt_text'].upper()} \n")
+    config = CONFIG.model_copy(
+        update={
+            "evaluation_images": (evaluation,),
+            "evaluation_prompts": (str(tmp_path / "prompts.txt"),),
+        }
+    )
+    corpus = write_corpus(tmp_path / "second.parquet", [earlier, shown, asked, new])
+    out = tmp_path / "filter" / first.fingerprint
+    receipt = run_stage(
+        STAGE,
+        config,
+        {
+            "corpus": (Input("corpus", corpus, open_corpus(corpus).digest()),),
+            "annotators": (Input("annotators", str(annotators), "a" * 64),),
+            "earlier": (Input("filter", str(out), first.digest, first),),
+        },
+        home=tmp_path,
+        snapshot="second",
+        engine=OneByOne(),
+        progress=Progress(quiet=True),
+    )
+    assert table(tmp_path, receipt, "filtered")["url"].to_pylist() == [new["url"]]
+    assert receipt.reasons == {"contaminated": 2, "duplicate": 1}

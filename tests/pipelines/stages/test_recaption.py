@@ -122,7 +122,6 @@ def record(n: int) -> dict[str, Any]:
         "width": 24,
         "height": 24,
         "sha256": "0" * 64,
-        "phash": "0" * 16,
         "language": "en" if n else "und",
         "judge_score": 0.5 if n else None,
     }

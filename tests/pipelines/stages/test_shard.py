@@ -104,7 +104,6 @@ def row(name: str) -> dict[str, Any]:
         "width": 8,
         "height": 8,
         "sha256": hashlib.sha256(image).hexdigest(),
-        "phash": "0" * 16,
         "language": "en",
         "judge_score": 0.25,
         "caption_short": f"short of {name}",
