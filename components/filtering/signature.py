@@ -25,6 +25,7 @@ _TRIM_SIDE = 256  # pixels of the image in which borders are looked for
 _TRIM_LEVELS = 26  # a border's pixels are within so many levels of its colour
 _TRIM_OUTLIERS = 0.03  # share of a border's line that may differ
 _TRIM_BLUR = 2  # lines
+_TRIM_LINES = 8  # looked at together
 _TRIM_RINGING, _TRIM_RINGING_OUTLIERS = 0.06, 0.15  # more may in the outer lines: JPEG rings beside an edge
 _TRIM_MOST, _TRIM_PASSES = 0.4, 2  # of a side, in one pass; a border around a margin takes two
 
@@ -98,12 +99,16 @@ def _ends(
 
 def _border(lines: npt.NDArray[np.int16]) -> int:
     """How many of the first lines are of one colour."""
-    colour = np.median(lines[0], axis=0)
-    most = int(_TRIM_MOST * len(lines))
-    outliers = (np.abs(lines[:most] - colour).max(-1) > _TRIM_LEVELS).mean(-1)
-    outliers[: int(_TRIM_RINGING * len(lines))] -= _TRIM_RINGING_OUTLIERS
-    differs = outliers > _TRIM_OUTLIERS
-    return int(np.argmax(differs)) if differs.any() else most
+    twice = (2 * np.median(lines[0], axis=0)).astype(np.int16)  # a median may lie between two levels
+    most, ringing = int(_TRIM_MOST * len(lines)), int(_TRIM_RINGING * len(lines))
+    for start in range(0, most, _TRIM_LINES):  # most images have no border, and the first lines show it
+        some = lines[start : min(start + _TRIM_LINES, most)]
+        outliers = (np.abs(2 * some - twice).max(-1) > 2 * _TRIM_LEVELS).mean(-1)
+        outliers[: max(ringing - start, 0)] -= _TRIM_RINGING_OUTLIERS
+        differs = outliers > _TRIM_OUTLIERS
+        if differs.any():
+            return start + int(np.argmax(differs))
+    return most
 
 
 def _hash(image: Image.Image) -> bytes:
