@@ -67,6 +67,8 @@ def content_box(image: Image.Image) -> Box:
         # Beside a border that is gone there is a line or two of its blur.
         inset = [_TRIM_BLUR * (edge != end) for edge, end in _ends(left, upper, right, lower, pixels)]
         part = pixels[upper + inset[1] : lower - inset[3], left + inset[0] : right - inset[2]]
+        if not part.size:
+            break
         columns = part.transpose(1, 0, 2)
         cut = [_border(columns), _border(part), _border(columns[::-1]), _border(part[::-1])]
         if 10 * (part.shape[1] - cut[0] - cut[2]) < part.shape[1]:
