@@ -269,7 +269,12 @@ class Pipeline:
         changes = []
         if last.version != stage.version:
             changes.append(f"version {last.version} -> {stage.version}")
-        fields = changed_fields(last.config, self._config_of(stage).model_dump(mode="json"))
+        config = self._config_of(stage)
+        before, now = (
+            _without(dump, config.NOT_IN_FINGERPRINT)
+            for dump in (last.config, config.model_dump(mode="json"))
+        )
+        fields = changed_fields(before, now)
         if fields:
             changes.append(f"config: {', '.join(fields)} changed")
         for name, digests in input_digests(inputs or {}).items():
@@ -447,6 +452,15 @@ def _summary(outcome: Outcome) -> str:
     words = ", ".join(f"{number:,} {word}" for number, word in ended if number)
     records = f"{counts.in_:,} records: {words}, " if counts.in_ else ""
     return f"{outcome.stage}: {records}{receipt.seconds:,.1f} s, {receipt.peak_rss_mb:,.0f} MB at most"
+
+
+def _without(config: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
+    """A config's dump without these fields: name -> True, or the same of a section's fields."""
+    kept = {name: value for name, value in config.items() if fields.get(name) is not True}
+    return {
+        name: _without(value, fields[name]) if name in fields and isinstance(value, Mapping) else value
+        for name, value in kept.items()
+    }
 
 
 def changed_fields(old: Any, new: Any, prefix: str = "") -> list[str]:
