@@ -46,7 +46,12 @@ SAVED = "run.json"  # HOME/run.json: the config of the last run
 # reads its texts, and a scorer its scenes from the pixels.
 TOY_WEB_DEFAULTS = {
     # Everything is visible in the toy world, "something red", too.
-    "filter": {"alt_text": {"languages": ["en"], "min_visibility": None}, "judge_threshold": -0.05},
+    # Its copies are encoded again and nothing else: fewer pairs need comparing, and the same are found.
+    "filter": {
+        "alt_text": {"languages": ["en"], "min_visibility": None},
+        "duplicates": {"max_bits": 12, "least_cosine": 0.9},
+        "judge_threshold": -0.05,
+    },
     "train": {"upsampler": {"checks": ["toy_statements", "words", "similarity"]}},
     "evaluate": {"domain": "toy"},
 }

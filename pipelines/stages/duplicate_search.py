@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 
 from components.corpus.schemas import Reason
 from components.filtering.duplicates import DuplicateRules, Images, copies_in_cell, survivors
-from components.filtering.hash_search import CELL, MOST_CELLS, SAMPLE, cells_of, find_centres
+from components.filtering.hash_search import CELL, MOST_CELLS, MOST_TOGETHER, SAMPLE, cells_of, find_centres
 from components.filtering.selection import ScoreLimits, best_share
 from components.filtering.signature import unpack
 from pipelines.execution.engine import Engine
@@ -306,9 +306,9 @@ def _images(table: pa.Table) -> Images:
 
 def _sampled_centres(sources: Sequence[Source], total: int) -> npt.NDArray[np.float32] | None:
     """The cells' centres, from every so many-th row; None where one cell holds all."""
-    cells = min(total // CELL, MOST_CELLS)
-    if cells <= 1:
+    if total <= MOST_TOGETHER:
         return None
+    cells = min(total // CELL, MOST_CELLS)
     step = max(1, total // (SAMPLE * cells))
     sample, start = [], 0
     for source in sources:
