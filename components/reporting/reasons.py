@@ -46,6 +46,7 @@ FAMILIES: Mapping[str, Mapping[Reason, str]] = {
     "Record": {
         Reason.DUPLICATE: "the same record twice",
         Reason.NEAR_DUPLICATE: "nearly the same image again",
+        Reason.CONTAMINATED: "stands in an evaluation set",
         Reason.JUDGE_SCORE: "the text does not fit the image",
         Reason.QUARANTINED: "takes too long or too much memory, or crashes a decoder",
         Reason.WITHDRAWN: "withdrawn (a takedown)",

@@ -50,6 +50,9 @@ def test_a_study_trains_measures_and_goes_on_where_it_was(micro_home, tmp_path, 
     assert again.status == 0
     assert json.loads((made / "table.json").read_text()) == table
     assert {path: path.stat().st_mtime_ns for path in models} == models
-    assert "undecided: by Fréchet, 'with 3' better than 'without'" in again.out
+    sign = table["signs"][0]
+    low, high = sign["difference"]["low"], sign["difference"]["high"]
+    verdict = "agrees" if low > 0 else "DISAGREES" if high < 0 else "undecided"  # which, two seeds decide
+    assert f"{verdict}: by Fréchet, 'with 3' better than 'without'" in again.out
     page = (home / "report.html").read_text(encoding="utf-8")
     assert page.count("Guidance of a student") >= 2  # the heading, and the figure's description

@@ -126,7 +126,7 @@ def copy_of(source: Path, home: Path, stage: str) -> Path:
     """A HOME with the config and every output that the stage needs, and without the stage's own."""
     home.mkdir()
     shutil.copy(source / "run.json", home)
-    for name in ("corpus", *upstream(stage)):
+    for name in ("corpus", *upstream(stage) - {"fetch"}):  # which is there for a list of URLs alone
         shutil.copytree(source / name, home / name)
     return home
 
