@@ -1,8 +1,9 @@
 """The URLs of a group: each asked for once, whatever rows name it, and what became of it journalled."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from components.fetching.fetcher import Fetched, Fetcher
 from components.fetching.http import parse_url
@@ -51,12 +52,12 @@ async def fetch_all(
     await run_all(_fetch_one(fetcher, number, wanted[number], journal, outage, on_done) for number in numbers)
 
 
-async def run_all(coroutines: Iterable[object]) -> None:
+async def run_all(coroutines: Iterable[Coroutine[Any, Any, None]]) -> None:
     """Run them side by side; the first error ends them all and is raised."""
     try:
         async with asyncio.TaskGroup() as group:
             for coroutine in coroutines:
-                group.create_task(coroutine)  # type: ignore[arg-type]
+                group.create_task(coroutine)
     except BaseExceptionGroup as errors:
         raise errors.exceptions[0] from errors
 

@@ -67,7 +67,7 @@ def tune_times(score: Score, steps: Collection[int], evaluations: int = 10) -> d
         if count > 1:
             before = tuple(times)
             added = golden_section(
-                lambda t, before=before: score(torch.tensor([*before, t, 0.0])),  # type: ignore[misc]
+                lambda t, before=before: score(torch.tensor([*before, t, 0.0])),  # type: ignore[misc]  # no type for a default
                 0.0,
                 times[-1],
                 evaluations,

@@ -14,8 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from components.precision import Resolved
 
-SIDES = {"cpu": 1024}  # of the square matrices; on a CPU it takes 1024 to be at its peak
-SIDE = 8192
+CPU_SIDE, SIDE = 1024, 8192  # of square matrices that are large enough for the peak
 PRODUCTS = 8  # of which the fastest counts: whatever else runs only slows them
 
 
@@ -34,7 +33,7 @@ def count_flops(step: Callable[[], object], *, compiled: bool = False) -> int:
 @cache
 def peak_flops(device: torch.device, precision: Resolved, threads: int) -> float:
     """Floating-point operations a second of a large matrix product, on so many threads of a CPU."""
-    side = SIDES.get(device.type, SIDE)
+    side = CPU_SIDE if device.type == "cpu" else SIDE
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     seconds = []

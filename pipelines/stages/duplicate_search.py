@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from components.corpus.schemas import Reason
+from components.corpus.schemas import SEARCHED, Reason
 from components.filtering.duplicates import DuplicateRules, Images, copies_in_cell, survivors
 from components.filtering.hash_search import CELL, MOST_CELLS, MOST_TOGETHER, SAMPLE, cells_of, find_centres
 from components.filtering.selection import ScoreLimits, best_share
@@ -39,7 +39,7 @@ DECIDED = "decided.parquet"
 PARTS_PER_TASK = 32
 EXACT_BUCKET, NEAR_BUCKET = 250_000, 16_384  # about how many rows one task joins
 ROWS_WITHOUT_A_POOL = 20_000  # so many are searched here: a pool takes longer to start
-SIGNATURE = ("key", "sha256", "phash", "thumbnail", "content_box", "embedding")
+SIGNATURE = ("key", "sha256", *SEARCHED)
 PAIRS = pa.schema([("order", pa.int64()), ("of", pa.int64()), ("key", pa.string()), ("of_key", pa.string())])
 CELLS = "cells"
 

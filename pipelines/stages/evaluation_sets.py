@@ -19,12 +19,12 @@ from upath import UPath
 from components.corpus.schemas import FILTERED
 from pipelines.errors import ConfigError
 from pipelines.execution.engine import Engine
+from pipelines.stages.duplicate_search import SIGNATURE
 from pipelines.store.parts import Parts
 from pipelines.store.receipts import PartReceipt
 
 COLUMN = "prompt"
-_COLUMNS = ("key", "sha256", "phash", "thumbnail", "content_box", "embedding")
-_SCHEMA = pa.schema([FILTERED.field(name) for name in _COLUMNS])
+_SCHEMA = pa.schema([FILTERED.field(name) for name in SIGNATURE])
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 
 

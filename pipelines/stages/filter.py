@@ -281,7 +281,7 @@ class FinishWorker:
         """Why a record does not go on, in the order of the rules; None if it does."""
         if record["key"] in self.withdrawn:
             return WITHDRAWN
-        if self.prompts and same_text(record["alt_text"] or "") in self.prompts:
+        if self.prompts and same_text(record["alt_text"]) in self.prompts:
             return PROMPT
         score = record["judge_score"]
         below = self.limits.below_threshold(score)

@@ -106,13 +106,16 @@ def run(work: Work) -> list[PartReceipt]:
     config: TrainConfig = work.config
     shards, folder = indexes(work), initial_folder(work)
     initial = load_initial_model(folder, config) if folder is not None else None
-    encoder = initial.encoder if initial else fit_text_encoder(config.text, captions(shards))
+    # A vocabulary is fitted on all captions; where there is none to fit, some are read to be counted.
+    fitted = initial is None and config.text.model == LEARNED
+    texts = list(islice(captions(shards), None if fitted else CAPTIONS_COUNTED))
+    encoder = initial.encoder if initial else fit_text_encoder(config.text, texts)
+    _count_cut_captions(work, encoder, texts[:CAPTIONS_COUNTED])
     learned = encoder if config.text.model == LEARNED else None
     autoencoder = initial.autoencoder if initial else make_autoencoder(work, shards)
     image_size = config.network.image_size * autoencoder.downscale
     if pretrained := check_features(shards, encoder, autoencoder, image_size).as_dict():
         work.info["encoders"] = pretrained
-    _count_cut_captions(work, encoder, shards)
     upsampler = make_upsampler(work, shards)
     pairs = draw_couplings(work, initial, shards) if initial and config.reflow else None
     task = _make_task(config, shards, folder, pairs, encoder, autoencoder, 0, 1)
@@ -136,11 +139,8 @@ def run(work: Work) -> list[PartReceipt]:
     return save_trained(work, model, trained, task.records)
 
 
-def _count_cut_captions(work: Work, encoder: "TextEncoder", shards: Sequence[Path]) -> None:
+def _count_cut_captions(work: Work, encoder: "TextEncoder", seen: Sequence[str]) -> None:
     """Say how many captions are longer than what the model reads of them."""
-    from pipelines.stages.training_run import captions
-
-    seen = list(islice(captions(shards), CAPTIONS_COUNTED))
     cut = encoder.count_cut(seen)
     work.info["captions_cut"] = {"of": len(seen), "cut": cut}
     if cut:
