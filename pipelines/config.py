@@ -25,13 +25,13 @@ from pipelines.presets import DEFAULT_PRESET, preset_path
 from pipelines.snapshots import name_fault, registered
 from pipelines.stage import INIT
 from pipelines.stages.annotators import AnnotatorsConfig
+from pipelines.stages.data.recaption_config import RecaptionConfig
 from pipelines.stages.distill import DistillConfig
 from pipelines.stages.evaluate import EvaluateConfig
 from pipelines.stages.fetch import FetchConfig
 from pipelines.stages.filter import FilterConfig
-from pipelines.stages.initial_model import settings_of
+from pipelines.stages.learning.initial_model import settings_of
 from pipelines.stages.promote import PromoteConfig
-from pipelines.stages.recaption_config import RecaptionConfig
 from pipelines.stages.shard import ShardConfig
 from pipelines.stages.train import TrainConfig
 from pipelines.store.mirror import store_at

@@ -19,7 +19,7 @@ from pipelines.store.outputs import FORCED, readable_receipt
 from pipelines.store.receipts import MODEL, RECEIPT, Receipt, sha256_file
 
 if TYPE_CHECKING:
-    from pipelines.stages.evaluation_inputs import EvaluationInputs
+    from pipelines.stages.learning.evaluation_inputs import EvaluationInputs
 
 STAGES_OF = {TEACHER: "train", STUDENT: "distill"}  # model -> the stage that makes it
 GIVEN = ("annotators", "shard")  # inputs of evaluate that measure; the others are measured
@@ -103,7 +103,7 @@ def differences(recorded: Metrics, measured: Metrics) -> tuple[Difference, ...]:
 
 def _inputs(config: RunConfig, home: Path, folder: Path, progress: Progress) -> "EvaluationInputs":
     """What the stage measures with, for this model alone."""
-    from pipelines.stages.evaluation_inputs import EvaluationInputs
+    from pipelines.stages.learning.evaluation_inputs import EvaluationInputs
 
     given = Pipeline(config, home, progress=progress).inputs_of("evaluate", GIVEN)
     (annotators,) = given["annotators"]

@@ -42,12 +42,12 @@ from pipelines.registry.journal import GATE
 from pipelines.report_samples import judged_images, prompt_samples, read_rows
 from pipelines.sources import find_source, is_toy
 from pipelines.stages.annotators import CAPTION_TRUTH
+from pipelines.stages.data.part_records import DROPPED_TEXTS, FILTERED_FOLDER, REJECTS_FOLDER
 from pipelines.stages.evaluate import SAMPLES
 from pipelines.stages.fetch import FETCHED_FOLDER
 from pipelines.stages.fetch import NAME as FETCH
-from pipelines.stages.part_records import DROPPED_TEXTS, FILTERED_FOLDER, REJECTS_FOLDER
+from pipelines.stages.learning.training_config import CURVE
 from pipelines.stages.promote import DECISION_FILE
-from pipelines.stages.training_config import CURVE
 from pipelines.store.outputs import readable_receipt
 from pipelines.store.receipts import RECEIPT, Receipt
 from pipelines.studies.stage import STAGE as STUDY

@@ -140,8 +140,8 @@ def records_of_output(output: Input) -> Iterator[tuple[str, str | None]]:
     """
     import pyarrow.parquet as pq
 
+    from pipelines.stages.data.part_records import FILTERED_FOLDER, REJECTS_FOLDER
     from pipelines.stages.fetch import FETCHED_FOLDER
-    from pipelines.stages.part_records import FILTERED_FOLDER, REJECTS_FOLDER
 
     if output.receipt is not None:
         fetch(output.path, output.receipt)

@@ -15,7 +15,7 @@ from components.dataset_card.facts import DatasetFacts, KindFacts, StepFacts
 from components.shards.index import INDEX_NAME, load_index
 from pipelines.errors import ConfigError
 from pipelines.retention.catalog import Catalog, Output, read_catalog
-from pipelines.stages.part_records import CAPTIONED_FOLDER
+from pipelines.stages.data.part_records import CAPTIONED_FOLDER
 from pipelines.store.outputs import fetch
 
 STAGES = ("filter", "recaption", "shard")  # whose counts a card shows

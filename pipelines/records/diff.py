@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from pipelines.errors import ConfigError
 from pipelines.retention.catalog import Output, read_catalog
-from pipelines.stages.part_records import DROPPED_FOLDER, FILTERED_FOLDER, REJECTS_FOLDER
+from pipelines.stages.data.part_records import DROPPED_FOLDER, FILTERED_FOLDER, REJECTS_FOLDER
 from pipelines.store.outputs import fetch
 
 KEPT, ABSENT = "kept", "absent"

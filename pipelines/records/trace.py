@@ -20,13 +20,13 @@ from pipelines.errors import ConfigError
 from pipelines.retention.catalog import Catalog, Output, read_catalog
 from pipelines.retention.roots import registries
 from pipelines.retention.takedown import shards_of
-from pipelines.stages.fetch import FETCHED_FOLDER
-from pipelines.stages.part_records import (
+from pipelines.stages.data.part_records import (
     CAPTIONED_FOLDER,
     DROPPED_FOLDER,
     FILTERED_FOLDER,
     REJECTS_FOLDER,
 )
+from pipelines.stages.fetch import FETCHED_FOLDER
 from pipelines.store.outputs import fetch
 
 KEY = re.compile(r"[0-9a-f]{32}")

@@ -21,8 +21,8 @@ from pipelines.retention.catalog import Catalog, Output, read_catalog
 from pipelines.retention.collection import remove_output
 from pipelines.retention.roots import distilled_as, registries
 from pipelines.stage import Input
+from pipelines.stages.data.part_records import CAPTIONED_FOLDER, FILTERED_FOLDER
 from pipelines.stages.fetch import FETCHED_FOLDER
-from pipelines.stages.part_records import CAPTIONED_FOLDER, FILTERED_FOLDER
 from pipelines.stages.recaption import ANSWERS
 from pipelines.store.faults import fault_point
 from pipelines.store.locks import Owner

@@ -108,7 +108,7 @@ def _labelled(work: Work) -> "LabelledSet":
 
 def _pin(work: Work, name: str) -> None:
     """Have a pretrained model in the folder `name`, with the commit of its id in a file beside it."""
-    from pipelines.stages.pretrained import pin_captioner, pin_judge
+    from pipelines.stages.data.pretrained import pin_captioner, pin_judge
 
     config: AnnotatorsConfig = work.config
     if (work.out / name).exists():

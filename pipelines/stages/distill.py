@@ -21,7 +21,7 @@ from components.distillation.config import ConsistencyConfig
 from components.errors import InputError
 from components.training.config import OptimizerConfig
 from pipelines.stage import TEACHER, Stage, Work
-from pipelines.stages.training_config import LearningConfig
+from pipelines.stages.learning.training_config import LearningConfig
 from pipelines.store.receipts import MODEL, PartReceipt
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from components.diffusion.sd3_network import SD3Network
     from components.generation.model_folder import Model
     from components.training.loss import LossFunction
-    from pipelines.stages.training_run import TrainingTask
+    from pipelines.stages.learning.training_run import TrainingTask
 
 
 class DistillConfig(LearningConfig):
@@ -69,7 +69,7 @@ def run(work: Work) -> list[PartReceipt]:
     from components.generation.diffusers_pipeline import load_teacher
     from components.generation.model_folder import Model, ModelCard
     from components.generation.tuned_times import tune_student
-    from pipelines.stages.training_run import indexes, save_trained, train_tracked
+    from pipelines.stages.learning.training_run import indexes, save_trained, train_tracked
 
     config: DistillConfig = work.config
     shards = indexes(work)
@@ -110,7 +110,7 @@ def _task_of(
     teacher: "Model", config: DistillConfig, shards: Sequence[Path], rank: int, world_size: int
 ) -> "TrainingTask":
     from components.distillation.curriculum import target_halflife
-    from pipelines.stages.training_run import TrainingTask, batches, caption_loader
+    from pipelines.stages.learning.training_run import TrainingTask, batches, caption_loader
 
     encoder, autoencoder = teacher.encoder, teacher.autoencoder
     loader = caption_loader(shards, config, teacher.image_size, rank, world_size)

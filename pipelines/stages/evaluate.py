@@ -27,14 +27,14 @@ from components.evaluation.results import (
 )
 from pipelines.registry.mlflow_store import Tracker
 from pipelines.stage import Stage, Work
-from pipelines.stages.evaluate_config import EvaluateConfig
+from pipelines.stages.learning.evaluate_config import EvaluateConfig
 from pipelines.store.receipts import Counts, PartReceipt
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from components.evaluation.measure import MeasuredModel, PromptResult
-    from pipelines.stages.evaluation_inputs import EvaluationInputs
+    from pipelines.stages.learning.evaluation_inputs import EvaluationInputs
 
 GRID, CURVE = "samples.png", "quality.svg"
 SAMPLES = "samples/"
@@ -62,7 +62,7 @@ SAMPLE_ROWS = pa.schema(
 
 def run(work: Work) -> Iterator[PartReceipt]:
     """Measure every model at every number of steps, then write and log the results."""
-    from pipelines.stages.evaluation_inputs import EvaluationInputs
+    from pipelines.stages.learning.evaluation_inputs import EvaluationInputs
 
     inputs = EvaluationInputs.of_stage(work)
     work.info.update(inputs.protocol)

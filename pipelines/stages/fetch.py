@@ -28,7 +28,7 @@ from components.fetching.rules import FetchRules
 from pipelines.errors import StageFailed
 from pipelines.execution.worker_progress import ProgressWriter, followed
 from pipelines.stage import SCRATCH, Input, Stage, StageConfig, Work
-from pipelines.stages.part_records import (
+from pipelines.stages.data.part_records import (
     REJECTS_FOLDER,
     ROWS_PER_PAGE,
     Row,

@@ -35,7 +35,7 @@ from components.filtering.examine import Kept, Rejected, examine
 from components.filtering.selection import ScoreLimits
 from pipelines.errors import StageFailed
 from pipelines.stage import SCRATCH, Input, Stage, StageConfig, Work
-from pipelines.stages.duplicate_search import (
+from pipelines.stages.data.duplicate_search import (
     DECIDED,
     EARLIER,
     EVALUATION,
@@ -44,19 +44,9 @@ from pipelines.stages.duplicate_search import (
     plan_sources,
     search,
 )
-from pipelines.stages.evaluation_sets import image_parts, read_prompts, same_text
-from pipelines.stages.fetch import NAME as FETCH
-from pipelines.stages.fetch import corpus_uri
-from pipelines.stages.guard import Attempts, Examine, GuardedExaminer, RecordLimits, cpu_limit
-from pipelines.stages.model_runtime import (
-    JUDGE_RUNTIME,
-    PLACEMENT,
-    ModelRuntime,
-    judge_name,
-    load_judge,
-    worker_resources,
-)
-from pipelines.stages.part_records import (
+from pipelines.stages.data.evaluation_sets import image_parts, read_prompts, same_text
+from pipelines.stages.data.guard import Attempts, Examine, GuardedExaminer, RecordLimits, cpu_limit
+from pipelines.stages.data.part_records import (
     DROPPED_FOLDER,
     DROPPED_TEXTS,
     FILTERED_FOLDER,
@@ -66,6 +56,16 @@ from pipelines.stages.part_records import (
     parquet_path,
     reject_row,
     write_table_part,
+)
+from pipelines.stages.fetch import NAME as FETCH
+from pipelines.stages.fetch import corpus_uri
+from pipelines.stages.model_runtime import (
+    JUDGE_RUNTIME,
+    PLACEMENT,
+    ModelRuntime,
+    judge_name,
+    load_judge,
+    worker_resources,
 )
 from pipelines.store.parts import Parts
 from pipelines.store.receipts import PartReceipt

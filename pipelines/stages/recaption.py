@@ -34,14 +34,7 @@ from pipelines.errors import StageFailed
 from pipelines.execution.resources import Resources
 from pipelines.stage import Input, Stage, Work
 from pipelines.stages.annotators import FITTED_PROMPTS, AnnotatorsConfig
-from pipelines.stages.model_runtime import (
-    captioner_folder,
-    judge_name,
-    load_captioner,
-    load_judge,
-    worker_resources,
-)
-from pipelines.stages.part_records import (
+from pipelines.stages.data.part_records import (
     CAPTIONED_FOLDER,
     FILTERED_FOLDER,
     Row,
@@ -49,7 +42,14 @@ from pipelines.stages.part_records import (
     reject_row,
     write_table_part,
 )
-from pipelines.stages.recaption_config import RecaptionConfig
+from pipelines.stages.data.recaption_config import RecaptionConfig
+from pipelines.stages.model_runtime import (
+    captioner_folder,
+    judge_name,
+    load_captioner,
+    load_judge,
+    worker_resources,
+)
 from pipelines.store.parts import Parts
 from pipelines.store.receipts import PartReceipt, content_digest
 

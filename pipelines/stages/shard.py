@@ -31,8 +31,7 @@ from components.shards.stored_features import Features
 from components.shards.writer import Sample, image_extension, write_tar
 from pipelines.errors import StageFailed
 from pipelines.stage import Stage, StageConfig, Work
-from pipelines.stages.model_runtime import PLACEMENT, worker_resources
-from pipelines.stages.part_records import (
+from pipelines.stages.data.part_records import (
     CAPTIONED_FOLDER,
     Row,
     Writer,
@@ -41,7 +40,8 @@ from pipelines.stages.part_records import (
     rejects_file,
     write_part,
 )
-from pipelines.stages.precompute_config import PrecomputeConfig
+from pipelines.stages.data.precompute_config import PrecomputeConfig
+from pipelines.stages.model_runtime import PLACEMENT, worker_resources
 from pipelines.store.parts import Parts
 from pipelines.store.receipts import PartReceipt
 

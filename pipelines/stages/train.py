@@ -23,13 +23,13 @@ from components.errors import InputError
 from components.training.config import FlowLossConfig, ReflowConfig
 from components.upsampling.prompt_upsampler_config import PromptUpsamplerConfig
 from pipelines.stage import Stage, Work
-from pipelines.stages.training_config import LearningConfig
+from pipelines.stages.learning.training_config import LearningConfig
 from pipelines.store.receipts import PartReceipt
 
 if TYPE_CHECKING:
     from components.conditioning.autoencoder import Autoencoder
     from components.conditioning.text import TextEncoder
-    from pipelines.stages.training_run import TrainingTask
+    from pipelines.stages.learning.training_run import TrainingTask
 
 CAPTIONS_COUNTED = 20_000  # the first ones, to see how many are longer than what is read
 
@@ -97,11 +97,11 @@ def run(work: Work) -> list[PartReceipt]:
     from components.diffusion.dit import DiT
     from components.generation.model_folder import Model, ModelCard
     from components.shards.wanted_features import check_features
-    from pipelines.stages.autoencoder_run import make_autoencoder
-    from pipelines.stages.initial_model import initial_folder, load_initial_model
-    from pipelines.stages.reflow_run import draw_couplings, straightness_of
-    from pipelines.stages.training_run import captions, indexes, save_trained, train_tracked
-    from pipelines.stages.upsampler_run import make_upsampler
+    from pipelines.stages.learning.autoencoder_run import make_autoencoder
+    from pipelines.stages.learning.initial_model import initial_folder, load_initial_model
+    from pipelines.stages.learning.reflow_run import draw_couplings, straightness_of
+    from pipelines.stages.learning.training_run import captions, indexes, save_trained, train_tracked
+    from pipelines.stages.learning.upsampler_run import make_upsampler
 
     config: TrainConfig = work.config
     shards, folder = indexes(work), initial_folder(work)
@@ -167,9 +167,9 @@ def _make_task(
     from components.conditioning.text import fit_text_encoder
     from components.training.flow_loss import FlowLoss
     from components.training.validation import Validation
-    from pipelines.stages.initial_model import load_initial_model
-    from pipelines.stages.reflow_run import coupled_batches
-    from pipelines.stages.training_run import (
+    from pipelines.stages.learning.initial_model import load_initial_model
+    from pipelines.stages.learning.reflow_run import coupled_batches
+    from pipelines.stages.learning.training_run import (
         TrainingTask,
         batches,
         build_network,

@@ -16,12 +16,12 @@ from components.studies.definition import Measure, Study
 from components.studies.table import StudyTable, tabulate
 from pipelines.errors import StageFailed
 from pipelines.stage import Input, Stage, StageConfig, Work
-from pipelines.stages.evaluate_config import EvaluateConfig
+from pipelines.stages.learning.evaluate_config import EvaluateConfig
 from pipelines.store.mirror import fetch_files
 from pipelines.store.receipts import MODEL, PartReceipt, Receipt
 
 if TYPE_CHECKING:
-    from pipelines.stages.evaluation_inputs import EvaluationInputs
+    from pipelines.stages.learning.evaluation_inputs import EvaluationInputs
 
 TABLE_FILE, FIGURE_FILE = "table.json", "figure.svg"
 
@@ -76,7 +76,7 @@ def read_table(home: Path, receipt: Receipt) -> StudyTable:
 
 def _inputs(work: Work, model: Input, before: "EvaluationInputs | None") -> "EvaluationInputs":
     """What one model is measured with; of the model before what depends on none."""
-    from pipelines.stages.evaluation_inputs import EvaluationInputs
+    from pipelines.stages.learning.evaluation_inputs import EvaluationInputs
 
     folder = model.path / MODEL
     if before is not None:

@@ -26,8 +26,8 @@ from pipelines.execution.engine import Engine
 from pipelines.execution.progress import Progress
 from pipelines.registry.mlflow_store import Tracker
 from pipelines.stage import Input, fingerprint, run_stage
+from pipelines.stages.learning.training_run import captions
 from pipelines.stages.train import STAGE, TrainConfig, _make_task
-from pipelines.stages.training_run import captions
 from pipelines.store.faults import FAULT_VARIABLE
 from pipelines.store.receipts import Receipt
 from tests.pipelines.stages.test_train import TEXT, contents, output, shards

@@ -10,7 +10,7 @@ from pipelines.execution.engine import Engine
 from pipelines.execution.progress import Progress
 from pipelines.records.diff import ABSENT, KEPT, Fate, diff
 from pipelines.stage import Input, Stage, StageConfig, run_stage
-from pipelines.stages.part_records import FILTERED_FOLDER, reject_row, write_table_part
+from pipelines.stages.data.part_records import FILTERED_FOLDER, reject_row, write_table_part
 
 SHORT, SPAM = Rejection(Reason.ALT_TOO_SHORT, "2 characters"), Rejection(Reason.ALT_SPAM, "buy now")
 

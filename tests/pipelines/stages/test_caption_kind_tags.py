@@ -24,8 +24,8 @@ from components.shards.loader import ShardLoader
 from components.shards.reader import read_split
 from pipelines.execution.progress import Progress
 from pipelines.stage import Input, Stage, StageConfig, Work, run_stage
+from pipelines.stages.data.recaption_config import RecaptionConfig
 from pipelines.stages.recaption import STAGE as RECAPTION
-from pipelines.stages.recaption_config import RecaptionConfig
 from pipelines.stages.shard import STAGE as SHARD
 from pipelines.stages.shard import ShardConfig
 from pipelines.store.receipts import Counts, PartReceipt, Receipt

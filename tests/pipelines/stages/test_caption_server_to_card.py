@@ -23,8 +23,8 @@ from pipelines.execution.progress import Progress
 from pipelines.execution.resources import Resources
 from pipelines.records.dataset_card import write_card
 from pipelines.stage import Input, Stage, StageConfig, Work, run_stage
+from pipelines.stages.data.recaption_config import RecaptionConfig
 from pipelines.stages.recaption import STAGE as RECAPTION
-from pipelines.stages.recaption_config import RecaptionConfig
 from pipelines.stages.shard import STAGE as SHARD
 from pipelines.stages.shard import ShardConfig
 from pipelines.store.receipts import Counts, PartReceipt, Receipt

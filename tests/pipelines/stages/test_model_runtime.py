@@ -16,9 +16,9 @@ from pipelines.execution.resources import Resources, workers_that_fit
 from pipelines.stage import fingerprint
 from pipelines.stages import evaluate, recaption
 from pipelines.stages import filter as filter_stage
+from pipelines.stages.data.recaption_config import RecaptionConfig
 from pipelines.stages.filter import FilterConfig
 from pipelines.stages.model_runtime import ModelRuntime, load_judge, worker_resources
-from pipelines.stages.recaption_config import RecaptionConfig
 
 NETWORK = {
     "embed_dim": 8,

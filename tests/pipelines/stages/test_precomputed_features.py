@@ -23,9 +23,9 @@ from components.shards.writer import LATENT_EXTENSION, TEXT_EXTENSION
 from pipelines.config import load_config
 from pipelines.errors import ConfigError, StageFailed
 from pipelines.stage import Input
+from pipelines.stages.learning.training_run import batches, caption_loader
 from pipelines.stages.shard import STAGE, ShardConfig
 from pipelines.stages.train import STAGE as TRAIN
-from pipelines.stages.training_run import batches, caption_loader
 from pipelines.store.receipts import Receipt
 from tests.pipelines.one_by_one import OneByOne
 from tests.pipelines.stages.test_shard import captioned, contents, output, run

@@ -28,9 +28,9 @@ from pipelines.execution.progress import Progress
 from pipelines.stage import Input, Stage, StageConfig, Work, fingerprint, run_stage
 from pipelines.stages.annotators import STAGE as ANNOTATORS
 from pipelines.stages.annotators import AnnotatorsConfig
+from pipelines.stages.data.recaption_config import RecaptionConfig
 from pipelines.stages.model_runtime import ModelRuntime
 from pipelines.stages.recaption import STAGE
-from pipelines.stages.recaption_config import RecaptionConfig
 from pipelines.store.receipts import Counts, PartReceipt, Receipt
 from tests.pipelines.one_by_one import OneByOne
 

@@ -35,10 +35,10 @@ from pipelines.execution.engine import Engine
 from pipelines.execution.progress import Progress
 from pipelines.registry.mlflow_store import Tracker
 from pipelines.stage import INIT, TEACHER, Input, run_stage
-from pipelines.stages import reflow_run
 from pipelines.stages.distill import STAGE as DISTILL
+from pipelines.stages.learning import reflow_run
+from pipelines.stages.learning.training_run import batches, caption_loader
 from pipelines.stages.train import STAGE as TRAIN
-from pipelines.stages.training_run import batches, caption_loader
 from pipelines.store.faults import FAULT_VARIABLE
 from pipelines.store.receipts import Receipt
 from tests.small_autoencoders import save_kl

@@ -40,8 +40,13 @@ from pipelines.execution.training_workers import train_together
 from pipelines.execution.worker_events import EventWriter
 from pipelines.registry.mlflow_store import Tracker
 from pipelines.stage import Work
-from pipelines.stages.training_config import CURVE
-from pipelines.stages.training_progress import TrainingEvents, TrainingObserver, TrainingProgress, replay
+from pipelines.stages.learning.training_config import CURVE
+from pipelines.stages.learning.training_progress import (
+    TrainingEvents,
+    TrainingObserver,
+    TrainingProgress,
+    replay,
+)
 from pipelines.store.faults import checkpoints_at
 from pipelines.store.receipts import MODEL, Counts, PartReceipt
 

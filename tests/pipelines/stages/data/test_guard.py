@@ -15,7 +15,7 @@ from components.corpus.images import ImageRejected, ImageRules, open_image
 from components.corpus.rejection import Rejection
 from components.corpus.schemas import Reason
 from components.filtering.examine import Rejected
-from pipelines.stages.guard import Attempts, GuardedExaminer, RecordLimits, cpu_limit
+from pipelines.stages.data.guard import Attempts, GuardedExaminer, RecordLimits, cpu_limit
 
 MIB = 2**20
 

@@ -12,8 +12,8 @@ from pipelines.errors import StageFailed
 from pipelines.execution.training_workers import train_together
 from pipelines.execution.worker_events import EventWriter
 from pipelines.stage import Work
-from pipelines.stages.training_progress import ProgressBar, TrainingEvents, replay
-from pipelines.stages.training_run import fitting_workers
+from pipelines.stages.learning.training_progress import ProgressBar, TrainingEvents, replay
+from pipelines.stages.learning.training_run import fitting_workers
 from pipelines.store.faults import checkpoints_at
 
 Made = TypeVar("Made")

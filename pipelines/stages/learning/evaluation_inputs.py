@@ -42,7 +42,7 @@ from components.shards.writer import Sample
 from components.toyworld.scorer import score_true_renders
 from pipelines.errors import StageFailed
 from pipelines.stage import Input, Work
-from pipelines.stages.evaluate_config import EvaluateConfig
+from pipelines.stages.learning.evaluate_config import EvaluateConfig
 from pipelines.stages.model_runtime import ModelRuntime, judge_name, load_judge
 from pipelines.store.receipts import MODEL, json_digest, sha256_file
 

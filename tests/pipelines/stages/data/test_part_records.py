@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 
 from components.corpus.rejection import Rejection
 from components.corpus.schemas import REJECTS, Reason
-from pipelines.stages.part_records import combine, open_part, reject_row, write_table_part
+from pipelines.stages.data.part_records import combine, open_part, reject_row, write_table_part
 from pipelines.store.parts import Parts
 
 RECORD = {"key": "ab", "alt_text": "a cat", "url": None, "image": b"not copied"}

@@ -17,9 +17,9 @@ from components.conditioning.config import PIXELS
 from components.conditioning.diffusers_autoencoder import load_diffusers_autoencoder
 from components.training.loss import Batch
 from pipelines.stage import Work
-from pipelines.stages.fit_beside import fit_together
+from pipelines.stages.learning.fit_beside import fit_together
+from pipelines.stages.learning.training_run import caption_loader
 from pipelines.stages.model_runtime import captioner_folder
-from pipelines.stages.training_run import caption_loader
 
 
 def make_autoencoder(work: Work, shards: Sequence[Path]) -> Autoencoder:

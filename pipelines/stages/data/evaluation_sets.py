@@ -19,7 +19,7 @@ from upath import UPath
 from components.corpus.schemas import FILTERED
 from pipelines.errors import ConfigError
 from pipelines.execution.engine import Engine
-from pipelines.stages.duplicate_search import SIGNATURE
+from pipelines.stages.data.duplicate_search import SIGNATURE
 from pipelines.store.parts import Parts
 from pipelines.store.receipts import PartReceipt
 

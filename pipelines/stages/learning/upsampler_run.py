@@ -24,7 +24,7 @@ from components.upsampling.prompt_upsampler_config import PromptUpsamplerConfig
 from components.upsampling.prompt_upsampler_fit import fit_prompt_editor
 from components.upsampling.upsampler_card import UpsamplerCard, UpsamplerUse
 from pipelines.stage import Work
-from pipelines.stages.fit_beside import fit_beside
+from pipelines.stages.learning.fit_beside import fit_beside
 from pipelines.stages.model_runtime import judge_name
 
 RECORDS = 100_000  # that an upsampler is fitted on, at most

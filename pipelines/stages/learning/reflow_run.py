@@ -25,7 +25,7 @@ from components.generation.model_folder import Model
 from components.training.loss import Batch
 from pipelines.errors import ConfigError
 from pipelines.stage import SCRATCH, Work
-from pipelines.stages.training_run import caption_loader
+from pipelines.stages.learning.training_run import caption_loader
 from pipelines.store.parts import Parts
 
 FOLDER = f"{SCRATCH}/couplings"

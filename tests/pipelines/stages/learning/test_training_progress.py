@@ -6,7 +6,7 @@ import pytest
 
 from components.training.curve import CurvePoint
 from pipelines.execution.worker_events import EventReader, EventWriter
-from pipelines.stages.training_progress import TrainingEvents, TrainingProgress, replay
+from pipelines.stages.learning.training_progress import TrainingEvents, TrainingProgress, replay
 
 
 class Shown:
