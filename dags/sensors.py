@@ -123,7 +123,7 @@ class Tick:
         config, name = self.deployed.config, upload.name
         if self._made.get(name) == upload.listing:
             return None
-        if Pipeline(config, self.home).made(name, ["shard"]):
+        if Pipeline(config, self.home).past.any_of(name, ["shard"]):
             record = registered(self.home, name)
             if record is not None and record.corpus != upload.uri:
                 raise ConfigError(f"it is registered as {record.corpus}; give {upload.uri} another name")

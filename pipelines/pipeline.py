@@ -7,12 +7,10 @@ here and only here, by the fingerprints of stage.py: an input counts by the dige
 upstream that ran again and made the same bytes stops the change there (early cut-off).
 """
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from components.errors import InputError
 from pipelines.config import RunConfig
@@ -20,67 +18,18 @@ from pipelines.errors import ConfigError
 from pipelines.execution.engine import Engine
 from pipelines.execution.progress import Progress
 from pipelines.graph import DATA_STAGES, EVERY_SNAPSHOT, EVERY_STAGE, FETCH, SOURCES, upstream
+from pipelines.planning.past_outputs import PastOutputs, why_it_does_not_count
+from pipelines.planning.planned import Planned, State, changes_since
 from pipelines.registry.mlflow_store import Tracker
 from pipelines.snapshots import Snapshot, all_registered, refuse_other_corpus, register, registered
 from pipelines.sources import find_source, make_toy_web
-from pipelines.stage import (
-    MODELS,
-    NO_OUTPUTS,
-    Input,
-    Stage,
-    StageConfig,
-    fingerprint,
-    input_digests,
-    run_stage,
-)
+from pipelines.stage import MODELS, NO_OUTPUTS, Input, Stage, StageConfig, fingerprint, run_stage
 from pipelines.stages.fetch import is_urls
 from pipelines.stages.filter import FilterConfig
 from pipelines.store.locks import lock_owner
-from pipelines.store.mirror import fetch_files
-from pipelines.store.outputs import FORCED, checked_receipt, load_receipt, read_failure
-from pipelines.store.receipts import RECEIPT, Receipt, ReceiptError
+from pipelines.store.outputs import load_receipt, read_failure
+from pipelines.store.receipts import RECEIPT, Receipt
 from pipelines.withdrawals import less_withdrawn
-
-STATED_SNAPSHOT = re.compile(rb'"snapshot"\s*:\s*"([^"]*)"')
-
-
-class State(StrEnum):
-    """How an output stands to its config and inputs."""
-
-    FRESH = "fresh"
-    STALE = "stale"  # there is an output, of another config or other inputs
-    MISSING = "missing"
-    RUNNING = "running"
-    FAILED = "failed"
-
-
-@dataclass(frozen=True)
-class Planned:
-    """One stage in a plan. `fingerprint` and `path` are None while an upstream stage has yet to run.
-
-    receipt: of the output itself when fresh, else of the last output that there is.
-    """
-
-    stage: Stage
-    snapshot: str
-    state: State
-    why: str
-    fingerprint: str | None = None
-    path: Path | None = None
-    receipt: Receipt | None = None
-
-    @property
-    def fresh(self) -> bool:
-        return self.state is State.FRESH
-
-    def files(self, prefix: str, most: int | None = None) -> list[Path]:
-        """The first files of the output under `prefix`, in name order, on this host; none without one."""
-        if self.path is None or self.receipt is None:
-            return []
-        entries = [entry for entry in self.receipt.files if entry.path.startswith(prefix)]
-        wanted = sorted(entries, key=lambda entry: entry.path)[:most]
-        fetch_files(self.path, wanted)
-        return [self.path / entry.path for entry in wanted]
 
 
 @dataclass(frozen=True)
@@ -95,10 +44,7 @@ class Outcome:
 
 @dataclass
 class Pipeline:
-    """The stages under one config and HOME. Outputs found complete are remembered.
-
-    A receipt that does not count (torn, edited, of another version) is named by `progress` in one line, once.
-    """
+    """The stages under one config and HOME. Outputs found complete are remembered."""
 
     config: RunConfig
     home: Path
@@ -107,7 +53,11 @@ class Pipeline:
     tracking_uri: str | None = None
     stages: tuple[Stage, ...] = EVERY_STAGE
     _known: dict[str, Input] = field(default_factory=dict, repr=False)
-    _reported: set[Path] = field(default_factory=set, repr=False)  # receipts that do not count
+
+    @cached_property
+    def past(self) -> PastOutputs:
+        """What earlier runs left under HOME."""
+        return PastOutputs(self.home, self.progress)
 
     def plan(self) -> list[Planned]:
         """Every stage's state, in order. Reads only; never makes anything."""
@@ -173,7 +123,7 @@ class Pipeline:
     def register(self) -> Input:
         """Record that the run's snapshot means this corpus, which is returned. ConfigError for another."""
         name, corpus = self.config.snapshot, self.source("corpus")
-        register(self.home, name, self.config.corpus, corpus.digest, replace=not self.made(name))
+        register(self.home, name, self.config.corpus, corpus.digest, replace=not self.past.any_of(name))
         return corpus
 
     def refuse_other_corpus(self, digest: str | None = None) -> None:
@@ -182,7 +132,7 @@ class Pipeline:
         digest: of the run's corpus, to compare its content as well.
         """
         snapshot = registered(self.home, self.config.snapshot)
-        if snapshot is not None and self.made(snapshot.name):
+        if snapshot is not None and self.past.any_of(snapshot.name):
             refuse_other_corpus(snapshot, self.config.corpus, digest)
 
     def refuse_missing_snapshots(self) -> None:
@@ -207,10 +157,6 @@ class Pipeline:
                 missing[snapshot.name] = str(error)
         return tuple(finished), missing
 
-    def made(self, snapshot: str, stages: Iterable[str] = DATA_STAGES) -> bool:
-        """Whether one of the data stages made an output of a snapshot, by any config."""
-        return any(self._last_receipt(name, snapshot) is not None for name in stages)
-
     def snapshot_of(self, name: str) -> str:
         """The corpus snapshot a stage is made of: the run's, several joined by '+', or all alike."""
         if name in DATA_STAGES:
@@ -222,7 +168,7 @@ class Pipeline:
     def _plan_one(self, stage: Stage, planned: Mapping[str, Planned]) -> Planned:
         snapshot = self.snapshot_of(stage.name)
         waiting = [planned[name] for name in stage.inputs if name in planned and not planned[name].fresh]
-        last = self._last_receipt(stage.name, snapshot)
+        last = self.past.last(stage.name, snapshot)
         if waiting:
             return self._undecided(stage, snapshot, last, f"waits for {waiting[0].stage.name}")
         try:
@@ -230,7 +176,7 @@ class Pipeline:
         except ConfigError as error:
             return self._undecided(stage, snapshot, last, str(error))
         out = self._out(stage, inputs)
-        self._readable_receipt(out)  # to name it if it does not count
+        self.past.receipt(out)  # to name it if it does not count
         if (receipt := load_receipt(out)) is not None:
             self._known[stage.name] = Input(stage.name, str(out), receipt.digest, receipt)
         state, why = self._state_of(stage, out, last, inputs)
@@ -247,40 +193,22 @@ class Pipeline:
         if (error := read_failure(out)) is not None:
             return State.FAILED, error
         if (out / RECEIPT).exists():
-            return State.STALE, self._why_it_does_not_count(out)
+            return State.STALE, why_it_does_not_count(out)
         interrupted = "interrupted; what was finished is kept" if out.exists() else ""
         if last is None:
             return State.MISSING, interrupted or "never ran"
-        changes = "; ".join(self._changes(stage, last, inputs)) or "made by another version of Straightshot"
+        changes = (
+            "; ".join(changes_since(last, stage, self._config_of(stage), inputs))
+            or "made by another version of Straightshot"
+        )
         return State.STALE, interrupted or changes
 
     def _undecided(self, stage: Stage, snapshot: str, last: Receipt | None, why: str) -> Planned:
         """A stage whose fingerprint is unknown because an input is."""
         if last is None:
             return Planned(stage, snapshot, State.MISSING, f"never ran; {why}")
-        return Planned(
-            stage, snapshot, State.STALE, "; ".join([*self._changes(stage, last), why]), receipt=last
-        )
-
-    def _changes(
-        self, stage: Stage, last: Receipt, inputs: Mapping[str, tuple[Input, ...]] | None = None
-    ) -> list[str]:
-        """What differs from the last output, in words."""
-        changes = []
-        if last.version != stage.version:
-            changes.append(f"version {last.version} -> {stage.version}")
-        config = self._config_of(stage)
-        before, now = (
-            _without(dump, config.NOT_IN_FINGERPRINT)
-            for dump in (last.config, config.model_dump(mode="json"))
-        )
-        fields = changed_fields(before, now)
-        if fields:
-            changes.append(f"config: {', '.join(fields)} changed")
-        for name, digests in input_digests(inputs or {}).items():
-            if last.inputs.get(name) != digests:
-                changes.append(f"input {name} changed")
-        return changes
+        changes = changes_since(last, stage, self._config_of(stage), {})
+        return Planned(stage, snapshot, State.STALE, "; ".join([*changes, why]), receipt=last)
 
     def _inputs_of(self, stage: Stage, consumer: str = "") -> dict[str, tuple[Input, ...]]:
         """All finished inputs of a stage; see _inputs_for."""
@@ -393,39 +321,6 @@ class Pipeline:
             )
         return record
 
-    def _last_receipt(self, name: str, snapshot: str) -> Receipt | None:
-        """The receipt of the newest output of a stage for a snapshot, whatever its config.
-
-        Newest first, and no further than needed: a HOME may hold thousands.
-        """
-        folder = self.home / name
-        paths = sorted(folder.glob(f"*/{RECEIPT}"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
-        for path in paths:
-            stated = STATED_SNAPSHOT.search(path.read_bytes())
-            if path.parent.name.endswith(FORCED) or (stated and stated[1] != snapshot.encode()):
-                continue  # seen before it is parsed: 0.02 ms instead of 4 ms with 1,000 files
-            if (receipt := self._readable_receipt(path.parent)) is not None and receipt.snapshot == snapshot:
-                return receipt
-        return None
-
-    def _readable_receipt(self, out: Path) -> Receipt | None:
-        """The receipt in a folder; one that does not count is named once, and is as if it were not there."""
-        try:
-            return checked_receipt(out)
-        except ReceiptError as error:
-            if out not in self._reported:
-                self._reported.add(out)
-                self.progress.say(f"{out / RECEIPT}: {error}; left out, and made again when it is needed")
-            return None
-
-    def _why_it_does_not_count(self, out: Path) -> str:
-        """Why the output at `out`, which has a receipt, is not complete."""
-        try:
-            checked_receipt(out)
-        except ReceiptError as error:
-            return f"its receipt does not count: {error}"
-        return "its files are not as they were made"
-
     def _out(self, stage: Stage, inputs: Mapping[str, tuple[Input, ...]]) -> Path:
         name = fingerprint(stage, self.snapshot_of(stage.name), self._config_of(stage), inputs)
         return self.home / stage.name / name
@@ -452,23 +347,3 @@ def _summary(outcome: Outcome) -> str:
     words = ", ".join(f"{number:,} {word}" for number, word in ended if number)
     records = f"{counts.in_:,} records: {words}, " if counts.in_ else ""
     return f"{outcome.stage}: {records}{receipt.seconds:,.1f} s, {receipt.peak_rss_mb:,.0f} MB at most"
-
-
-def _without(config: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
-    """A config's dump without these fields: name -> True, or the same of a section's fields."""
-    kept = {name: value for name, value in config.items() if fields.get(name) is not True}
-    return {
-        name: _without(value, fields[name]) if name in fields and isinstance(value, Mapping) else value
-        for name, value in kept.items()
-    }
-
-
-def changed_fields(old: Any, new: Any, prefix: str = "") -> list[str]:
-    """Dotted names of the values that differ between two JSON objects."""
-    if not isinstance(old, dict) or not isinstance(new, dict):
-        return [prefix.rstrip(".")] if old != new else []
-    return [
-        name
-        for key in dict.fromkeys([*old, *new])
-        for name in changed_fields(old.get(key), new.get(key), f"{prefix}{key}.")
-    ]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pipelines.config import RunConfig
-    from pipelines.pipeline import Planned
+    from pipelines.planning.planned import Planned
 
 PAGE = "report.html"
 

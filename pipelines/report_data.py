@@ -35,7 +35,7 @@ from components.studies.table import StudyTable
 from components.training.config import VALIDATION_LOSS
 from pipelines.config import RunConfig
 from pipelines.errors import ConfigError, StraightshotError
-from pipelines.pipeline import Planned
+from pipelines.planning.planned import Planned
 from pipelines.registry.champion import history
 from pipelines.registry.comparison import COLUMNS, LEGEND, MeasuredModel, compared, quality_of_change
 from pipelines.registry.journal import GATE

@@ -6,7 +6,8 @@ from typing import Any
 
 from pipelines.config import load_config, saved_config
 from pipelines.execution.progress import Progress
-from pipelines.pipeline import Pipeline, Planned
+from pipelines.pipeline import Pipeline
+from pipelines.planning.planned import Planned
 
 
 def status_of(home: Path, progress: Progress | None = None) -> list[Planned]:

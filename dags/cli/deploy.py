@@ -6,7 +6,8 @@ from pathlib import Path
 from pipelines.config import RunConfig, load_config
 from pipelines.deployment import Deployment, deploy, find_deployment
 from pipelines.errors import ConfigError
-from pipelines.pipeline import Pipeline, changed_fields
+from pipelines.pipeline import Pipeline
+from pipelines.planning.planned import changed_fields
 from pipelines.snapshots import all_registered
 from pipelines.store.home import home_path, open_home
 

@@ -17,7 +17,8 @@ from pipelines.errors import ConfigError, StageBusy
 from pipelines.execution.engine import Engine
 from pipelines.execution.progress import Progress
 from pipelines.graph import FETCH, select, stage_named, upstream
-from pipelines.pipeline import Pipeline, Planned, State
+from pipelines.pipeline import Pipeline
+from pipelines.planning.planned import Planned, State
 from pipelines.report import write_run_report
 from pipelines.stages.fetch import is_urls
 from pipelines.store.home import free_bytes, home_folder, home_path, open_home

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dags.cli.console import console, plain_table
-from pipelines.pipeline import Planned
+from pipelines.planning.planned import Planned
 from pipelines.store.home import home_folder
 from pipelines.store.mirror import remote_of
 

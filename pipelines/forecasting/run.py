@@ -15,7 +15,7 @@ from components.errors import InputError
 from pipelines.config import RunConfig
 from pipelines.forecasting.costs import Forecast, Measured, forecast, kept_share, unknown
 from pipelines.graph import DATA_STAGES, FETCH
-from pipelines.pipeline import Planned
+from pipelines.planning.planned import Planned
 from pipelines.retention.catalog import Catalog, Output, read_catalog
 from pipelines.sources import TOY_WEB, find_source, is_toy, toy_config, url_list
 from pipelines.stages.fetch import is_urls

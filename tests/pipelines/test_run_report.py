@@ -23,7 +23,7 @@ from pipelines.config import RunConfig
 from pipelines.execution.engine import Engine
 from pipelines.execution.progress import Progress
 from pipelines.graph import stage_named
-from pipelines.pipeline import Planned, State
+from pipelines.planning.planned import Planned, State
 from pipelines.registry.journal import PROMOTE, Change, Journal
 from pipelines.registry.mlflow_store import Tracker
 from pipelines.report import PAGE, write_run_report

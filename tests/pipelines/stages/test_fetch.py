@@ -20,7 +20,8 @@ from pipelines.config import RunConfig
 from pipelines.errors import ConfigError, StageFailed
 from pipelines.execution.progress import Progress
 from pipelines.graph import EVERY_STAGE
-from pipelines.pipeline import Pipeline, State
+from pipelines.pipeline import Pipeline
+from pipelines.planning.planned import State
 from pipelines.records.trace import trace
 from pipelines.retention.takedown import take_down
 from pipelines.stage import SCRATCH, Input, run_stage
