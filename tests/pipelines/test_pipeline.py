@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import pipeline as planning
+from pipelines.planning import past_outputs
 from pipelines.config import load_config, save_config
 from pipelines.errors import ConfigError
 from pipelines.execution.progress import Progress
@@ -208,7 +208,7 @@ def test_of_a_thousand_old_receipts_the_newest_of_the_snapshot_is_parsed(tmp_pat
         (folder / "receipt.json").write_text(other)
     read = []
     parse = outputs.checked_receipt
-    monkeypatch.setattr(planning, "checked_receipt", lambda out: read.append(out.name) or parse(out))
+    monkeypatch.setattr(past_outputs, "checked_receipt", lambda out: read.append(out.name) or parse(out))
     changed = pipeline(tmp_path, ["shard.samples_per_tar=99"], snapshot="monday")
     assert why(changed, "shard") == "config: samples_per_tar changed"
     assert [name for name in read if name.startswith("000")] == []
