@@ -1,7 +1,7 @@
 """Fits a small captioner on a labelled set, where no pretrained one is at hand.
 
 It is trained to answer the short prompt with the short caption and the long prompt with the long one (DALL·E
-3, Betker 2023, Section 2.1), after its vision tower has learned alone (word_presence.py). It is saved so that
+3, Betker 2023, Section 2.1), after its vision tower has learned alone (word_pairs.py). It is saved so that
 it loads as any pretrained image-text-to-text model does.
 """
 
@@ -18,7 +18,7 @@ from transformers.utils import logging
 from components.captioning.architecture import IMAGE, STRIDE, make_model, make_processor, train_tokenizer
 from components.captioning.config import CaptionerFitConfig
 from components.captioning.packing import IGNORED, Packed, collate, pack
-from components.captioning.word_presence import CaptionerWithWords, presence_loss, word_weights
+from components.captioning.word_pairs import CaptionerWithPairs, WordPairs, pair_loss
 from components.corpus.labelled import LabelledImage, draw_batches
 from components.randomness import seeded_weights
 from components.training.checkpoints import Checkpoints
@@ -26,7 +26,7 @@ from components.training.loop import Trained, train
 from components.training.loss import Batch, LossContext, Losses
 
 PROMPT_WEIGHT = 100  # times the prompts are in the tokenizer's texts, so that each becomes few tokens
-PRESENCE_WEIGHT = 0.3  # of the tower's own loss beside the captions'
+PAIRS_WEIGHT = 0.3  # of the tower's own loss beside the captions'
 CHUNK = 500  # images that are prepared at once
 
 
@@ -48,18 +48,18 @@ def fit_captioner(
     texts = [text for image in labelled for text in image.captions]
     tokenizer = train_tokenizer([*prompts * PROMPT_WEIGHT, *texts], config.vocabulary)
     processor = make_processor(tokenizer, config.image_size)
+    pairs = WordPairs([[tokenizer(caption).input_ids for caption in image.captions] for image in labelled])
+    image_tokens = (config.image_size // STRIDE) ** 2
     with seeded_weights(seed, "captioner weights"):
-        model = CaptionerWithWords(_untrained(tokenizer, config), config.width, len(tokenizer))
+        captioner = _untrained(tokenizer, config)
+        model = CaptionerWithPairs(captioner, config.width, len(pairs.words), image_tokens)
     rows = [_pack(image, tokenizer, config, prompts) for image in labelled]
-    words = word_weights(
-        [{*tokenizer(" ".join(image.captions)).input_ids} for image in labelled], len(tokenizer)
-    )
     pixels = _pixels(labelled, processor)
     trained = train(
         model,
         partial(tower_then_caption_loss, tower_fraction=config.tower_fraction),
         lambda seen: _batches(
-            rows, pixels, words, tokenizer.pad_token_id, config.training.batch_size, seen, seed
+            rows, pixels, pairs, tokenizer.pad_token_id, config.training.batch_size, seen, seed
         ),
         config.training,
         seed=seed,
@@ -79,10 +79,9 @@ def tower_then_caption_loss(
     """The vision tower's own loss for the first `tower_fraction` of the run, then the captions' beside it."""
     both: Any = model
     if context.images_seen < tower_fraction * context.total_images:
-        return Losses(presence_loss(both.word_scores(both.image_tokens(batch["pixels"])), batch["words"]))
+        return Losses(pair_loss(both.pair_scores(both.image_tokens(batch["pixels"])), batch["pairs"]))
     captions, image_tokens = caption_loss(both.captioner, batch)
-    presence = presence_loss(both.word_scores(image_tokens), batch["words"])
-    return Losses(captions + PRESENCE_WEIGHT * presence)
+    return Losses(captions + PAIRS_WEIGHT * pair_loss(both.pair_scores(image_tokens), batch["pairs"]))
 
 
 def caption_loss(captioner: Any, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -140,7 +139,7 @@ def _pixels(labelled: Sequence[LabelledImage], processor: Any) -> Tensor:
 def _batches(
     rows: Sequence[Packed],
     pixels: Tensor,
-    words: Tensor,
+    pairs: WordPairs,
     pad: int,
     batch_size: int,
     images_seen: int,
@@ -154,5 +153,5 @@ def _batches(
             "positions": batch.positions,
             "attention": batch.attention,
             "pixels": pixels[chosen],
-            "words": words[chosen],
+            "pairs": pairs[chosen],
         }

@@ -237,4 +237,4 @@ def _emptied(folder: Path) -> Path:
     return folder
 
 
-STAGE = Stage(name="annotators", version=3, config_type=AnnotatorsConfig, inputs=("labelled",), run=run)
+STAGE = Stage(name="annotators", version=4, config_type=AnnotatorsConfig, inputs=("labelled",), run=run)

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.planning import past_outputs
 from pipelines.config import load_config, save_config
 from pipelines.errors import ConfigError
 from pipelines.execution.progress import Progress
 from pipelines.graph import STAGES, downstream, select, upstream
 from pipelines.pipeline import Pipeline
+from pipelines.planning import past_outputs
 from pipelines.planning.planned import State
 from pipelines.stage import Work
 from pipelines.status import status_json, status_of
