@@ -15,6 +15,7 @@ from upath import UPath
 from components.conditioning.identity import FeatureIdentity
 from components.config_field import added_field
 from components.errors import InputError
+from components.image_size import WrittenSize
 
 INDEX_NAME = "index.json"
 TRAIN: Literal["train"] = "train"
@@ -24,7 +25,10 @@ Location = str | Path | UPath
 
 
 class Shard(BaseModel):
-    """One tar: file name, split, size in bytes, sha256 of its bytes (hex), samples in it."""
+    """One tar: file name, split, size in bytes, sha256 of its bytes (hex), samples in it.
+
+    bucket: the size that its images are trained at; None where a training's square is for all.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+\.tar$")]  # a bare name: never a path
@@ -32,6 +36,7 @@ class Shard(BaseModel):
     bytes: Annotated[int, Field(ge=0)]
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     samples: Annotated[int, Field(ge=0)]
+    bucket: WrittenSize | None = added_field(None)
 
 
 class ShardIndex(BaseModel):
@@ -57,6 +62,15 @@ class ShardIndex(BaseModel):
     def samples(self, name: Split) -> int:
         """Samples of one split."""
         return sum(shard.samples for shard in self.split(name))
+
+    @property
+    def buckets(self) -> dict[str, int]:
+        """Samples of each bucket, as it is written; none where there are no buckets."""
+        counts: dict[str, int] = {}
+        for shard in self.shards:
+            if shard.bucket is not None:
+                counts[str(shard.bucket)] = counts.get(str(shard.bucket), 0) + shard.samples
+        return counts
 
     def to_json(self) -> str:
         return self.model_dump_json(indent=1) + "\n"

@@ -4,32 +4,32 @@ Time is `images_seen`, counted over all ranks: `batches(n)` gives exactly what a
 after n images. The order is order.py's; which caption is seen is drawn from (seed, key, epoch). Within each
 window of batches, samples are grouped by caption length, so that batches need little padding. Every batch
 is full: an epoch's last one is completed from the next epoch. Ranks share the lanes, and for every number
-of ranks that divides the lanes the batches hold the same samples. Precomputed latents and texts' features
+of ranks that divides the lanes the batches hold the same samples. Each bucket's tars are served so by
+themselves, and buckets.py says which bucket a batch is of. Precomputed latents and texts' features
 (stored_features.py) are read in place of images and captions on `reading`.
 """
 
 import copy
 import hashlib
 import math
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain, count, islice
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from components.captioning.kinds import captions_of
 from components.errors import InputError
+from components.image_size import ImageSize
 from components.randomness import derive_seed
 from components.shards.blend import Blend, draw_caption
-from components.shards.decode import decode_square
+from components.shards.buckets import BatchSchedule
 from components.shards.index import TRAIN, Location, PlacedShard, Split, find_shards
+from components.shards.open_shard import OpenShard, Pixels
 from components.shards.order import SampleOrder, permutation
 from components.shards.prefetch import ahead
-from components.shards.reader import read_tar
 from components.shards.stored_features import features_of, unpack_latent, unpack_text
 from components.shards.writer import LATENT_EXTENSION, TEXT_EXTENSION
 
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
 
 LANES = 8  # tars read side by side, and the most ranks that see the same batches as one rank
 WINDOW = 16  # batches that are grouped by caption length together
-
-Pixels = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -63,11 +61,13 @@ class CaptionedImages:
 class ShardLoader:
     """Serves one split of the tars that the indexes list, for ever.
 
-    batch_size: samples per batch, over all ranks. image_size: side of the square images, pixels.
+    batch_size: samples per batch, over all ranks. image_size: side of the square images, pixels, of tars of
+    no bucket; those of a bucket have its size.
     lanes: see order.py; a divisor of batch_size and a multiple of world_size; by default LANES if that fits.
     window: batches per group of similar caption lengths; 1 groups nothing. cache_mb: if all images, decoded
     and resized, take less than this, they are kept in memory and decoded once; else tars stream, with about
-    lanes / world_size of them in memory. workers: threads that read and decode ahead; 0 works in the caller.
+    lanes / world_size of each bucket in memory. workers: threads that read and decode ahead; 0 works in the
+    caller.
     Raises InputError for settings that do not fit each other and for tars that cannot be those listed.
     """
 
@@ -99,11 +99,21 @@ class ShardLoader:
             raise InputError(
                 f"{', '.join(map(str, index_paths))}: no {split} samples; every record was rejected upstream"
             )
-        self.order = SampleOrder([s.shard.samples for s in self.shards], seed=seed, lanes=self.lanes)
-        self.samples = self.order.total  # of one epoch
+        self._buckets = _by_bucket(self.shards, ImageSize.square(image_size), seed, self.lanes)
+        self.schedule = BatchSchedule([bucket.order.total for bucket in self._buckets], batch_size, seed)
+        self.samples = sum(self.schedule.samples)  # of one epoch
         self.cache_bytes = cache_mb * 2**20
-        self.cached = self.samples * image_size**2 * 3 <= self.cache_bytes
-        self._cache: dict[int, _OpenShard] = {}
+        self.cached = self._decoded_bytes <= self.cache_bytes
+        self._cache: list[_Opened] = [{} for _ in self._buckets]
+
+    @property
+    def sizes(self) -> tuple[ImageSize, ...]:
+        """Of the images that it serves, each once."""
+        return tuple(bucket.size for bucket in self._buckets)
+
+    @property
+    def _decoded_bytes(self) -> int:
+        return sum(bucket.order.total * bucket.size.pixels * 3 for bucket in self._buckets)
 
     @property
     def digest(self) -> str:
@@ -115,8 +125,8 @@ class ShardLoader:
         if (latents, texts) == (self.latents, self.texts):
             return self
         other = copy.copy(self)
-        other.latents, other.texts, other._cache = latents, texts, {}
-        images = 0 if latents else self.samples * self.image_size**2 * 3
+        other.latents, other.texts, other._cache = latents, texts, [{} for _ in self._buckets]
+        images = 0 if latents else self._decoded_bytes
         other.cached = images + sum(s.shard.bytes for s in self.shards) <= self.cache_bytes
         return other
 
@@ -131,23 +141,29 @@ class ShardLoader:
         return self._batches(first)
 
     def _batches(self, first: int) -> Iterator[CaptionedImages]:
-        opened = self._cache if self.cached else {}
         with ExitStack() as stack:
             reader = decoders = None
             if self.workers:
                 reader = stack.enter_context(ThreadPoolExecutor(1))  # one: windows are read in order
                 decoders = stack.enter_context(ThreadPoolExecutor(self.workers))
-            windows = ahead(reader, lambda w: self._window(w, opened), count(first // self.window), 1)
-            picks = islice(chain.from_iterable(windows), first % self.window, None)
+            starts = self.schedule.before(first)
+            streams = [self._picks(number, start, reader) for number, start in enumerate(starts)]
+            picks = (next(streams[number]) for number in self.schedule.buckets_from(first))
             yield from ahead(decoders, self._assemble, zip(count(first), picks), 2 * self.workers)
 
-    def _window(self, number: int, opened: dict[int, "_OpenShard"]) -> list[list["_Pick"]]:
-        """What this rank's batches of one window hold: a pure function of (seed, number)."""
+    def _picks(self, number: int, first: int, reader: ThreadPoolExecutor | None) -> Iterator[list["_Pick"]]:
+        """What this rank's batches of a bucket hold, from its batch `first` on."""
+        bucket, opened = self._buckets[number], self._cache[number] if self.cached else {}
+        windows = ahead(reader, lambda w: self._window(bucket, w, opened), count(first // self.window), 1)
+        return islice(chain.from_iterable(windows), first % self.window, None)
+
+    def _window(self, bucket: "_Bucket", number: int, opened: "_Opened") -> list[list["_Pick"]]:
+        """What this rank's batches of one window hold: a pure function of (seed, bucket, number)."""
         per_lane = self.window * self.batch_size // self.lanes
         lanes = np.arange(self.rank, self.lanes, self.world_size)[:, None]
         positions = (number * per_lane + np.arange(per_lane)) * self.lanes + lanes
-        located = [self.order.locate(lane) for lane in positions]
-        self._open(opened, {int(shard) for lane in located for shard in np.unique(lane.shards)})
+        located = [bucket.order.locate(lane) for lane in positions]
+        self._open(bucket, opened, {int(shard) for lane in located for shard in np.unique(lane.shards)})
         batches: list[list[_Pick]] = [[] for _ in range(self.window)]
         share = self.batch_size // self.lanes
         for lane in located:
@@ -159,15 +175,15 @@ class ShardLoader:
         order = permutation(derive_seed(self.seed, "batches", number), self.window)
         return [batches[at] for at in order]
 
-    def _open(self, opened: dict[int, "_OpenShard"], needed: set[int]) -> None:
-        """Have the needed tars open; when streaming, let go of the others."""
+    def _open(self, bucket: "_Bucket", opened: "_Opened", needed: set[int]) -> None:
+        """Have the needed tars of a bucket open; when streaming, let go of its others."""
         if not self.cached:
             for shard in opened.keys() - needed:
                 del opened[shard]
         for shard in sorted(needed - opened.keys()):
             decode = self.cached and not self.latents
-            opened[shard] = _OpenShard.read(
-                self.shards[shard], self.image_size, decode, self.workers, self._extensions()
+            opened[shard] = OpenShard.read(
+                bucket.shards[shard], bucket.size, decode, self.workers, self._extensions()
             )
 
     def _extensions(self) -> set[str]:
@@ -175,7 +191,7 @@ class ShardLoader:
         chosen = ((LATENT_EXTENSION, self.latents), (TEXT_EXTENSION, self.texts))
         return {extension for extension, read in chosen if read}
 
-    def _pick(self, shard: "_OpenShard", index: int, epoch: int) -> "_Pick":
+    def _pick(self, shard: "OpenShard", index: int, epoch: int) -> "_Pick":
         kind, text = draw_caption(self.blend, shard.captions[index], self.seed, shard.keys[index], epoch)
         return _Pick(shard, index, epoch, kind, text)
 
@@ -208,63 +224,32 @@ class ShardLoader:
 
 
 @dataclass(frozen=True)
-class _OpenShard:
-    """A verified tar in memory: its images either encoded or all decoded and resized, or its features."""
+class _Bucket:
+    """The tars of one size, and the order of their samples."""
 
-    path: str
-    size: int
-    keys: list[str]
-    captions: list[Mapping[str, str | None]]
-    encoded: list[bytes]
-    decoded: list[Pixels]
-    features: list[dict[str, bytes]]
+    size: ImageSize
+    shards: Sequence[PlacedShard]
+    order: SampleOrder
 
-    @classmethod
-    def read(
-        cls, placed: PlacedShard, size: int, decode: bool, workers: int, features: Set[str]
-    ) -> "_OpenShard":
-        """features: extensions of those that are kept; with latents among them, images are not."""
-        path = str(placed.path)
-        samples = read_tar(placed.path, placed.shard)
-        shard = cls(
-            path,
-            size,
-            [s.key for s in samples],
-            [captions_of(s.meta) for s in samples],
-            [] if LATENT_EXTENSION in features else [s.image for s in samples],
-            [],
-            [{name: data for name, data in s.features.items() if name in features} for s in samples],
-        )
-        if not decode:
-            return shard
-        with ThreadPoolExecutor(max(1, workers)) as pool:
-            decoded = list(pool.map(shard.image, range(len(samples))))
-        return replace(shard, encoded=[], decoded=decoded)
 
-    def feature(self, index: int, extension: str) -> bytes:
-        """The file of a sample's stored features."""
-        try:
-            return self.features[index][extension]
-        except KeyError:
-            raise InputError(
-                f"{self.path}: sample {self.keys[index]} has no {extension}, which the index promises; run"
-                " the shard stage again"
-            ) from None
+def _by_bucket(shards: Sequence[PlacedShard], default: ImageSize, seed: int, lanes: int) -> list[_Bucket]:
+    """The tars by size, smaller heights first; default: the size of those of no bucket."""
+    sizes = [placed.shard.bucket or default for placed in shards]
+    buckets = []
+    for size in sorted(set(sizes)):
+        own = [placed for placed, bucket in zip(shards, sizes, strict=True) if bucket == size]
+        order = SampleOrder([placed.shard.samples for placed in own], seed=seed, lanes=lanes)
+        buckets.append(_Bucket(size, own, order))
+    return buckets
 
-    def image(self, index: int) -> Pixels:
-        """(size, size, 3)"""
-        if self.decoded:
-            return self.decoded[index]
-        try:
-            return decode_square(self.encoded[index], self.size)
-        except ValueError as error:
-            raise InputError(f"{self.path}: sample {self.keys[index]} cannot be decoded: {error}") from error
+
+_Opened = dict[int, OpenShard]  # the tars of a bucket that are in memory, by number
 
 
 class _Pick(NamedTuple):
     """One sample of a batch to be."""
 
-    shard: _OpenShard
+    shard: OpenShard
     sample: int
     epoch: int
     kind: str

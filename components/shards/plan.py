@@ -3,12 +3,15 @@
 The tars are planned from the number of rows of each part alone. The parts are shuffled and dealt into groups;
 each group's training records are dealt by key among a few tars, so that a tar holds records of many parts
 and needs to read only one group. Held-out records, a share of all keys, are gathered over larger groups into
-tars of their own. Every part is read a bounded number of times, however large the corpus is.
+tars of their own. Every part is read a bounded number of times, however large the corpus is. With buckets
+(buckets.py) each is planned so by itself, from the number of its rows in each part.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import count
 
+from components.image_size import ImageSize
 from components.randomness import derive_seed
 from components.shards.index import HOLDOUT, TRAIN, Split
 from components.shards.order import permutation
@@ -18,13 +21,14 @@ HOLDOUT_SEED = 0  # never a run's: a key is held out in every run and snapshot, 
 
 @dataclass(frozen=True)
 class PlannedTar:
-    """One tar to be: the parts (by number) that it reads, and its bucket among those of its group."""
+    """One tar to be: the parts (by number) that it reads, and its number among the tars of its group."""
 
     name: str
     split: Split
     parts: tuple[int, ...]
-    bucket: int
-    buckets: int
+    number: int
+    group: int  # tars in it
+    bucket: ImageSize | None = None
 
 
 def plan_tars(
@@ -42,14 +46,38 @@ def plan_tars(
     ]
 
 
+def plan_buckets(
+    rows: Mapping[ImageSize | None, Sequence[int]],
+    *,
+    seed: int,
+    holdout_fraction: float,
+    samples_per_tar: int,
+    tars_per_group: int,
+) -> list[PlannedTar]:
+    """The same where each bucket has tars of its own. rows: of each bucket in each part."""
+    tars = [
+        replace(tar, bucket=bucket)
+        for bucket, of_bucket in rows.items()
+        for tar in plan_tars(
+            of_bucket,
+            seed=seed,
+            holdout_fraction=holdout_fraction,
+            samples_per_tar=samples_per_tar,
+            tars_per_group=tars_per_group,
+        )
+    ]
+    numbers = {TRAIN: count(), HOLDOUT: count()}
+    return [replace(tar, name=_name(tar.split, next(numbers[tar.split]))) for tar in tars]
+
+
 def is_held_out(key: str, fraction: float) -> bool:
     """Whether a record belongs to the held-out split: a function of its key alone."""
     return derive_seed(HOLDOUT_SEED, "holdout", key) / 2**63 < fraction
 
 
-def bucket_of(key: str, buckets: int, seed: int) -> int:
+def number_in_group(key: str, tars: int, seed: int) -> int:
     """Which of a group's tars a record goes to."""
-    return derive_seed(seed, "bucket", key) % buckets
+    return derive_seed(seed, "bucket", key) % tars
 
 
 def _tars_of(
@@ -68,8 +96,12 @@ def _tars_of(
         before += samples[part]
     tars: list[PlannedTar] = []
     for group in filter(None, groups):
-        buckets = max(1, round(sum(samples[part] for part in group) / per_tar))
-        for bucket in range(buckets):
-            name = f"{split}-{len(tars):05d}"
-            tars.append(PlannedTar(name, split, tuple(sorted(group)), bucket, buckets))
+        size = max(1, round(sum(samples[part] for part in group) / per_tar))
+        for number in range(size):
+            name = _name(split, len(tars))
+            tars.append(PlannedTar(name, split, tuple(sorted(group)), number, size))
     return tars
+
+
+def _name(split: Split, number: int) -> str:
+    return f"{split}-{number:05d}"

@@ -1,6 +1,6 @@
 """What the shard stage precomputes of a sample. Imports torch, so the stage imports it when it does."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,14 +15,18 @@ from components.conditioning.text import load_pretrained_text
 from components.corpus.rejection import Rejection
 from components.corpus.schemas import Reason
 from components.errors import InputError
-from components.shards.decode import decode_square
+from components.image_size import ImageSize
+from components.shards.decode import decode
 from components.shards.stored_features import NO_CAPTION, Features, pack_latent, pack_texts
 from components.shards.writer import LATENT_EXTENSION, TEXT_EXTENSION, Sample
 
 
 @dataclass(frozen=True)
 class Encoders:
-    """What turns a sample into its stored features. image_size: side of the square that latents are of."""
+    """What turns a sample into its stored features.
+
+    image_size: side of the square that latents are of, where a sample is of no bucket.
+    """
 
     autoencoder: DiffusersAutoencoder | None
     image_size: int
@@ -30,8 +34,17 @@ class Encoders:
     device: torch.device
 
     @classmethod
-    def load(cls, latents: LatentsConfig | None, texts: TextConfig | None, device: str) -> "Encoders":
-        """Those that the configs name. Raises InputError, one line, where there is none such."""
+    def load(
+        cls,
+        latents: LatentsConfig | None,
+        texts: TextConfig | None,
+        device: str,
+        buckets: Sequence[ImageSize] = (),
+    ) -> "Encoders":
+        """Those that the configs name. Raises InputError, one line, where there is none such.
+
+        Also where the autoencoder cannot encode images of some bucket.
+        """
         place = torch.device(device)
         autoencoder = _autoencoder(latents) if latents else None
         text = load_pretrained_text(texts) if texts else None
@@ -40,6 +53,12 @@ class Encoders:
                 f"shard.latents.image_size is {latents.image_size}, and '{latents.model}' needs a multiple of"
                 f" {autoencoder.downscale}"
             )
+        for bucket in buckets:
+            if autoencoder and not bucket.divides_by(autoencoder.downscale):
+                raise InputError(
+                    f"shard.buckets has {bucket}, and sides must be multiples of {autoencoder.downscale} for"
+                    " the latents of shard.latents"
+                )
         return cls(
             autoencoder.to(place) if autoencoder else None,
             latents.image_size if latents else 0,
@@ -56,7 +75,7 @@ class Encoders:
         )
 
     @torch.no_grad()
-    def of(self, sample: Sample) -> dict[str, bytes] | Rejection:
+    def of(self, sample: Sample, bucket: ImageSize | None = None) -> dict[str, bytes] | Rejection:
         """The files of a sample's features by extension, or why there are none.
 
         Raises InputError where features are not finite: their dtype is too small for the encoder.
@@ -64,7 +83,7 @@ class Encoders:
         files: dict[str, bytes] = {}
         if self.autoencoder:
             try:
-                pixels = decode_square(sample.image, self.image_size)
+                pixels = decode(sample.image, bucket or ImageSize.square(self.image_size))
             except InputError as error:
                 return Rejection(Reason.IMAGE_BROKEN, str(error))
             (latent,) = self.autoencoder.encode(from_pixels(np.array(pixels)[None]).to(self.device))

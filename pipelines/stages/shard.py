@@ -7,26 +7,32 @@ add a column). One tar is one part. Which record goes where is planned from the 
 parts (see components/shards/plan.py), so any number of workers, killed or not, writes the same bytes.
 
 With `latents` and `texts` in the config, a sample's features go into the tar, too, and the index says what
-made them (components/shards/stored_features.py).
+made them (components/shards/stored_features.py). With `buckets`, a tar holds records of one of them.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from components.captioning.kinds import CAPTION_KINDS
+from components.config_field import added_field
 from components.corpus.rejection import Rejection
 from components.corpus.schemas import Reason, captioned_schema, check_schema, optional_fields
 from components.durable import write_bytes
+from components.errors import InputError
+from components.image_size import ImageSize, WrittenSize
+from components.shards.buckets import nearest_bucket
 from components.shards.index import HOLDOUT, INDEX_NAME, TRAIN, Shard, ShardIndex
-from components.shards.plan import PlannedTar, bucket_of, is_held_out, plan_tars
+from components.shards.plan import PlannedTar, is_held_out, number_in_group, plan_buckets
 from components.shards.stored_features import Features
 from components.shards.writer import Sample, image_extension, write_tar
 from pipelines.errors import StageFailed
@@ -50,6 +56,7 @@ if TYPE_CHECKING:
 
 NAME = "shard"
 BEGUN = "encoders.json"  # in the scratch folder: what the first tars were made with
+SIZE_COLUMNS = ["height", "width"]  # pixels, upright
 READ_ROWS = 64  # rows of a part that are decoded at a time
 
 
@@ -66,14 +73,27 @@ class ShardConfig(PrecomputeConfig, StageConfig):
     holdout_fraction: float = Field(
         0.04, gt=0, le=0.5, description="share of all keys that is kept from training, for the evaluation"
     )
+    buckets: tuple[WrittenSize, ...] = added_field(
+        (),
+        description="sizes to train at, as WIDTHxHEIGHT in pixels, such as [32x32, 40x24, 24x40]: each image"
+        " goes to that of the nearest aspect ratio; none: to the square that the training names",
+    )
+
+    @field_validator("buckets")
+    @classmethod
+    def _each_once(cls, buckets: tuple[ImageSize, ...]) -> tuple[ImageSize, ...]:
+        if len(set(buckets)) < len(buckets):
+            raise InputError("a size is named twice")
+        return buckets
 
 
 def run(work: Work) -> list[PartReceipt]:
     """Plan the tars, write them through the engine, then the index."""
     config: ShardConfig = work.config
     paths = captioned_parts(work)
-    rows = [_rows(path) for path in paths]
-    planned = plan_tars(
+    rows = _rows_by_bucket(paths, config.buckets)
+    records = sum(map(sum, rows.values()))
+    planned = plan_buckets(
         rows,
         seed=config.seed,
         holdout_fraction=config.holdout_fraction,
@@ -82,7 +102,7 @@ def run(work: Work) -> list[PartReceipt]:
     )
     tasks = [_task(tar, paths) for tar in planned]
     features = _features(work)
-    with work.progress.task(work.stage, sum(rows), "records") as advance:
+    with work.progress.task(work.stage, records, "records") as advance:
         receipts = work.engine.map_parts(
             TarWorker,
             tasks,
@@ -96,10 +116,12 @@ def run(work: Work) -> list[PartReceipt]:
     for split in (TRAIN, HOLDOUT):
         if not index.samples(split):
             raise StageFailed(
-                f"shard: the {split} split is empty ({sum(rows)} captioned records, holdout_fraction"
+                f"shard: the {split} split is empty ({records} captioned records, holdout_fraction"
                 f" {config.holdout_fraction:g}); give more records or another shard.holdout_fraction"
             )
     work.info.update({split: index.samples(split) for split in (TRAIN, HOLDOUT)})
+    if config.buckets:
+        work.info["buckets"] = index.buckets
     entry = work.commit(INDEX_NAME, lambda path: path.write_text(index.to_json()))
     return [*receipts, PartReceipt(name="index", files=(entry,))]
 
@@ -113,7 +135,7 @@ class TarWorker:
     """Writes one tar from a group of parts. features: what the index will say of those in the tars."""
 
     def __init__(self, parts: Parts, config: ShardConfig, features: Features) -> None:
-        self.parts, self.seed, self.holdout_fraction = parts, config.seed, config.holdout_fraction
+        self.parts, self.config = parts, config
         self.encoders = _worker_encoders(config, features) if config.precomputes else None
 
     def __call__(self, task: Any) -> PartReceipt:
@@ -122,9 +144,10 @@ class TarWorker:
             return finished
         samples: dict[str, Sample] = {}
         rejects: list[Row] = []
+        bucket = ImageSize.parse(task["bucket"]) if task["bucket"] else None
         for path in task["paths"]:
-            for row in self._rows_of(task, path):
-                rejection = _add(row, samples, self.encoders)
+            for row in self._rows_of(task, path, bucket):
+                rejection = _add(row, samples, self.encoders, bucket)
                 if rejection is not None:
                     rejects.append(reject_row(NAME, row, rejection))
         in_order = [samples[key] for key in sorted(samples)]  # a key is a hash: this is a shuffle
@@ -133,16 +156,20 @@ class TarWorker:
             files |= rejects_file(name, rejects)
         return write_part(self.parts, name, files, kept=len(samples), rejects=rejects)
 
-    def _rows_of(self, task: Any, path: str) -> Iterator[dict[str, Any]]:
+    def _rows_of(self, task: Any, path: str, bucket: ImageSize | None) -> Iterator[dict[str, Any]]:
         """The rows of a part that belong to this tar."""
         for batch in open_part(path).iter_batches(batch_size=READ_ROWS):
-            belongs = [self._belongs(task, key) for key in batch.column("key").to_pylist()]
+            keys, buckets = batch.column("key").to_pylist(), _buckets(batch, self.config.buckets)
+            belongs = [
+                nearest == bucket and self._belongs(task, key)
+                for key, nearest in zip(keys, buckets, strict=True)
+            ]
             yield from batch.filter(pa.array(belongs, pa.bool_())).to_pylist()
 
     def _belongs(self, task: Any, key: str) -> bool:
-        if is_held_out(key, self.holdout_fraction) != (task["split"] == HOLDOUT):
+        if is_held_out(key, self.config.holdout_fraction) != (task["split"] == HOLDOUT):
             return False
-        return bucket_of(key, task["buckets"], self.seed) == task["bucket"]
+        return number_in_group(key, task["group"], self.config.seed) == task["number"]
 
 
 def _task(tar: PlannedTar, paths: list[Path]) -> dict[str, Any]:
@@ -151,8 +178,9 @@ def _task(tar: PlannedTar, paths: list[Path]) -> dict[str, Any]:
         "name": tar.name,
         "split": tar.split,
         "paths": [str(paths[part]) for part in tar.parts],
-        "bucket": tar.bucket,
-        "buckets": tar.buckets,
+        "number": tar.number,
+        "group": tar.group,
+        "bucket": str(tar.bucket) if tar.bucket else None,
     }
 
 
@@ -162,6 +190,24 @@ def _rows(path: Path) -> int:
     expected = [*captioned_schema(CAPTION_KINDS), *optional_fields(file.schema_arrow.names)]
     check_schema(file.schema_arrow, pa.schema(expected), str(path))
     return int(file.metadata.num_rows)
+
+
+def _rows_by_bucket(paths: Sequence[Path], buckets: Sequence[ImageSize]) -> dict[ImageSize | None, list[int]]:
+    """Rows of each part in each bucket; without buckets under None, from the footers alone."""
+    rows = [_rows(path) for path in paths]
+    if not buckets:
+        return {None: rows}
+    counts = [Counter(_buckets(pq.read_table(path, columns=SIZE_COLUMNS), buckets)) for path in paths]
+    return {bucket: [count[bucket] for count in counts] for bucket in buckets}
+
+
+def _buckets(rows: pa.Table | pa.RecordBatch, buckets: Sequence[ImageSize]) -> Iterator[ImageSize | None]:
+    """The bucket of each row; None without buckets."""
+    if not buckets:
+        yield from repeat(None, rows.num_rows)
+        return
+    for height, width in zip(*(rows.column(name).to_pylist() for name in SIZE_COLUMNS), strict=True):
+        yield nearest_bucket(ImageSize(height, width), buckets)
 
 
 def _features(work: Work) -> Features:
@@ -175,7 +221,7 @@ def _features(work: Work) -> Features:
         return Features()
     from components.shards.precompute import Encoders
 
-    features = Encoders.load(config.latents, config.texts, "cpu").features
+    features = Encoders.load(config.latents, config.texts, "cpu", config.buckets).features
     work.info["features"] = features.as_dict()
     begun = work.scratch / BEGUN
     if not begun.exists():
@@ -205,7 +251,9 @@ def _worker_encoders(config: ShardConfig, expected: Features) -> "Encoders":
     return encoders
 
 
-def _add(row: Row, samples: dict[str, Sample], encoders: "Encoders | None") -> Rejection | None:
+def _add(
+    row: Row, samples: dict[str, Sample], encoders: "Encoders | None", bucket: ImageSize | None
+) -> Rejection | None:
     """Add a record to the samples, or say why it cannot be one."""
     image, key = row["image"] or b"", row["key"]
     extension = image_extension(image)
@@ -215,7 +263,7 @@ def _add(row: Row, samples: dict[str, Sample], encoders: "Encoders | None") -> R
         return Rejection(Reason.DUPLICATE, "the key of another record of this tar")
     sample = Sample(key, image, extension, {k: v for k, v in row.items() if k != "image"})
     if encoders is not None:
-        files = encoders.of(sample)
+        files = encoders.of(sample, bucket)
         if isinstance(files, Rejection):
             return files
         sample = replace(sample, features=files)
@@ -240,6 +288,7 @@ def _index(planned: list[PlannedTar], receipts: list[PartReceipt], features: Fea
                 bytes=file.bytes,
                 sha256=file.sha256,
                 samples=receipt.counts.kept,
+                bucket=tar.bucket,
             )
         )
     return ShardIndex(shards=tuple(shards), latents=features.latents, texts=features.texts)

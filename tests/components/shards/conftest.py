@@ -22,7 +22,8 @@ FORMATS = ("PNG", "JPEG", "WEBP")
 def make_shards(tmp_path: Path) -> Callable[..., Path]:
     """make_shards([5, 3], name="a", split="train") -> the index.json of tars with 5 and 3 samples.
 
-    features_for: a sample's features; the index has `identities` (latents, texts) of them.
+    buckets: the size, such as 16x8, of each tar. features_for: a sample's features; the index has
+    `identities` (latents, texts) of them.
     """
 
     def make(
@@ -30,6 +31,7 @@ def make_shards(tmp_path: Path) -> Callable[..., Path]:
         *,
         name: str = "shards",
         split: str = "train",
+        buckets: Sequence[str] = (),
         features_for: Callable[[Sample], dict[str, bytes]] = lambda _: {},
         **identities: FeatureIdentity,
     ) -> Path:
@@ -43,7 +45,10 @@ def make_shards(tmp_path: Path) -> Callable[..., Path]:
                 write_tar(stream, [replace(s, features=features_for(s)) for s in samples])
             data = file.read_bytes()
             sha256 = hashlib.sha256(data).hexdigest()
-            shards.append(Shard(name=file.name, split=split, bytes=len(data), sha256=sha256, samples=count))
+            bucket = {"bucket": buckets[number]} if buckets else {}
+            shards.append(
+                Shard(name=file.name, split=split, bytes=len(data), sha256=sha256, samples=count, **bucket)
+            )
         index = folder / INDEX_NAME
         index.write_text(ShardIndex(shards=tuple(shards), **identities).to_json())
         return index

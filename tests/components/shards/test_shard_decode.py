@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from components.corpus.images import ImageRules, open_image
-from components.shards.decode import decode_square
+from components.image_size import ImageSize
+from components.shards.decode import decode, decode_square
 
 ORIENTATION = 0x0112  # the EXIF tag
 
@@ -76,3 +77,17 @@ def test_what_is_no_image_is_one_line(data):
 def test_a_format_that_we_do_not_write_is_never_decoded():
     with pytest.raises(ValueError, match="cannot identify"):
         decode_square(encoded(Image.new("RGB", (8, 8)), "GIF"), 8)
+
+
+@pytest.mark.parametrize(("width", "height"), [(90, 30), (30, 90), (48, 40), (24, 40)])
+def test_an_image_covers_the_size_of_a_bucket_without_being_squeezed(width, height):
+    """The centre of the image stays in place, and lengths along both sides shrink alike."""
+    rows, columns = np.mgrid[:height, :width] + 0.5
+    pixels = np.stack([columns - width / 2, rows - height / 2, 0 * rows], -1) + 128
+    data = encoded(Image.fromarray(pixels.round().astype(np.uint8)), "PNG")
+    cropped = decode(data, ImageSize(height=40, width=24)).astype(float)
+    assert cropped.shape == (40, 24, 3)
+    scale = min(width / 24, height / 40)
+    across, down = (np.arange(24) + 0.5 - 12) * scale + 128, (np.arange(40) + 0.5 - 20) * scale + 128
+    assert np.abs(cropped[:, :, 0] - across)[:, 2:-2].max() <= 1
+    assert np.abs(cropped[:, :, 1] - down[:, None])[2:-2].max() <= 1

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from components.randomness import derive_seed
-from components.shards.plan import PlannedTar, bucket_of, is_held_out, plan_tars
+from components.shards.plan import PlannedTar, is_held_out, number_in_group, plan_tars
 
 KEYS = [f"{derive_seed(0, 'key', i):016x}" for i in range(20_000)]
 
@@ -18,7 +18,7 @@ def tars_of(planned: list[PlannedTar], key: str, part: int, fraction: float) -> 
     return [
         tar.name
         for tar in planned
-        if tar.split == split and part in tar.parts and bucket_of(key, tar.buckets, 3) == tar.bucket
+        if tar.split == split and part in tar.parts and number_in_group(key, tar.group, 3) == tar.number
     ]
 
 

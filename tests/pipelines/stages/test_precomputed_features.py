@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from components.conditioning.autoencoder import from_pixels
 from components.conditioning.config import TextConfig
 from components.conditioning.diffusers_autoencoder import DiffusersAutoencoder
-from components.conditioning.text import load_pretrained_text
+from components.conditioning.text import LearnedText, load_pretrained_text
 from components.errors import InputError
 from components.shards.decode import decode_square
 from components.shards.index import INDEX_NAME, load_index
@@ -28,7 +28,7 @@ from pipelines.stages.shard import STAGE, ShardConfig
 from pipelines.stages.train import STAGE as TRAIN
 from pipelines.store.receipts import Receipt
 from tests.pipelines.one_by_one import OneByOne
-from tests.pipelines.stages.test_shard import captioned, contents, output, run
+from tests.pipelines.stages.test_shard import captioned, contents, of_many_shapes, output, run
 from tests.pipelines.stages.test_train import run_train
 from tests.small_autoencoders import save_kl
 from tests.small_text_encoders import save_llama
@@ -118,6 +118,19 @@ def test_a_training_on_them_sees_what_it_would_compute_to_the_bit(made, models):
         assert read["keys"] == computed["keys"] and read["x_0"].shape == (8, 4, 4, 4)
         assert all(torch.equal(read[name], computed[name]) for name in ("x_0", "text", "mask"))
     assert text.cache.misses > 0
+
+
+def test_latents_of_a_bucket_are_of_its_size(models, tmp_path):
+    changes = {"texts": None, "buckets": ["16x16", "24x16"]}
+    receipt = run(tmp_path, of_many_shapes(tmp_path / "in", parts=3), config(models, **changes))
+    autoencoder, text = DiffusersAutoencoder.load(models["kl"]), LearnedText.fit(["a"], 300, 8)
+    index = output(tmp_path, receipt) / INDEX_NAME
+    loader = caption_loader([index], TRAIN.config_type(batch_size=8), SIZE, 0, 1)
+    reading = list(islice(batches(loader, text, autoencoder, 0), 8))
+    assert {tuple(read["x_0"].shape) for read in reading} == {(8, 4, 4, 4), (8, 4, 4, 6)}
+    loader.stored = Features()
+    for read, computed in zip(reading, batches(loader, text, autoencoder, 0), strict=False):
+        assert read["keys"] == computed["keys"] and torch.equal(read["x_0"], computed["x_0"])
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from pydantic import ValidationError
+from upath import UPath
 
 from components.captioning.kinds import CAPTION_KINDS
 from components.corpus.schemas import captioned_schema, record_key
@@ -23,7 +25,7 @@ from components.shards.blend import Blend
 from components.shards.index import load_index
 from components.shards.loader import ShardLoader
 from components.shards.plan import is_held_out
-from components.shards.reader import read_split
+from components.shards.reader import read_split, read_tar
 from pipelines.errors import StageFailed
 from pipelines.execution.engine import Engine
 from pipelines.execution.progress import Progress
@@ -220,3 +222,67 @@ def test_a_column_that_is_not_the_contract_s_is_named_before_anything_is_written
     with pytest.raises(ValueError, match=r"part-00003\.parquet: column 'caption_long' \(string\) is missing"):
         run(tmp_path / "home", recaption)
     assert not list(tmp_path.rglob("*.tar"))
+
+
+SHAPES = [(8, 8), (60, 40), (40, 60), (300, 100), (90, 100)]  # (width, height), as the filter measured them
+
+
+def of_many_shapes(folder: Path, parts: int = 7) -> Input:
+    """As `captioned`, with other widths and heights in the columns, by the key."""
+    recaption = captioned(folder, parts)
+    for path in folder.glob("captioned/*.parquet"):
+        rows = pq.read_table(path).to_pylist()
+        for record in rows:
+            record["width"], record["height"] = SHAPES[int(record["key"], 16) % len(SHAPES)]
+        pq.write_table(pa.Table.from_pylist(rows, schema=captioned_schema(CAPTION_KINDS)), path)
+    return recaption
+
+
+def test_each_tar_holds_records_of_one_bucket_and_the_index_names_it(tmp_path):
+    buckets = ["32x32", "40x24", "24x40"]
+    config = ShardConfig(**{**CONFIG.model_dump(), "buckets": buckets})
+    recaption = of_many_shapes(tmp_path / "in")
+    receipt = run(tmp_path / "home", recaption, config)
+    folder = output(tmp_path / "home", receipt)
+    index = load_index(folder / "index.json")
+    expected = {
+        (8, 8): "32x32",
+        (60, 40): "40x24",
+        (40, 60): "24x40",
+        (300, 100): "40x24",
+        (90, 100): "32x32",
+    }
+    placed = {
+        sample.key: str(shard.bucket)
+        for shard in index.shards
+        for sample in read_tar(UPath(folder / shard.name), shard)
+    }
+    samples = [*read_split(folder / "index.json", "train"), *read_split(folder / "index.json", "holdout")]
+    assert placed == {s.key: expected[s.meta["width"], s.meta["height"]] for s in samples}
+    assert len(placed) == 105
+    counts = {bucket: list(placed.values()).count(bucket) for bucket in buckets}
+    assert receipt.info["buckets"] == counts and all(counts.values())
+    assert sorted({shard.name for shard in index.shards}) == sorted(shard.name for shard in index.shards)
+    backwards = run(tmp_path / "backwards", recaption, config, OneByOne(backwards=True))
+    assert backwards.digest == receipt.digest
+
+
+def test_one_square_bucket_gives_the_tars_that_no_bucket_gives_byte_for_byte(tmp_path):
+    recaption = of_many_shapes(tmp_path / "in")
+    without = run(tmp_path / "without", recaption)
+    config = ShardConfig(**{**CONFIG.model_dump(), "buckets": ["32x32"]})
+    square = run(tmp_path / "square", recaption, config)
+    assert square.fingerprint != without.fingerprint
+    one, other = contents(tmp_path / "without", without), contents(tmp_path / "square", square)
+    listed, named = json.loads(one.pop("index.json")), json.loads(other.pop("index.json"))
+    assert one == other
+    assert {shard.pop("bucket") for shard in named["shards"]} == {"32x32"}
+    assert listed == named  # and without buckets the index does not speak of them
+
+
+def test_the_config_without_buckets_is_what_it_was():
+    assert "buckets" not in ShardConfig().model_dump()
+    with pytest.raises(ValidationError, match="a size is named twice"):
+        ShardConfig(buckets=["32x32", "32x32"])
+    with pytest.raises(ValidationError, match="size '32' is none; write WIDTHxHEIGHT"):
+        ShardConfig(buckets=["32"])
