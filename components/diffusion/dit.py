@@ -19,6 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from components.conditioning.text import TextTokens
 from components.conditioning.token_mixing import TokenEmbedding
 from components.diffusion.config import DiTConfig
+from components.diffusion.positions import in_single, rotate, rotations, stretched
 from components.errors import InputError
 
 POSITION_SCALE = 0.5  # spread of the position embeddings beside tokens and patches of about 1
@@ -28,6 +29,7 @@ FEW_TOKENS = 256  # up to which attention is written out on a CPU
 class DiT(nn.Module):
     """DiT(x_t, t, text): (B, C, H, W), (B,), TextTokens of B captions -> the prediction, (B, C, H, W).
 
+    H and W are any multiples of the patch: positions are in the frame of the config's square (positions.py).
     With a second time in the config, DiT(x_t, t, text, r) is told where the path is followed to, r (B,), by
     default to the data, r = 0. An untrained second time changes nothing, whatever r is.
     """
@@ -57,9 +59,10 @@ class DiT(nn.Module):
         self._initialise()
 
     def forward(self, x_t: Tensor, t: Tensor, text: TextTokens, r: Tensor | None = None) -> Tensor:
-        patch, side = self.config.patch, x_t.shape[-1] // self.config.patch
+        patch = self.config.patch
+        height, width = x_t.shape[-2] // patch, x_t.shape[-1] // patch
         image = self.image_in(rearrange(x_t, "b c (h p) (w q) -> b (h w) (c p q)", p=patch, q=patch))
-        image = image + self.image_positions
+        image = image + stretched(self.image_positions, height, width)
         embedded = (text.values, text.mask) if self.config.vocabulary else (text.values,)
         text_tokens = self.text_in(*embedded)
         pooled = self.pooled_in(masked_mean(text_tokens, text.mask))
@@ -70,9 +73,10 @@ class DiT(nn.Module):
         text_tokens = text_tokens + self.text_positions[: text_tokens.shape[1]]
         shared = self.modulation(condition).unflatten(-1, (8, -1))  # (B, 8, D): 6 for blocks, 2 at the end
         tokens = in_single(torch.cat([text_tokens, image], dim=1))  # (B, L + h w, D)
-        bias = attention_bias(text.mask, side * side)
+        bias = attention_bias(text.mask, height * width)
         length, head_dims = text_tokens.shape[1], self.config.width // self.config.heads
-        rotation = rotations(length, side, side, head_dims, x_t.device)
+        side = self.config.image_size // patch
+        rotation = rotations(length, height, width, side, head_dims, x_t.device)
         first_values: Tensor | None = None
         for block in self.blocks:
             inputs = (tokens, shared[:, :6], rotation, bias, first_values)
@@ -84,7 +88,7 @@ class DiT(nn.Module):
                 tokens, first_values = block(*inputs)
         shift, scale = shared[:, 6:, None].unbind(1)
         pixels = self.out(modulate(tokens[:, length:], shift, scale))
-        return in_single(rearrange(pixels, "b (h w) (c p q) -> b c (h p) (w q)", h=side, p=patch, q=patch))
+        return in_single(rearrange(pixels, "b (h w) (c p q) -> b c (h p) (w q)", h=height, p=patch, q=patch))
 
     def checkpoint_activations(self) -> None:
         """From now on keep only each block's input for the backward pass, which computes the rest again."""
@@ -161,11 +165,6 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
     return rearrange(mixed, "b h n d -> b n (h d)")
 
 
-def in_single(x: Tensor) -> Tensor:
-    """In float32, or as it is where that is more precise."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
 def time_embedding(width: int) -> nn.Sequential:
     """From time_features (B, width) to what is added up in a block's condition, (B, width)."""
     return nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
@@ -176,27 +175,6 @@ def time_features(t: Tensor, width: int, highest: float = 100.0) -> Tensor:
     frequencies = torch.exp(torch.linspace(0, math.log(highest), width // 2, device=t.device))
     angles = in_single(t)[:, None] * frequencies
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
-
-
-def rotations(length: int, height: int, width: int, head_dims: int, device: torch.device) -> Tensor:
-    """The rotation of each pair of a head's features at each token: unit complex, (L + height width, 1, d/2).
-
-    A quarter of the pairs rotates with the row, a quarter with the column; the others, and the text, do not.
-    """
-    rotary_dims = head_dims // 8  # pairs for the rows, and as many for the columns
-    angles = torch.zeros(length + height * width, head_dims // 2, device=device)
-    frequencies = torch.pi * torch.exp2(-torch.arange(rotary_dims, device=device))
-    rows, columns = torch.arange(height, device=device), torch.arange(width, device=device)
-    angles[length:, :rotary_dims] = rows.repeat_interleave(width)[:, None] * frequencies
-    angles[length:, rotary_dims : 2 * rotary_dims] = columns.repeat(height)[:, None] * frequencies
-    angles = angles[:, None]  # not of the complex numbers: ONNX's exporter has no such operator for them
-    return torch.polar(torch.ones_like(angles), angles)
-
-
-def rotate(x: Tensor, rotation: Tensor) -> Tensor:
-    """Rotary embedding (Su 2021): x (B, N, h, d), as d / 2 complex numbers, times (N, 1, d / 2)."""
-    pairs = torch.view_as_complex(in_single(x).unflatten(-1, (-1, 2)))
-    return torch.view_as_real(pairs * rotation).flatten(-2)
 
 
 def masked_mean(tokens: Tensor, mask: Tensor) -> Tensor:

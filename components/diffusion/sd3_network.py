@@ -39,6 +39,11 @@ class SD3Network(nn.Module):
         """From now on keep only each block's input for the backward pass, which computes the rest again."""
         self.transformer.enable_gradient_checkpointing()
 
+    @property
+    def most_patches(self) -> int:
+        """Along a side of an image; its position embeddings end there."""
+        return int(self.transformer.config.pos_embed_max_size)
+
     def sizes(self, text_length: int) -> DiTConfig:
         """What a model's card says of it. text_length: most tokens of a text."""
         config = self.transformer.config

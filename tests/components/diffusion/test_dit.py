@@ -7,7 +7,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from components.conditioning.text import TextTokens
-from components.diffusion.dit import Block, DiT, DiTConfig, attend, attention_bias, rotate, rotations
+from components.diffusion.dit import Block, DiT, DiTConfig, attend, attention_bias
+from components.diffusion.positions import rotate, rotations
 
 CONFIG = DiTConfig(image_size=16, patch=4, width=32, depth=2, heads=2, vocabulary=30)
 CLOSE = {"atol": 2e-5, "rtol": 1e-4}  # single precision, summed in another order
@@ -78,7 +79,7 @@ def test_a_block_distinguishes_tokens_by_their_rotations_alone():
     for parameter in block.parameters():
         nn.init.normal_(parameter, std=0.2)
     tokens, condition = torch.randn(2, 8 + 16, 32), torch.randn(2, 6, 32)
-    rotation = rotations(8, 4, 4, 16, torch.device("cpu"))
+    rotation = rotations(8, 4, 4, 4, 16, torch.device("cpu"))
     bias = attention_bias(torch.arange(8)[None] < torch.tensor([[3], [8]]), 16)
     permutation = torch.cat([torch.arange(8), 8 + torch.randperm(16)])
     for before in (None, torch.randn(2, 8 + 16, 2, 16)):
@@ -91,7 +92,7 @@ def test_a_block_distinguishes_tokens_by_their_rotations_alone():
 
 
 def test_attention_depends_on_the_distance_between_positions_only():
-    rotation = rotations(0, 6, 1, 16, torch.device("cpu"))  # one column of six rows
+    rotation = rotations(0, 6, 1, 6, 16, torch.device("cpu"))  # one column of six rows
     q, k = torch.randn(2, 16, generator=torch.Generator().manual_seed(0)).repeat_interleave(6, 0).chunk(2)
     q, k = (rotate(x.view(1, 6, 1, 16), rotation)[0, :, 0] for x in (q, k))
     scores = q @ k.T
@@ -119,7 +120,7 @@ def test_it_starts_as_the_identity_in_every_block_and_as_zero_in_the_end():
     assert torch.equal(model(x_t, t, text), torch.zeros_like(x_t))
     tokens = torch.randn(3, 24, 32)
     shared = model.modulation(torch.randn(3, 32)).unflatten(-1, (8, -1))
-    rotation, bias, values = rotations(8, 4, 4, 16, x_t.device), attention_bias(text.mask, 16), None
+    rotation, bias, values = rotations(8, 4, 4, 4, 16, x_t.device), attention_bias(text.mask, 16), None
     for block in model.blocks:
         same, values = block(tokens, shared[:, :6], rotation, bias, values)
         assert torch.equal(same, tokens)
