@@ -18,6 +18,7 @@ from components.diffusion.samplers import make_sampler, noise_of
 from components.diffusion.times import even_times
 from components.errors import InputError
 from components.generation.model_folder import Model, load_model
+from components.image_size import ImageSize
 from components.precision import Precision, autocast, resolve_precision
 from components.randomness import SampleSeed, sample_seeds
 
@@ -59,6 +60,11 @@ class Generator:
         return self.model.image_size
 
     @property
+    def sizes(self) -> tuple[ImageSize, ...]:
+        """Of images that it was trained to generate, in pixels; the first by default."""
+        return self.model.sizes
+
+    @property
     def sampler(self) -> SamplerConfig:
         """The model's own."""
         return CONSISTENCY_SAMPLER if self.model.card.is_student else self.model.card.sampler
@@ -71,16 +77,17 @@ class Generator:
         seed: int = 0,
         guidance: float | None = None,
         sampler: SamplerConfig | None = None,
+        size: ImageSize | None = None,
         first: int = 0,
     ) -> npt.NDArray[np.uint8]:
         """One image per prompt, (N, H, W, 3). Image i starts from the noise of (seed, first + i).
 
-        steps, guidance, sampler: the model's own by default. The prompts are taken as they are; `upsample`
-        gives longer ones. Raises InputError for steps or guidance out of range, for guidance other than the
-        absorbed one of a student, and for a sampler that the model cannot use.
+        steps, guidance, sampler, size: the model's own by default. The prompts are taken as they are;
+        `upsample` gives longer ones. Raises InputError for steps or guidance out of range, for guidance other
+        than the absorbed one of a student, and for a sampler or a size that the model cannot use.
         """
         seeds = sample_seeds(seed, len(prompts), first)
-        return self.generate_each(prompts, seeds, steps=steps, guidance=guidance, sampler=sampler)
+        return self.generate_each(prompts, seeds, steps=steps, guidance=guidance, sampler=sampler, size=size)
 
     def generate_each(
         self,
@@ -90,19 +97,25 @@ class Generator:
         steps: int | None = None,
         guidance: float | None = None,
         sampler: SamplerConfig | None = None,
+        size: ImageSize | None = None,
     ) -> npt.NDArray[np.uint8]:
         """As `generate`, each image from the noise of its own (seed, index): one batch of many requests."""
         steps = self.model.card.steps if steps is None else steps
         if not 1 <= steps <= MAX_STEPS:
             raise InputError(f"steps is {steps}; it must be 1 to {MAX_STEPS}")
-        scale, sampler = self._guidance_scale(guidance), self._usable(sampler)
+        scale, sampler, size = self._guidance_scale(guidance), self._usable(sampler), self.model.size_of(size)
         batches = [
             self._generate_batch(
-                prompts[at : at + self.batch_size], steps, seeds[at : at + self.batch_size], scale, sampler
+                prompts[at : at + self.batch_size],
+                steps,
+                seeds[at : at + self.batch_size],
+                scale,
+                sampler,
+                size,
             )
             for at in range(0, len(prompts), self.batch_size)
         ]
-        empty = np.zeros((0, self.image_size, self.image_size, 3), np.uint8)
+        empty = np.zeros((0, *size, 3), np.uint8)
         return to_pixels(torch.cat(batches)) if batches else empty
 
     def upsample(self, prompts: Sequence[str], *, seed: int = 0, first: int = 0) -> "list[UpsampledPrompt]":
@@ -124,12 +137,13 @@ class Generator:
         seeds: Sequence[SampleSeed],
         scale: float,
         sampler: SamplerConfig,
+        size: ImageSize,
     ) -> Tensor:
         """Images (B, 3, H, W) in about [-1, 1]."""
         encoder, card = self.model.encoder, self.model.card
-        dit, denoiser = card.dit, self.model.denoiser
+        denoiser, downscale = self.model.denoiser, self.model.autoencoder.downscale
         times = torch.tensor(card.times[steps]) if steps in card.times else even_times(steps)
-        shape = (dit.channels, dit.image_size, dit.image_size)
+        shape = (card.dit.channels, size.height // downscale, size.width // downscale)
         noise = noise_of(seeds, shape, "noise").to(self.device)
         text, null = encoder(prompts).to(self.device), encoder([""]).to(self.device)
         with torch.no_grad(), autocast(self.precision, self.device):

@@ -4,6 +4,7 @@ prediction, steps, guidance.
 """
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -22,11 +23,13 @@ from components.diffusion.denoiser import Denoiser, make_denoiser
 from components.diffusion.dit import DiT
 from components.diffusion.sd3_network import SD3Network
 from components.errors import InputError, first_fault, one_line
+from components.image_size import ImageSize, WrittenSize
 
 if TYPE_CHECKING:
     from components.upsampling.prompt_upsampler import PromptUpsampler
 
 CARD, WEIGHTS, UPSAMPLER = "config.json", "model.safetensors", "upsampler"
+MOST_ENLARGED = 16  # times the pixels of the largest trained size: beyond it memory ends before sense does
 MAX_DETAIL = 200  # characters of a library's error in ours
 
 
@@ -54,6 +57,9 @@ class ModelCard(BaseModel):
     guidance: float | None = Field(description="guidance scale; of a student: absorbed")
     sampler: SamplerConfig = added_field(DEFAULT_SAMPLER, description="of a flow; a student has its own")
     images_seen: int = Field(ge=0, description="in the training that made it")
+    sizes: tuple[WrittenSize, ...] = added_field(
+        (), description="of the images that it was trained on, in pixels; by default its square alone"
+    )
     times: dict[int, tuple[float, ...]] = added_field(
         {}, description="by a number of steps the times that they go along, from 1 to 0; by default even ones"
     )
@@ -92,6 +98,43 @@ class Model:
     def image_size(self) -> int:
         """Side of its square images, in pixels."""
         return self.card.dit.image_size * self.autoencoder.downscale
+
+    @property
+    def sizes(self) -> tuple[ImageSize, ...]:
+        """Of images that it was trained to generate, in pixels; the first by default."""
+        return self.card.sizes or (ImageSize.square(self.image_size),)
+
+    def size_of(self, requested: ImageSize | None) -> ImageSize:
+        """The requested size if it can be generated, trained or not; the model's own by default.
+
+        Raises InputError for one that its patches do not cover, for one far larger than any it knows, and for
+        one beyond the position embeddings of an SD3.
+        """
+        if requested is None:
+            return self.sizes[0]
+        unit = self.card.dit.patch * self.autoencoder.downscale
+        if not requested.divides_by(unit):
+            raise InputError(
+                f"size is {requested}; both sides of this model's images are multiples of {unit}"
+            )
+        if isinstance(self.network, SD3Network) and max(requested) > self.network.most_patches * unit:
+            raise InputError(
+                f"size is {requested}; the sides of this SD3 are at most {self.network.most_patches * unit}"
+            )
+        largest = max(self.sizes, key=lambda size: size.pixels)
+        if requested.pixels > MOST_ENLARGED * largest.pixels:
+            raise InputError(
+                f"size is {requested}; it may have {MOST_ENLARGED} times the pixels of {largest}, the largest"
+                " that this model was trained at, and not more"
+            )
+        return requested
+
+
+def listed_sizes(trained: Iterable[ImageSize], side: int) -> tuple[ImageSize, ...]:
+    """What a card lists of the sizes of a training: the square of that side first; nothing of it alone."""
+    square = ImageSize.square(side)
+    sizes = sorted(trained, key=lambda size: (size != square, size))
+    return () if sizes == [square] else tuple(sizes)
 
 
 def save_model(folder: Path, model: Model) -> None:

@@ -23,8 +23,8 @@ def tune_student(
 ) -> dict[int, tuple[float, ...]]:
     """The times at which a student's images, of these captions, are most like the images they describe.
 
-    That is, of least energy distance to them, of latents where it has an autoencoder; each try from the same
-    noise. Batches: see FlowLoss.
+    That is, of least energy distance to them, of latents where it has an autoencoder, summed over sizes; each
+    try from the same noise. Batches: see FlowLoss.
     """
     device = next(student.network.parameters()).device
     parts, first = [], 0
@@ -33,11 +33,19 @@ def tune_student(
         text = TextTokens(batch["text"], batch["mask"]).to(device)
         parts.append((x_0, text, sample_seeds(seed, len(x_0), first)))
         first += len(x_0)
-    truth = torch.cat([x_0 for x_0, _, _ in parts]).flatten(1)
+    by_shape: dict[torch.Size, list[int]] = {}
+    for number, (x_0, _, _) in enumerate(parts):
+        by_shape.setdefault(x_0.shape[1:], []).append(number)
+    groups = [
+        numbers for numbers in by_shape.values() if sum(len(parts[number][0]) for number in numbers) > 1
+    ]
+    truths = [torch.cat([parts[number][0] for number in numbers]) for numbers in groups]
 
     def score(times: Tensor) -> float:
         latents = [_sample(student, text, seeds, x_0.shape[1:], times) for x_0, text, seeds in parts]
-        return energy_distance(torch.cat(latents).flatten(1), truth)
+        samples = [torch.cat([latents[number] for number in numbers]) for numbers in groups]
+        pairs = zip(samples, truths, strict=True)
+        return sum(energy_distance(ours.flatten(1), truth.flatten(1)) for ours, truth in pairs)
 
     return tune_times(score, steps)
 

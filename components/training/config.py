@@ -78,6 +78,12 @@ class FlowLossConfig(BaseModel):
     time_mean: float = Field(0.3, description="of the logit-normal times; positive leans to noise")
     time_std: float = Field(1.0, gt=0)
     shift: float = Field(1.0, gt=0, description="SD3's resolution shift of the times; 1: none")
+    shift_side: int | None = added_field(
+        None,
+        gt=0,
+        description="side of the square, as network.image_size counts it, whose shift that is; images of m"
+        " pixels in place of its n are shifted by sqrt(m / n) more (SD3, Eq. 23); by default all alike",
+    )
     target: LossTarget | None = Field(
         None, description="what is compared; by default velocity of rectified flow, eps of ddpm"
     )

@@ -1,5 +1,7 @@
 """The denoising loss of the teacher, as the training loop takes it."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -47,7 +49,13 @@ class FlowLoss:
             t = noise.uniform("time")
         keep = noise.uniform("caption_dropout") >= config.caption_dropout
         text = TextTokens(batch["text"], batch["mask"]).where(keep, self.null.repeat(size, length))
-        return Losses(self.errors(model, batch, noise, shift_times(t, config.shift), text).mean())
+        t = shift_times(t, self.shift_at(x_0.shape[2], x_0.shape[3]))
+        return Losses(self.errors(model, batch, noise, t, text).mean())
+
+    def shift_at(self, height: int, width: int) -> float:
+        """The shift of the times of images of that size (Esser 2024, Eq. 23)."""
+        side = self.config.shift_side
+        return self.config.shift * (math.sqrt(height * width) / side if side else 1)
 
     def errors(
         self, model: nn.Module, batch: Batch, noise: SampleNoise, t: Tensor, text: TextTokens

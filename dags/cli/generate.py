@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +11,11 @@ from pipelines.registry.model_registry import resolve
 if TYPE_CHECKING:
     from PIL import Image
 
+    from components.image_size import ImageSize
     from components.provenance.png import PngWriter
     from components.upsampling.prompt_upsampler import UpsampledPrompt
 
-SHEET_SIDE = 192  # pixels of one image on the sheet: the models here generate 32 to 64
+SHEET_SIDE = 192  # pixels of the longer side of an image on the sheet: the models here generate 32 to 64
 SHEET = "sheet.png"
 
 
@@ -28,10 +29,11 @@ class GeneratedFile:
 
 @dataclass(frozen=True)
 class GeneratedFiles:
-    """What was written. sheet: of several images."""
+    """What was written. sheet: of several images; note: what to know of them, if anything."""
 
     images: list[GeneratedFile]
     sheet: Path | None = None
+    note: str | None = None
 
 
 def generate(
@@ -45,34 +47,45 @@ def generate(
     steps: int | None,
     guidance: float | None,
     sampler: Mapping[str, Any],
+    size: str | None,
     upsample: bool,
     writer: "PngWriter",
 ) -> GeneratedFiles:
     """Generate `count` images of each prompt with `model` and write them to `out`.
 
     steps: network evaluations; guidance: guidance scale; sampler: settings of its SamplerConfig, None where
-    not given; by default the model's own. upsample: generate from what the model's upsampler makes of a
-    prompt; each file holds its prompt and its caption as text. The same arguments give the same pixels and
-    texts; the signature of `writer` holds its time. Several come with a sheet that shows them all, enlarged.
+    not given; size: WIDTHxHEIGHT; by default the model's own. upsample: generate from what the model's
+    upsampler makes of a prompt; each file holds its prompt and its caption as text. The same arguments give
+    the same pixels and texts; the signature of `writer` holds its time. Several come with a sheet that shows
+    them all, enlarged. The note names a size that the model was not trained at.
     """
     from PIL import Image
 
     from components.generation.generator import Generator
+    from components.image_size import ImageSize
     from components.upsampling.prompt_upsampler import unchanged
 
     folder = resolve(model, home)
     repeated = [prompt for prompt in prompts for _ in range(count)]
     generator = Generator.load(folder)
     sampling = generator.sampler.overridden(**sampler)
-    generator.generate(
-        [], steps=steps, guidance=guidance, sampler=sampling
-    )  # bad settings fail before any work
+    shape = ImageSize.parse(size) if size is not None else generator.sizes[0]
+    settings: dict[str, Any] = {"steps": steps, "guidance": guidance, "sampler": sampling, "size": shape}
+    generator.generate([], **settings)  # bad settings fail before any work
     upsampled = generator.upsample(repeated, seed=seed) if upsample else unchanged(repeated)
     captions = [prompt.caption for prompt in upsampled]
-    pixels = generator.generate(captions, steps=steps, seed=seed, guidance=guidance, sampler=sampling)
+    pixels = generator.generate(captions, seed=seed, **settings)
     images = [Image.fromarray(array) for array in pixels]
     columns = count if len(prompts) > 1 else min(len(images), 8)
-    return write_images(out, images, upsampled, {"model": model, "seed": str(seed)}, columns, writer)
+    files = write_images(out, images, upsampled, {"model": model, "seed": str(seed)}, columns, writer)
+    return replace(files, note=_note(shape, generator.sizes))
+
+
+def _note(size: "ImageSize", trained: Sequence["ImageSize"]) -> str | None:
+    """Of a size that is none of the model's."""
+    if size in trained:
+        return None
+    return f"{size} is no size that this model was trained at, which are {', '.join(map(str, trained))}"
 
 
 def write_images(
@@ -111,12 +124,14 @@ def _sheet(images: Sequence["Image.Image"], columns: int) -> "Image.Image":
 
     gap = 4
     rows = -(-len(images) // columns)
-    step = SHEET_SIDE + gap
-    sheet = Image.new("RGB", (columns * step - gap, rows * step - gap), "white")
+    longer = max(images[0].size)
+    width, height = (round(SHEET_SIDE * side / longer) for side in images[0].size)
+    across, down = width + gap, height + gap
+    sheet = Image.new("RGB", (columns * across - gap, rows * down - gap), "white")
     for number, image in enumerate(images):
         row, column = divmod(number, columns)
-        large = image.resize((SHEET_SIDE, SHEET_SIDE), Image.Resampling.NEAREST)
-        sheet.paste(large, (column * step, row * step))
+        large = image.resize((width, height), Image.Resampling.NEAREST)
+        sheet.paste(large, (column * across, row * down))
     return sheet
 
 

@@ -2,11 +2,11 @@
 
 Two threads: one writes captions of prompts, the other generates images. A caption begins beside those that
 are being written and leaves when it is done, so that none waits for a longer one. Requests of about one size
-with the same (model, steps, guidance) share a batch of images. Captions and images are functions of their own
-request's (prompt, seed, index), so they are the same whatever else is in the batch. What comes next is of the
-request with the least left to do, every other time of the oldest, so that none waits for ever. Between two
-forward passes of a long batch, requests that are much shorter go first, and the long batch waits on the
-stack. A request that was cancelled gives up its place, also within a batch.
+with the same (model, steps, guidance, size) share a batch of images. Captions and images are functions of
+their own request's (prompt, seed, index), so they are the same whatever else is in the batch. What comes
+next is of the request with the least left to do, every other time of the oldest, so that none waits for ever.
+Between two forward passes of a long batch, requests that are much shorter go first, and the long batch waits
+on the stack. A request that was cancelled gives up its place, also within a batch.
 """
 
 import logging
@@ -23,6 +23,7 @@ import numpy as np
 import torch
 
 from components.generation.generator import Generator
+from components.image_size import ImageSize
 from pipelines.errors import StraightshotError
 from pipelines.serving.work import CaptionBatch, GeneratedImages, Work
 
@@ -54,7 +55,7 @@ class _Abandoned(Exception):
 class _Batch:
     """Rows of requests whose images go through the network together."""
 
-    kind: tuple[Generator, int, float | None]
+    kind: tuple[Generator, int, float | None, ImageSize | None]
     rows: list[tuple[Work, int]]
     passes_left: int
 
@@ -206,10 +207,10 @@ class Batcher:
             self._paused = paused_outside + time.monotonic() - began
 
     def _generate(self, batch: _Batch) -> None:
-        generator, steps, guidance = batch.kind
+        generator, steps, guidance, size = batch.kind
         captions = [work.captions[row].caption for work, row in batch.rows]
         seeds = [work.seeds[row] for work, row in batch.rows]
-        images = generator.generate_each(captions, seeds, steps=steps, guidance=guidance)
+        images = generator.generate_each(captions, seeds, steps=steps, guidance=guidance, size=size)
         for (work, row), image in zip(batch.rows, images, strict=True):
             work.images[row] = image
             if not work.unfinished:

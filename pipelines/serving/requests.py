@@ -45,7 +45,7 @@ class ImagesRequest(BaseModel):
     guidance_scale: float | None = None
     upsample: bool = True
     response_format: Literal["b64_json"] = "b64_json"
-    size: str | None = None
+    size: str | None = Field(None, description="one of the model's, as WIDTHxHEIGHT, or auto")
     model: str | None = None
     user: str | None = None
     quality: str | None = None
@@ -76,9 +76,10 @@ def work_of(request: ImagesRequest, generator: Generator, limits: Limits) -> tup
     steps = generator.model.card.steps if request.steps is None else request.steps
     _check_limits(request, steps, limits)
     prompts = [prompt for prompt in request.prompt for _ in range(request.n)]
-    size = f"{generator.image_size}x{generator.image_size}"
-    if request.size not in (None, "auto", size):
-        raise BadRequest(f"size is {request.size}; this model generates {size}")
+    sizes = {str(size): size for size in generator.sizes}
+    size = generator.sizes[0] if request.size in (None, "auto") else sizes.get(request.size)
+    if size is None:  # only what it was trained at: anyone may ask for any size
+        raise BadRequest(f"size is {request.size}; this model generates {', '.join(sizes)}")
     guidance = generator.model.card.guidance if request.guidance_scale is None else request.guidance_scale
     if guidance is not None and not math.isfinite(guidance):
         raise BadRequest("guidance_scale: it must be a number")
@@ -88,7 +89,7 @@ def work_of(request: ImagesRequest, generator: Generator, limits: Limits) -> tup
         raise BadRequest(str(error)) from error
     seed = secrets.randbelow(DRAWN_SEEDS) if request.seed is None else request.seed
     seeds = sample_seeds(seed, len(prompts))
-    return Work(generator, prompts, seeds, steps, guidance, request.upsample), seed
+    return Work(generator, prompts, seeds, steps, guidance, request.upsample, size), seed
 
 
 def _check_limits(request: ImagesRequest, steps: int, limits: Limits) -> None:

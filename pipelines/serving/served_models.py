@@ -49,7 +49,7 @@ def model_card(loaded: LoadedModel) -> dict[str, Any]:
     about: dict[str, Any] = {
         "model": loaded.label,
         "kind": KINDS[card.kind],
-        "image size": f"{model.image_size} × {model.image_size}",
+        "image size": ", ".join(f"{size.width} × {size.height}" for size in model.sizes),
         "steps": card.steps,
         "guidance": card.guidance,
         "parameters": sum(weights.numel() for weights in model.network.parameters()),
@@ -121,8 +121,9 @@ class CurrentModel:
 
     def _load(self) -> LoadedModel:
         loaded = self.source.load()
-        # The first pass through a model takes longer than the others.
-        loaded.generator.generate(["warm up"])
+        # The first pass through a model takes longer than the others, at each size.
+        for size in loaded.generator.sizes:
+            loaded.generator.generate(["warm up"], size=size)
         self.on_load(loaded.generator)
         return loaded
 

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from components.generation.generator import Generator
+from components.image_size import ImageSize
 from components.randomness import SampleSeed
 from components.upsampling.prompt_upsampler import UpsampledPrompt, unchanged
 
@@ -31,6 +32,7 @@ class Work:
     steps: int
     guidance: float | None
     upsample: bool
+    size: ImageSize | None = None  # the model's own
     answer: "Future[GeneratedImages]" = field(default_factory=Future)
 
     def __post_init__(self) -> None:
@@ -52,9 +54,9 @@ class Work:
         return len(self.prompts) * self.steps
 
     @property
-    def kind(self) -> tuple[Generator, int, float | None]:
+    def kind(self) -> tuple[Generator, int, float | None, ImageSize | None]:
         """What the images of a batch share."""
-        return (self.generator, self.steps, self.guidance)
+        return (self.generator, self.steps, self.guidance, self.size)
 
 
 class CaptionBatch:

@@ -67,7 +67,7 @@ def run(work: Work) -> list[PartReceipt]:
     """Train the student, save its averaged weights, and with them the times of a few steps where asked."""
     from components.diffusion.dit import DiT
     from components.generation.diffusers_pipeline import load_teacher
-    from components.generation.model_folder import Model, ModelCard
+    from components.generation.model_folder import Model, ModelCard, listed_sizes
     from components.generation.tuned_times import tune_student
     from pipelines.stages.learning.training_run import indexes, save_trained, train_tracked
 
@@ -88,6 +88,7 @@ def run(work: Work) -> list[PartReceipt]:
         steps=1,
         guidance=config.consistency.guidance,
         images_seen=trained.curve[-1].images_seen,
+        sizes=listed_sizes(task.sizes, teacher.image_size),
     )
     model = Model(trained.ema, teacher.encoder, card, teacher.upsampler, teacher.autoencoder)
     if config.tuned_steps:
@@ -114,11 +115,14 @@ def _task_of(
 
     encoder, autoencoder = teacher.encoder, teacher.autoencoder
     loader = caption_loader(shards, config, teacher.image_size, rank, world_size)
+    for size in loader.sizes:
+        teacher.size_of(size)
     return TrainingTask(
         network=_student(teacher, config),
         loss=_loss(teacher, config.consistency),
         data=lambda images_seen: batches(loader, encoder, autoencoder, images_seen),
         records=loader.samples,
+        sizes=loader.sizes,
         target_halflife=target_halflife(config.consistency, config.images),
     )
 

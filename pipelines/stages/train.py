@@ -95,7 +95,7 @@ def run(work: Work) -> list[PartReceipt]:
     """
     from components.conditioning.text import fit_text_encoder
     from components.diffusion.dit import DiT
-    from components.generation.model_folder import Model, ModelCard
+    from components.generation.model_folder import Model, ModelCard, listed_sizes
     from components.shards.wanted_features import check_features
     from pipelines.stages.learning.autoencoder_run import make_autoencoder
     from pipelines.stages.learning.initial_model import initial_folder, load_initial_model
@@ -134,6 +134,7 @@ def run(work: Work) -> list[PartReceipt]:
         guidance=config.guidance if config.reflow is None else 1.0,  # absorbed
         sampler=config.sampler,
         images_seen=trained.curve[-1].images_seen,
+        sizes=listed_sizes(task.sizes, image_size),
     )
     model = Model(trained.ema, encoder, card, upsampler, autoencoder)
     return save_trained(work, model, trained, task.records)
@@ -181,7 +182,8 @@ def _make_task(
     initial = load_initial_model(folder, config) if folder is not None else None
     encoder = encoder or (initial.encoder if initial else fit_text_encoder(config.text, ()))
     image_size = config.network.image_size * autoencoder.downscale
-    loader = caption_loader(shards, config, image_size, rank, world_size)
+    unit = config.network.patch * autoencoder.downscale
+    loader = caption_loader(shards, config, image_size, rank, world_size, unit=unit)
     loss = FlowLoss(config.flow, config.diffusion, encoder([""]))
     held_out = partial(held_out_batches, shards, config, encoder, autoencoder, image_size, rank, world_size)
     measured = config.validation_images and pairs is None and count_held_out(shards)
@@ -196,6 +198,7 @@ def _make_task(
             else coupled_batches(pairs, config, encoder, images_seen, rank, world_size)
         ),
         records=loader.samples,
+        sizes=loader.sizes,
         validation=Validation(loss, held_out, config.validation_images) if measured else None,
     )
 

@@ -44,6 +44,12 @@ def generate(
         float | None,
         typer.Option(min=0, max=1, help="Share of the way back to the contrast without guidance."),
     ] = None,
+    size: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WIDTHxHEIGHT", help="Of the images, in pixels.", show_default="the model's own"
+        ),
+    ] = None,
     upsample: Annotated[
         bool, typer.Option("--upsample/--as-is", help="Expand the prompt to a long caption first, or not.")
     ] = True,
@@ -72,10 +78,13 @@ def generate(
             "guidance_interval": guidance_interval,
             "guidance_rescale": guidance_rescale,
         },
+        size=size,
         upsample=upsample,
         writer=png_writer(provenance, credentials),
     )
     for image in files.images:
         typer.echo(f"{image.path}  {image.prompt.how}: {image.prompt.caption}")
+    if files.note is not None:
+        typer.echo(files.note, err=True)
     if files.sheet is not None:
         typer.echo(files.sheet)

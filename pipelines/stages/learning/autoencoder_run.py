@@ -49,6 +49,7 @@ def _fit(
         config.network.image_size * fit.downscale,
         rank,
         world_size,
+        unit=config.network.patch * fit.downscale,
     )
 
     def batches(images_seen: int) -> Iterator[Batch]:

@@ -34,6 +34,7 @@ from components.evaluation.results import (
 )
 from components.generation.generator import Generator
 from components.generation.model_folder import CARD, WEIGHTS
+from components.image_size import ImageSize
 from components.judge.judge import Judge
 from components.randomness import derive_seed
 from components.shards.index import HOLDOUT, INDEX_NAME, TRAIN, Split
@@ -253,7 +254,13 @@ class EvaluationInputs:
 
 def _load(folder: Path, config: EvaluateConfig) -> Generator:
     device = ModelRuntime(device=config.device).resolve("evaluate").device
-    return Generator.load(folder, device, config.batch_size, config.precision)
+    generator = Generator.load(folder, device, config.batch_size, config.precision)
+    if (square := ImageSize.square(generator.image_size)) not in generator.sizes:
+        raise StageFailed(
+            f"evaluate: images of {square} are measured, and the model was trained at"
+            f" {', '.join(map(str, generator.sizes))}; add {square} to shard.buckets"
+        )
+    return generator
 
 
 def _digest_beside_weights(folder: Path) -> str:

@@ -22,6 +22,7 @@ from components.diffusion.samplers import euler
 from components.diffusion.times import even_times
 from components.distillation.couplings import Couplings, coupling_noise, straightness
 from components.generation.model_folder import Model
+from components.image_size import ImageSize
 from components.training.loss import Batch
 from pipelines.errors import ConfigError
 from pipelines.stage import SCRATCH, Work
@@ -39,12 +40,18 @@ def draw_couplings(work: Work, teacher: Model, shards: Sequence[Path]) -> Path:
     """Draw the pairs that the config asks for; a killed run goes on where it was. Returns their folder.
 
     The captions are those that a training of the shards would see first. Raises ConfigError for a student,
-    which has no flow to follow.
+    which has no flow to follow, and for shards of several sizes.
     """
     if teacher.card.is_student:
         raise ConfigError("train.reflow goes on from a flow, and the model of train.init is a student")
     config, parts = work.config, work.parts.within(FOLDER)
     loader = caption_loader(shards, config, teacher.image_size, 0, 1)
+    if loader.sizes != (square := ImageSize.square(teacher.image_size),):
+        sizes = ", ".join(map(str, loader.sizes))
+        raise ConfigError(
+            f"train.reflow draws images of {square}, and the shards have buckets of {sizes}; make shards"
+            " without shard.buckets for it"
+        )
     seen = chain.from_iterable(batch.captions for batch in loader.batches(0))
     captions = list(islice(seen, config.reflow.pairs))
     with work.progress.task("couplings", len(captions), "pairs") as advance:

@@ -24,6 +24,7 @@ from components.diffusion.dit import DiT
 from components.diffusion.sd3_network import SD3Network
 from components.errors import InputError
 from components.generation.model_folder import Model, save_model
+from components.image_size import ImageSize
 from components.randomness import seeded_weights
 from components.shards.index import HOLDOUT, INDEX_NAME, TRAIN, Split, load_index
 from components.shards.loader import CaptionedImages, ShardLoader
@@ -58,7 +59,7 @@ VALIDATION_IMAGES = 256  # of which the loss is measured while a teacher trains
 
 @dataclass(frozen=True)
 class TrainingTask:
-    """What one process trains, and on what. records: in the shards of all processes together.
+    """What one process trains, and on what. records: in the shards of all processes together; sizes: of them.
 
     target_halflife: of the average that the loss takes its targets from, if it does; validation: of the
     model on held-out images, if there is one; see train.
@@ -68,6 +69,7 @@ class TrainingTask:
     loss: LossFunction
     data: Callable[[int], Iterator[Batch]]
     records: int
+    sizes: tuple[ImageSize, ...]
     target_halflife: HalfLife | None = None
     validation: Validation | None = None
 
@@ -112,10 +114,20 @@ def captions(shards: Sequence[Path]) -> Iterator[str]:
 
 
 def caption_loader(
-    shards: Sequence[Path], config: Any, image_size: int, rank: int, world_size: int, split: Split = TRAIN
+    shards: Sequence[Path],
+    config: Any,
+    image_size: int,
+    rank: int,
+    world_size: int,
+    split: Split = TRAIN,
+    *,
+    unit: int = 1,
 ) -> ShardLoader:
-    """The exact-resume loader of one process over the shards of every snapshot."""
-    return ShardLoader(
+    """The exact-resume loader of one process over the shards of every snapshot.
+
+    unit: pixels along a side of one patch. Raises InputError where those do not cover images of some bucket.
+    """
+    loader = ShardLoader(
         shards,
         batch_size=config.batch_size,
         image_size=image_size,
@@ -126,6 +138,13 @@ def caption_loader(
         world_size=world_size,
         cache_mb=config.cache_mb,
     )
+    for size in loader.sizes:
+        if not size.divides_by(unit):
+            raise InputError(
+                f"the shards have a bucket of {size}, and the model's patches are {unit} pixels a side; set"
+                f" shard.buckets to multiples of {unit}, or another patch"
+            )
+    return loader
 
 
 def batches(
@@ -167,7 +186,10 @@ def held_out_batches(
     rank: int,
     world_size: int,
 ) -> list[Batch]:
-    """One process's share of VALIDATION_IMAGES held-out records, or of as many as there are, in batches."""
+    """One process's share of VALIDATION_IMAGES held-out records, or of as many as there are, in batches.
+
+    Of several sizes the first batches are taken, as a training would see them.
+    """
     loader = caption_loader(shards, config, image_size, rank, world_size, HOLDOUT)
     count = max(1, min(loader.samples, VALIDATION_IMAGES) // config.batch_size)
     return list(islice(batches(loader, encoder, autoencoder, 0), count))
@@ -176,8 +198,8 @@ def held_out_batches(
 class LatentReader:
     """Batches of images to latents (B, C, h, w) on the device.
 
-    Those of a fitted autoencoder are kept, each of one image alone: they are a function of the image, to the
-    bit, whatever is beside it, so that a resumed training sees the same.
+    Those of a fitted autoencoder are kept, each of one image alone: they are a function of the image (at one
+    size), to the bit, whatever is beside it, so that a resumed training sees the same.
     """
 
     def __init__(self, autoencoder: Autoencoder, device: torch.device) -> None:
@@ -194,10 +216,11 @@ class LatentReader:
 
     def _latents(self, key: str, image: Tensor) -> Tensor:
         """Of one image, (1, C, h, w), on the CPU."""
-        latents = self.cache.get(key)
+        name = f"{key} {tuple(image.shape)}"  # a record of two snapshots may be in two buckets
+        latents = self.cache.get(name)
         if latents is None:
             latents = self.autoencoder.encode(image.to(self.device)).cpu()
-            self.cache.put(key, latents)
+            self.cache.put(name, latents)
         return latents
 
 

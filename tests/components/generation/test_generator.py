@@ -16,7 +16,8 @@ from components.diffusion.config import DiffusionConfig, DiTConfig, SamplerConfi
 from components.diffusion.dit import DiT
 from components.errors import InputError
 from components.generation.generator import BATCH, MAX_STEPS, Generator
-from components.generation.model_folder import Model, ModelCard, save_model
+from components.generation.model_folder import Model, ModelCard, listed_sizes, save_model
+from components.image_size import ImageSize
 from components.upsampling.prompt_upsampler import unchanged
 from tests.small_upsampler import small_upsampler
 
@@ -245,3 +246,36 @@ def test_serving_needs_nothing_of_training():
     )
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def sized(kind: str, *sizes: str) -> Generator:
+    whole = model(kind)
+    return Generator(replace(whole, card=ModelCard(**{**whole.card.model_dump(), "sizes": sizes})))
+
+
+@pytest.mark.parametrize("kind", ["flow", "consistency", "mean_flow"])
+def test_a_model_of_several_sizes_generates_each_and_the_first_by_default(kind):
+    of_square, several = Generator(model(kind)), sized(kind, "8x8", "12x4")
+    assert [str(size) for size in several.sizes] == ["8x8", "12x4"]
+    assert np.array_equal(several.generate(PROMPTS), of_square.generate(PROMPTS))
+    wide = several.generate(PROMPTS, size=ImageSize.parse("12x4"))
+    assert wide.shape == (4, 4, 12, 3)
+    assert_alike(several.generate([PROMPTS[1]], size=several.sizes[1], first=1)[0], wide[1])
+    assert sized(kind, "12x4").generate([]).shape == (0, 4, 12, 3)
+
+
+def test_a_size_that_no_training_had_is_generated_where_the_patches_cover_it():
+    generator = sized("flow", "8x8", "12x4")
+    assert generator.generate(["a star"], size=ImageSize(16, 8)).shape == (1, 16, 8, 3)
+    with pytest.raises(InputError, match=r"size is 10x8; both sides .* are multiples of 4"):
+        generator.generate([], size=ImageSize(8, 10))
+    with pytest.raises(InputError, match=r"size is 400x400; it may have 16 times the pixels of 8x8"):
+        generator.generate([], size=ImageSize.square(400))
+
+
+def test_a_card_lists_the_square_first_and_says_nothing_of_it_alone():
+    square, wide, tall = ImageSize(8, 8), ImageSize(4, 12), ImageSize(12, 4)
+    assert listed_sizes([square], 8) == ()
+    assert listed_sizes([tall, wide, square], 8) == (square, wide, tall)
+    assert listed_sizes([tall], 8) == (tall,)
+    assert "sizes" not in model("flow").card.model_dump()

@@ -200,3 +200,21 @@ def test_the_loss_is_a_function_of_the_noise_s_seed():
 def test_a_bad_value_is_refused(wrong):
     with pytest.raises(ValidationError):
         FlowLossConfig(**wrong)
+
+
+def test_times_of_images_of_m_in_place_of_n_pixels_are_shifted_by_the_root_of_m_over_n():
+    """Esser 2024, Eq. 23: t_m = sqrt(m/n) t_n / (1 + (sqrt(m/n) - 1) t_n)."""
+    network = Formula(lambda x_t, t: x_t)
+    times = {}
+    for side in (4, 8):
+        samples = batch(torch.zeros(500, 1, side, 2 * side))
+        loss = FlowLoss(FlowLossConfig(shift_side=4, caption_dropout=0), DiffusionConfig(), NULL)
+        loss(network, samples, context(samples))
+        times[side] = network.inputs[-1][1]
+    base = FlowLoss(FlowLossConfig(caption_dropout=0), DiffusionConfig(), NULL)
+    samples = batch(torch.zeros(500, 1, 4, 4))
+    base(network, samples, context(samples))
+    t = network.inputs[-1][1]
+    for side, root in ((4, 2**0.5), (8, 8**0.5)):
+        torch.testing.assert_close(times[side], root * t / (1 + (root - 1) * t))
+    assert "shift_side" not in FlowLossConfig().model_dump()
