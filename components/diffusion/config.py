@@ -82,7 +82,9 @@ class DiTConfig(BaseModel):
     """Sizes of the network. Lengths in pixels (of an autoencoder's latents: in latents) or features."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-    image_size: int = Field(32, gt=0, description="side of the square image, in pixels")
+    image_size: int = Field(
+        32, gt=0, description="side of the square image, in pixels, in whose frame images of other sizes lie"
+    )
     channels: int = Field(3, gt=0)
     patch: int = Field(8, gt=0, description="side of a patch, in pixels")
     width: int = Field(128, gt=0, description="features of a token")
