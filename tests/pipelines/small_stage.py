@@ -1,17 +1,20 @@
 """A stage of words that takes no time, for tests of the stage contract; and its death at a fault point."""
 
+import multiprocessing
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from pipelines.execution.engine import Engine
 from pipelines.execution.progress import Progress
 from pipelines.stage import Input, Stage, StageConfig, Work, run_stage
+from pipelines.store import outputs
+from pipelines.store.faults import FAULT_VARIABLE
 from pipelines.store.receipts import Counts, PartReceipt
 
 KILLED = -9
+FORKS = multiprocessing.get_context("forkserver")  # forks of one process, which has imported this module
+FORKS.set_forkserver_preload([__name__])
 
 
 class ToyConfig(StageConfig):
@@ -70,9 +73,15 @@ def input_of(home: Path, receipt) -> dict[str, tuple[Input, ...]]:
 
 def kill_at(point: str, home: Path, *, force: bool = False, exchange: bool = True) -> None:
     """Run the stage in another process, which is killed at the point."""
-    program = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import small_stage as t;"
-    program += "" if exchange else "import pipelines.store.outputs as o; o.exchange = lambda a, b: False;"
-    program += f"from pathlib import Path; t.run(Path({str(home)!r}), force={force})"
-    environment = {**os.environ, "STRAIGHTSHOT_FAULT": point}
-    killed = subprocess.run([sys.executable, "-c", program], env=environment, check=False)
-    assert killed.returncode == KILLED
+    environment = {**os.environ, FAULT_VARIABLE: point}
+    process = FORKS.Process(target=_run_in, args=(environment, home, force, exchange))
+    process.start()
+    process.join()
+    assert process.exitcode == KILLED
+
+
+def _run_in(environment: dict[str, str], home: Path, force: bool, exchange: bool) -> None:
+    os.environ.update(environment)
+    if not exchange:
+        outputs.exchange = lambda a, b: False
+    run(home, force=force)
