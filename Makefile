@@ -12,7 +12,8 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
     --no-emit-index-url --no-header
 TEST_WORKERS ?= 2
 BENCHMARKS = $(basename $(filter-out test_%,$(notdir $(wildcard tests/benchmarks/*.py))))
-PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile
+PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile \
+    --durations=15 --durations-min=5
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-faults check bench lock clean

@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,9 +13,21 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 from upath import UPath
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
 BUCKET = "team"
+TESTS = Path(__file__).parent
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+MICRO_VARIABLE = "STRAIGHTSHOT_TEST_MICRO"
+# Files and folders in the order in which they are run; others follow. The first makes `micro_home`, on which
+# the second does not wait.
+FIRST = (
+    *("faults/test_cluster_kills.py", "e2e/test_cli.py"),
+    *("pipelines/execution/", "pipelines/stages/"),
+    *("faults/test_random_kills.py", "infra/", "e2e/", "faults/", "dags/", "pipelines/", "components/"),
+)
+ALONE = ("test_killed_stages.py", "test_random_kills.py")  # minutes each, and share no fixture of a module
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -31,22 +44,63 @@ def shared_data() -> Path:
     return SHARED_DATA
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The long files first, so that no worker is left with one at the end."""
+    items.sort(key=lambda item: _turn(item.path.relative_to(TESTS).as_posix()))
+
+
+def _turn(path: str) -> int:
+    return next((i for i, start in enumerate(FIRST) if path.startswith(start)), len(FIRST))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFileScheduling | None:
+    """With `--dist loadfile` a file's tests go to one process, in the order above; those of ALONE to any."""
+    if config.getoption("dist") != "loadfile":
+        return None
+    config.option.loadscopereorder = False  # by the number of tests, which says nothing of their seconds
+    return _Scheduling(config, log)
+
+
+class _Scheduling(LoadFileScheduling):
+    def _split_scope(self, nodeid: str) -> str:
+        path = super()._split_scope(nodeid)
+        return nodeid if path.endswith(ALONE) else path
+
+
 @pytest.fixture(scope="session")
-def micro_run(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> "subprocess.CompletedProcess[str]":
+def micro_run(
+    tmp_path_factory: pytest.TempPathFactory, worker_id: str, testrun_uid: str
+) -> "subprocess.CompletedProcess[str]":
     """`straightshot run --preset micro` in a HOME of its own, once for all tests of all test processes.
 
-    They leave the HOME as it is.
+    They leave the HOME as it is. Where MICRO_VARIABLE names a folder, it lies there, and a later run of the
+    tests on the same code takes it over, if every file is still as the run left it.
     """
     own = tmp_path_factory.getbasetemp()
-    folder = (own if worker_id == "master" else own.parent) / "micro"
+    session = (own if worker_id == "master" else own.parent) / "micro"
+    folder = Path(os.environ.get(MICRO_VARIABLE) or session)
     folder.mkdir(exist_ok=True)
-    result = folder / "result.json"
+    home, result = folder / "home", folder / "result.json"
     with FileLock(folder / "lock"):  # of several test processes the first one runs it, the others wait
-        if not result.exists():
-            result.write_text(json.dumps(_run_micro(folder / "home")))
-    done = subprocess.CompletedProcess(**json.loads(result.read_text()))
+        made = json.loads(result.read_text()) if result.exists() else None
+        if made is None or (made["session"] != testrun_uid and made["files"] != _files(home)):
+            shutil.rmtree(home, ignore_errors=True)
+            made = {"command": _run_micro(home), "files": _files(home)}
+        result.write_text(json.dumps({**made, "session": testrun_uid}))
+    done = subprocess.CompletedProcess(**made["command"])
     assert done.returncode == 0, done.stderr[-4000:]
     return done
+
+
+def _files(home: Path) -> dict[str, list[int]]:
+    """Path -> size and time of every file, but of what is only remembered of them."""
+    paths = (path for path in sorted(home.rglob("*")) if path.is_file())
+    names = {path.relative_to(home).as_posix(): path.stat() for path in paths}
+    return {
+        name: [state.st_size, state.st_mtime_ns]
+        for name, state in names.items()
+        if not name.startswith("cache/")
+    }
 
 
 def _run_micro(home: Path) -> dict[str, object]:
