@@ -116,6 +116,7 @@ def test_a_node_that_has_only_the_libraries_gets_the_code_with_the_connection(no
     assert "runtime_resources" in file and not Path(file).is_relative_to(REPOSITORY)
 
 
+@pytest.mark.cluster
 @pytest.mark.parametrize("token", ["wrong", "missing", "none"])
 def test_a_token_that_the_cluster_refuses_is_one_line_that_says_what_to_set(cluster, tmp_path, token):
     (tmp_path / "wrong").write_text("wrong" * 8)

@@ -126,6 +126,11 @@ def monkeypatch_module():
         yield patch
 
 
+@pytest.fixture(scope="module")
+def tracking(tmp_path_factory) -> str:
+    return f"sqlite:///{tmp_path_factory.mktemp('tracking')}/mlflow.db"
+
+
 @pytest.mark.faults
 def test_driver_and_workers_killed_and_run_again_give_the_same_bytes(folder, engine):
     tracking, progress = f"sqlite:///{folder}/mlflow.db", CountingProgress()
@@ -145,6 +150,7 @@ def test_driver_and_workers_killed_and_run_again_give_the_same_bytes(folder, eng
     assert not (Path.home() / "ray_results").exists()
 
 
+@pytest.mark.faults
 def test_one_process_goes_on_from_the_checkpoint_of_two(folder):
     progress = CountingProgress()
     last = max(checkpoints(folder / "killed too"))
@@ -155,7 +161,7 @@ def test_one_process_goes_on_from_the_checkpoint_of_two(folder):
     assert [point["images_seen"] for point in curve] == [n * 6 * BATCH for n in range(1, 9)]
 
 
-def test_two_workers_fit_the_autoencoder_of_one(tmp_path, folder, engine):
+def test_two_workers_fit_the_autoencoder_of_one(tmp_path, tracking, engine):
     """The same to rounding; then the same run finds it in their last checkpoint."""
     fit = {"images": 16 * BATCH, "batch_size": BATCH, "ema_halflife_images": 0, "precision": "no"}
     settings = {
@@ -163,7 +169,7 @@ def test_two_workers_fit_the_autoencoder_of_one(tmp_path, folder, engine):
         "autoencoder": {"model": "fit", "channels": 8, "widths": (4, 8, 8, 8), "training": fit},
         "network": {"image_size": 4, "channels": 8, "patch": 1, "width": 32, "depth": 1, "heads": 2},
     }
-    tracking, weights = f"sqlite:///{folder}/mlflow.db", []
+    weights = []
     for workers in (1, 2):
         home, progress = tmp_path / str(workers), CountingProgress()
         receipt = run_train(home, engine, tracking, progress, workers=workers, **settings)
@@ -180,7 +186,7 @@ def test_where_the_workers_of_a_training_have_room_those_of_its_autoencoder_have
     assert config.autoencoder.training.cpu_threads <= config.cpu_threads
 
 
-def test_a_diverged_fit_of_the_workers_is_one_line(tmp_path, folder, engine):
+def test_a_diverged_fit_of_the_workers_is_one_line(tmp_path, tracking, engine):
     fit = {
         "images": 16 * BATCH,
         "batch_size": BATCH,
@@ -190,26 +196,25 @@ def test_a_diverged_fit_of_the_workers_is_one_line(tmp_path, folder, engine):
         run_train(
             tmp_path / "home",
             engine,
-            f"sqlite:///{folder}/mlflow.db",
+            tracking,
             CountingProgress(),
             autoencoder={"model": "fit", "channels": 8, "widths": (4, 8, 8, 8), "training": fit},
             network={"image_size": 4, "channels": 8, "patch": 1, "width": 32, "depth": 1, "heads": 2},
         )
 
 
-def test_a_diverged_training_is_one_line(tmp_path, folder, engine):
+def test_a_diverged_training_is_one_line(tmp_path, tracking, engine):
     fast = {"learning_rate": 1e30, "warmup_images": 0}
-    tracking = f"sqlite:///{folder}/mlflow.db"
     with pytest.raises(StageFailed) as caught:
         run_train(tmp_path / "home", engine, tracking, CountingProgress(), optimizer=fast, precision="no")
     assert str(caught.value).startswith("train: training diverged at ")
     assert "FloatingPointError" in caught.value.__notes__[0]
 
 
-def test_more_workers_than_this_machine_has_room_for_is_one_line(tmp_path, folder, engine):
+def test_more_workers_than_this_machine_has_room_for_is_one_line(tmp_path, tracking, engine):
     many = {"workers": 1024, "batch_size": 1024}
     with pytest.raises(ConfigError, match=r"train.workers: 1024 processes .* this machine; set fewer"):
-        run_train(tmp_path / "home", engine, f"sqlite:///{folder}/mlflow.db", CountingProgress(), **many)
+        run_train(tmp_path / "home", engine, tracking, CountingProgress(), **many)
     with pytest.raises(ValueError, match="batch_size 8 cannot be shared by 3 workers evenly"):
         TrainConfig(**{**TRAINING, "workers": 3})
 
