@@ -13,12 +13,12 @@ import pytest
 from pipelines.graph import STAGES
 from pipelines.store.receipts import Receipt
 
-KILLS = 4  # in each series
+KILLS = 6  # in each series: of two, the later kills meet the later stages
 WAIT_SECONDS = (2.0, 30.0)  # before each of them; a whole run takes about a minute
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [1, 2])
 def test_a_run_killed_at_random_moments_ends_in_the_same_bytes(micro_home, tmp_path, seed):
     chance, home, killed = random.Random(seed), tmp_path / "home", 0
     while killed < KILLS:
@@ -32,7 +32,7 @@ def test_a_run_killed_at_random_moments_ends_in_the_same_bytes(micro_home, tmp_p
             killed += 1
     finished = start(home)
     assert finished.wait() == 0, (home / "log.txt").read_text()[-2000:]
-    assert killed >= 2
+    assert killed >= 3
     assert digests(home) == digests(micro_home)
 
 
