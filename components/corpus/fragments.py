@@ -33,7 +33,8 @@ class FragmentSize:
 class RawRecord:
     """A record as the crawl left it: encoded bytes, text, origin; any may be missing.
 
-    license, source: where the corpus has such columns (PROVENANCE in schemas.py).
+    license, source: where the corpus has such fields (PROVENANCE in schemas.py). damaged: what stands beside
+    the image and cannot be read, in words.
     """
 
     image: bytes | None
@@ -41,16 +42,20 @@ class RawRecord:
     url: str | None
     license: str | None = None
     source: str | None = None
+    damaged: str | None = None
 
 
 @dataclass(frozen=True)
 class FolderMember:
-    """One record of a folder corpus. Paths are relative to the folder; `alt_text` comes from its table."""
+    """One record of a folder corpus. Paths are relative to the folder; what is no path is from a table."""
 
     image: str | None
     sidecar: str | None  # a .txt beside the image, read with it
     alt_text: str | None
     url: str
+    fields: str | None = None  # a .json beside the image, read with it
+    license: str | None = None
+    source: str | None = None
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Parquet corpora: `image` (bytes, or a struct with bytes, as Hugging Face writes it) or `image_path`;
-`alt_text`; `url` if there is one; `license` and `source` where they are texts.
+`alt_text`; `url` if there is one; licence and source by their usual names (side_files.py), where they are
+texts.
 
 A row group is the least that can be read by itself, so the fragments of one are read in one pass. What is
 held at a time is bounded by BATCH_BYTES and by the file's own pages.
@@ -16,7 +17,7 @@ from upath import UPath
 
 from components.corpus.corpus_files import find_files
 from components.corpus.fragments import MIB, Fragment, FragmentSize, Plan, RawRecord, cut_groups
-from components.corpus.schemas import PROVENANCE
+from components.corpus.side_files import is_provenance, provenance
 from components.errors import InputError, one_line
 
 BATCH_ROWS = 256  # most rows decoded at a time
@@ -49,18 +50,23 @@ def read(fragment: Fragment) -> Iterator[RawRecord]:
     with UPath(fragment.path).open("rb") as file:
         table = _opened(file, fragment.path)
         image = _image_column(table.schema_arrow, fragment.path)
+        carried = _carried(table.schema_arrow)
         for row in _rows(table, _columns(table, image), fragment):
             data = row[image]
             if image == "image_path":
                 data = _file_bytes(folder, data)
-            provenance = {name: row[name] for name in PROVENANCE if name in row}
-            yield RawRecord(data, row["alt_text"], row.get("url"), **provenance)
+            stated = provenance({name: row[name] for name in carried})
+            yield RawRecord(data, row["alt_text"], row.get("url"), **stated)
 
 
 def _columns(table: pq.ParquetFile, image: str) -> list[str]:
     schema = table.schema_arrow
-    carried = [name for name in PROVENANCE if name in schema.names and _is_text(schema.field(name).type)]
-    return [image, "alt_text", *(["url"] if "url" in schema.names else []), *carried]
+    return [image, "alt_text", *(["url"] if "url" in schema.names else []), *_carried(schema)]
+
+
+def _carried(schema: pa.Schema) -> list[str]:
+    """The columns of texts that state a licence or a source."""
+    return [field.name for field in schema if is_provenance(field.name) and _is_text(field.type)]
 
 
 def _groups(table: pq.ParquetFile, image: str, path: str) -> list[tuple[int, int]]:

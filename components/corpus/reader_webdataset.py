@@ -1,9 +1,10 @@
 """WebDataset corpora in img2dataset's layout: tars of `key.jpg|png|webp` with `key.txt` and `key.json`.
 
+Of the JSON: `url`, `caption` or `alt_text` where there is no .txt, licence and source (side_files.py).
+
 Read with tarfile rather than through a WebDataset pipeline, which accepts many truncated tars in silence.
 """
 
-import json
 import lzma
 import tarfile
 import zlib
@@ -12,12 +13,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from upath import UPath
 
 from components.corpus.corpus_files import IMAGE_EXTENSIONS, find_files
 from components.corpus.fragments import Fragment, FragmentSize, Plan, RawRecord, cut_records
+from components.corpus.side_files import DAMAGED_JSON, fields_of, provenance, text_of
 from components.errors import InputError, one_line
 
 EXTENSIONS = frozenset((*IMAGE_EXTENSIONS, "txt", "json"))
@@ -80,20 +82,17 @@ def read(fragment: Fragment) -> Iterator[RawRecord]:
 
 
 def _record(place: str, contents: dict[str, bytes]) -> RawRecord:
-    """The text is the .txt's, else the JSON's caption; the url the JSON's, else the place in the corpus."""
+    """The text is the .txt's, else the JSON's; the url the JSON's, else the place in the corpus.
+
+    A spoiled JSON costs the record what it says, not its image.
+    """
     image = next((contents[extension] for extension in IMAGE_EXTENSIONS if extension in contents), None)
-    meta: Any = None
-    if "json" in contents:
-        try:
-            meta = json.loads(contents["json"])
-        except (ValueError, RecursionError):
-            meta = None  # a spoiled side file costs the record its url, not its image
-    meta = meta if isinstance(meta, dict) else {}
-    text: Any = meta.get("caption", meta.get("alt_text"))
-    if "txt" in contents:
-        text = contents["txt"].decode("utf-8", "replace")
-    url = meta.get("url")
-    return RawRecord(image, text if isinstance(text, str) else None, url if isinstance(url, str) else place)
+    fields = fields_of(contents["json"]) if "json" in contents else {}
+    damaged = DAMAGED_JSON if fields is None else None
+    fields = fields or {}
+    text = contents["txt"].decode("utf-8", "replace") if "txt" in contents else text_of(fields)
+    url = fields.get("url") if isinstance(fields.get("url"), str) else place
+    return RawRecord(image, text, url, **provenance(fields), damaged=damaged)
 
 
 def _groups(

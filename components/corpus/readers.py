@@ -99,7 +99,14 @@ def read_fragment(fragment: Fragment) -> Iterator[RawRecord]:
     try:
         for record in READERS[fragment.kind].read(fragment):
             count += 1
-            yield RawRecord(record.image, _valid_text(record.alt_text), _valid_name(record.url))
+            yield RawRecord(
+                record.image,
+                _valid_text(record.alt_text),
+                _valid_name(record.url),
+                _valid_text(record.license),
+                _valid_text(record.source),
+                record.damaged,
+            )
     except reading_errors() as error:
         raise InputError(f"corpus file {fragment.path} cannot be read: {one_line(error)}") from error
     if count != fragment.rows:

@@ -112,7 +112,7 @@ class _Counted:
         self.languages.update(value or "" for value in values("language"))
         self.domains.update(map(_domain, values("url")))
         self.licenses.update(value or "" for value in values("license"))
-        self.sources.update(value or "" for value in values("source"))
+        self.sources.update(map(_source, values("source")))
         for name in batch.schema.names:
             if name.startswith("caption_"):
                 self.words[name] += sum(len((text or "").split()) for text in values(name))
@@ -134,6 +134,11 @@ def _domain(url: str | None) -> str:
     except ValueError:  # brackets that are no IPv6 address
         return ""
     return host.removeprefix("www.")
+
+
+def _source(value: str | None) -> str:
+    """A source as it is; of an address the host: a crawl names the page of every image."""
+    return (_domain(value) if value and "://" in value else value) or ""
 
 
 def _step(output: Output) -> StepFacts:

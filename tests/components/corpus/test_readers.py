@@ -11,6 +11,7 @@ import pytest
 from upath import UPath
 
 from components.corpus.readers import Fragment, RawRecord, open_corpus, read_fragment
+from components.corpus.side_files import DAMAGED_JSON
 
 RECORDS = [
     RawRecord(b"one", "a red circle", "u/1"),
@@ -61,7 +62,7 @@ TAR_RECORDS = [
     RawRecord(b"one", "a red circle", "u/1"),
     RawRecord(b"two", "from json", "a.tar/00001"),
     RawRecord(None, "no image \ufffd", "a.tar/00002"),
-    RawRecord(b"four", None, "a.tar/00003"),
+    RawRecord(b"four", None, "a.tar/00003", damaged=DAMAGED_JSON),
 ]
 
 
@@ -150,6 +151,73 @@ def test_a_folder_pairs_images_with_text_files_and_tables(tmp_path):
         plain[2],
         RawRecord(None, "nowhere \u2028", "gone.jpg"),
     ]
+
+
+def test_a_folder_has_imagefolders_metadata_and_jsons_beside_images(tmp_path):
+    """As Hugging Face writes it, a table for each folder; and as img2dataset does, a JSON for each image."""
+    (tmp_path / "cats").mkdir()
+    (tmp_path / "dogs").mkdir()
+    said = {"caption": "from json", "license": "CC0", "source": "a museum"}
+    for name, data in {
+        "a.jpg": b"a", "a.txt": b"text of a", "a.json": json.dumps(said).encode(),
+        "b.jpg": b"b", "b.json": json.dumps(said).encode(),
+        "c.jpg": b"c", "c.json": b'{"license": "CC0"', "d.jpg": b"d", "d.json": b"[1]", "e.json": b"{}",
+        "cats/a.png": b"cat", "cats/a.json": b'{"license": "MIT", "source": "the json"}',
+        "cats/metadata.jsonl": b'{"file_name": "a.png", "text": "a cat", "LICENSE": "CC-BY"}\n{"text": ""}',
+        "dogs/b.png": b"dog", "dogs/b.txt": b"a dog",
+        "dogs/metadata.csv": b"file_name,license_url\nb.png,https://x.example/by\nb.png,other\ngone.png,CC0\n",
+    }.items():  # fmt: skip
+        (tmp_path / name).write_bytes(data)
+    assert everything(f"folder:{tmp_path}", 2) == [
+        RawRecord(b"a", "text of a", "a.jpg", "CC0", "a museum"),
+        RawRecord(b"b", "from json", "b.jpg", "CC0", "a museum"),
+        RawRecord(b"c", None, "c.jpg", damaged=DAMAGED_JSON),
+        RawRecord(b"cat", "a cat", "cats/a.png", "CC-BY", "the json"),
+        RawRecord(b"d", None, "d.jpg", damaged=DAMAGED_JSON),
+        RawRecord(b"dog", "a dog", "dogs/b.png", "https://x.example/by"),
+        RawRecord(None, None, "dogs/gone.png", "CC0"),
+    ]
+    (tmp_path / "cats" / "metadata.jsonl").write_bytes(b"\xff\xfe no table at all")
+    (tmp_path / "dogs" / "metadata.csv").write_bytes(b"no,columns\nof,ours\n")
+    corpus = open_corpus(f"folder:{tmp_path}")
+    records = [record for fragment in corpus.fragments for record in read_fragment(fragment)]
+    assert [record for record in records if "/" in record.url] == [
+        RawRecord(b"cat", None, "cats/a.png", "MIT", "the json"),
+        RawRecord(b"dog", "a dog", "dogs/b.png"),
+    ]
+    assert corpus.skipped == {
+        "line of the table that is no JSON object": 1,
+        "metadata of a folder that is no table": 2,
+        "file that is no image": 1,
+    }
+
+
+@pytest.mark.parametrize(
+    ("fields", "license", "source"),
+    [
+        ({"license": "CC0", "source": "flickr"}, "CC0", "flickr"),
+        ({"LICENSE": "?", "Licence": "CC-BY", "license_url": "https://x.example"}, "CC-BY", None),
+        ({"LicenseShortName": " CC BY\n4.0 ", "provider": "wikimedia"}, "CC BY 4.0", "wikimedia"),
+        ({"license": None, "license_url": "u", "source": ["no", "text"]}, "u", None),
+        ({"license": 4, "source": True}, "4", None),
+        ({"license": "", "source": "\ud800" + "s" * 1_000_000}, None, "\ufffd" + "s" * 299),
+        ({"text": "all rights reserved", "sources": "no"}, None, None),
+    ],
+)
+def test_licence_and_source_are_the_same_in_every_kind_of_corpus(tmp_path, fields, license, source):
+    write_tar(tmp_path / "a.tar", [("1.jpg", b"x"), ("1.json", json.dumps(fields).encode())])
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "1.jpg").write_bytes(b"x")
+    (tmp_path / "folder" / "1.json").write_text(json.dumps(fields))
+    texts = {n: v if isinstance(v, str) else None if v is None else str(v) for n, v in fields.items()}
+    columns = {name: [None if v is None else v.replace("\ud800", "\ufffd")] for name, v in texts.items()}
+    if all(isinstance(value, str | None) for value in fields.values()):
+        pq.write_table(pa.table({"image": [b"x"], "alt_text": ["x"], **columns}), tmp_path / "a.parquet")
+        (record,) = everything(f"parquet:{tmp_path}/a.parquet")
+        assert (record.license, record.source) == (license, source)
+    for uri in (f"webdataset:{tmp_path}/a.tar", f"folder:{tmp_path}/folder"):
+        (record,) = everything(uri)
+        assert (record.license, record.source, record.damaged) == (license, source, None)
 
 
 @pytest.mark.parametrize("rows_per_fragment", [1, 3, 512])
