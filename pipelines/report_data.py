@@ -5,7 +5,6 @@ read is one line among the page's problems.
 """
 
 import json
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice, zip_longest
 from pathlib import Path
@@ -15,8 +14,6 @@ import pyarrow.parquet as pq
 import yaml
 
 from components.captioning.kinds import ALT_COLUMN, CAPTION_KINDS
-from components.corpus.readers import open_corpus, read_fragment
-from components.corpus.schemas import record_key
 from components.evaluation.results import METRICS_FILE, Metrics, read_metrics
 from components.reporting.plots import LossCurve
 from components.reporting.report_data import (
@@ -34,18 +31,16 @@ from components.reporting.report_data import (
 from components.studies.table import StudyTable
 from components.training.config import VALIDATION_LOSS
 from pipelines.config import RunConfig
-from pipelines.errors import ConfigError, StraightshotError
+from pipelines.errors import StraightshotError
 from pipelines.planning.planned import Planned
 from pipelines.registry.champion import history
 from pipelines.registry.comparison import COLUMNS, LEGEND, MeasuredModel, compared, quality_of_change
 from pipelines.registry.journal import GATE
+from pipelines.report_rejects import rejected_records
 from pipelines.report_samples import judged_images, prompt_samples, read_rows
-from pipelines.sources import find_source, is_toy
 from pipelines.stages.annotators import CAPTION_TRUTH
-from pipelines.stages.data.part_records import DROPPED_TEXTS, FILTERED_FOLDER, REJECTS_FOLDER
+from pipelines.stages.data.part_records import DROPPED_TEXTS, FILTERED_FOLDER
 from pipelines.stages.evaluate import SAMPLES
-from pipelines.stages.fetch import FETCHED_FOLDER
-from pipelines.stages.fetch import NAME as FETCH
 from pipelines.stages.learning.training_config import CURVE
 from pipelines.stages.promote import DECISION_FILE
 from pipelines.store.outputs import readable_receipt
@@ -54,7 +49,6 @@ from pipelines.studies.stage import STAGE as STUDY
 from pipelines.studies.stage import read_table
 
 KEPT_SHOWN = 12  # records
-REJECTED_SHOWN = 24  # records, over all reasons
 CAPTIONS_SHOWN = 8  # records
 MOVES_SHOWN = 20  # promotions and refusals, the newest
 PARTS_READ = 32  # parts of a large corpus that examples are taken from
@@ -83,7 +77,7 @@ def collect(home: Path, config: RunConfig, planned: Sequence[Planned]) -> Report
         finished=last.replace("T", " ").replace("+00:00", " UTC") or "not yet",
         stages=tuple(_stage_row(receipt) for receipt in receipts.values()),
         kept=tuple(_kept(fresh)),
-        rejected=tuple(_rejected(home, config, fresh)),
+        rejected=tuple(rejected_records(fresh)),
         captions=tuple(_captions(fresh)),
         losses=tuple(_losses(fresh)),
         caption_truth=tuple(_caption_truth(receipts)),
@@ -134,53 +128,6 @@ def _captions(made: Mapping[str, Planned]) -> Iterator[CaptionExample]:
         alt = ScoredCaption("alt text", row[ALT_COLUMN] or "(dropped)", row["judge_score"])
         written = (ScoredCaption(kind.name, row[kind.column], row[kind.score_column]) for kind in kinds)
         yield CaptionExample(row["image"], (alt, *written))
-
-
-def _rejected(home: Path, config: RunConfig, fresh: Mapping[str, Planned]) -> Iterator[AltExample]:
-    """Rejected records, every reason in turn, with the images that the raw corpus has for them."""
-    rows = [
-        row
-        for path in _files(fresh, "filter", f"{REJECTS_FOLDER}/")
-        for row in pq.ParquetFile(path).read().to_pylist()
-    ]
-    chosen = list(islice(_by_reason(rows), REJECTED_SHOWN))
-    images = _raw_images(_corpus_uri(home, config, fresh), config, {row["key"] for row in chosen})
-    for row in chosen:
-        yield AltExample(images.get(row["key"]), row["alt_text"], row["url"], row["reason"], row["detail"])
-
-
-def _by_reason(rows: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
-    """The first of each reason, the most frequent reason first, then the second of each, and so on."""
-    frequency = Counter(row["reason"] for row in rows)
-    reasons = sorted(frequency, key=lambda reason: (-frequency[reason], reason))
-    lanes = [[row for row in rows if row["reason"] == reason] for reason in reasons]
-    return (row for turn in zip_longest(*lanes) for row in turn if row is not None)
-
-
-def _raw_images(uri: str, config: RunConfig, keys: set[str]) -> dict[str, bytes | None]:
-    """The images of these records, looked for in the first fragments of the raw corpus."""
-    images: dict[str, bytes | None] = {}
-    try:
-        for fragment in open_corpus(uri).fragments[:PARTS_READ]:
-            if len(images) == len(keys):
-                break
-            for record in read_fragment(fragment):
-                key = record_key(record.image or b"", f"{config.snapshot}:{record.url or ''}")
-                if key in keys:
-                    images[key] = record.image
-    except (ConfigError, ValueError):
-        return images  # the corpus has moved since: the texts are shown without their images
-    return images
-
-
-def _corpus_uri(home: Path, config: RunConfig, fresh: Mapping[str, Planned]) -> str:
-    """Where the raw corpus lies; a toy web and what was fetched lie under HOME."""
-    if FETCH in fresh:
-        return f"parquet:{fresh[FETCH].path}/{FETCHED_FOLDER}"
-    if not is_toy(config.corpus):
-        return config.corpus
-    source = find_source("corpus", config, home)
-    return source.location if source else config.corpus
 
 
 def _caption_truth(receipts: Mapping[str, Receipt]) -> Iterator[CaptionTruth]:

@@ -136,16 +136,17 @@ def _filtered(corpus: Input, snapshot: str, home: Path) -> Iterator[tuple[str, s
 
 def records_of_output(output: Input) -> Iterator[tuple[str, str | None]]:
     """key and sha256 of the records in an output of fetch, or of the filter; of the latter with its rejects,
-    whose sha256 is not known.
+    whose sha256 is known of those alone that the report shows. Of recaption, of those alone.
     """
     import pyarrow.parquet as pq
 
-    from pipelines.stages.data.part_records import FILTERED_FOLDER, REJECTS_FOLDER
+    from pipelines.stages.data.part_records import EXAMPLES_FOLDER, FILTERED_FOLDER, REJECTS_FOLDER
     from pipelines.stages.fetch import FETCHED_FOLDER
 
     if output.receipt is not None:
         fetch(output.path, output.receipt)
-    for path in [*output.files(f"{FETCHED_FOLDER}/"), *output.files(f"{FILTERED_FOLDER}/")]:
+    folders = (FETCHED_FOLDER, FILTERED_FOLDER, EXAMPLES_FOLDER)
+    for path in [path for folder in folders for path in output.files(f"{folder}/")]:
         table = pq.read_table(path, columns=["key", "sha256"])
         yield from zip(table["key"].to_pylist(), table["sha256"].to_pylist(), strict=True)
     for path in output.files(f"{REJECTS_FOLDER}/") if output.name == "filter" else ():

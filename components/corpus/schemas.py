@@ -146,6 +146,19 @@ REJECTS = pa.schema(
     ]
 )
 
+# Some rejects of each reason, to be looked at. sha256: of the image; thumbnail: JPEG; problem: why none.
+# of: the key of what a copy is one of, which has a row of its own, without a reason, where it is at hand.
+REJECT_EXAMPLES = pa.schema(
+    [
+        ("key", pa.string()),
+        ("reason", pa.string()),
+        ("sha256", pa.string()),
+        ("thumbnail", pa.binary()),
+        ("problem", pa.string()),
+        ("of", pa.string()),
+    ]
+)
+
 LABELLED = pa.schema([("image", pa.binary()), ("caption_short", pa.string()), ("caption_long", pa.string())])
 
 

@@ -29,14 +29,37 @@ class StageRow:
 
 @dataclass(frozen=True)
 class AltExample:
-    """A record and its alt text as the web had it."""
+    """A kept record and its cleaned alt text."""
 
-    image: bytes | None  # encoded, as in the corpus; may be broken
+    image: bytes | None  # encoded, as in the corpus
     alt_text: str | None
     url: str | None = None
-    reason: str | None = None  # None: kept
-    detail: str | None = None
     judge_score: float | None = None
+
+
+@dataclass(frozen=True)
+class RejectedRecord:
+    """A record that did not go on, its alt text cleaned.
+
+    thumbnail: as it was stored; problem: why there is none. original: the thumbnail of what it is a copy of.
+    """
+
+    thumbnail: bytes | None
+    alt_text: str | None
+    url: str | None = None
+    detail: str | None = None
+    problem: str = ""
+    original: bytes | None = None
+
+
+@dataclass(frozen=True)
+class RejectedRecords:
+    """How many records a stage rejected for a reason, and some of them."""
+
+    stage: str
+    reason: str
+    records: int
+    examples: tuple[RejectedRecord, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -159,7 +182,7 @@ class ReportData:
     finished: str  # as shown, e.g. 2026-11-21 09:12 UTC
     stages: tuple[StageRow, ...] = ()
     kept: tuple[AltExample, ...] = ()
-    rejected: tuple[AltExample, ...] = ()
+    rejected: tuple[RejectedRecords, ...] = ()
     captions: tuple[CaptionExample, ...] = ()
     losses: tuple[LossCurve, ...] = ()
     caption_truth: tuple[CaptionTruth, ...] = ()

@@ -27,10 +27,13 @@ class Thumbnail:
         return max(self.width, self.height) <= 64
 
 
-def thumbnail(data: bytes | None) -> Thumbnail:
-    """`data` as a page can show it. Never raises: for an image that does not open, `problem` says why."""
+def thumbnail(data: bytes | None, problem: str = "") -> Thumbnail:
+    """`data` as a page can show it. Never raises: for an image that does not open, `problem` says why.
+
+    problem: why there is no data, where that is known.
+    """
     if not data:
-        return Thumbnail(None, problem="no image")
+        return Thumbnail(None, problem=problem or "no image")
     try:
         return _opened(data)
     except Image.DecompressionBombError:

@@ -14,14 +14,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from components.captioning.answers import Answers
+from components.durable import remove
 from components.shards.index import HOLDOUT, INDEX_NAME, TRAIN, Split, load_index
 from pipelines.errors import ConfigError
 from pipelines.registry.model_version import WITHDRAWN_TAG, ModelVersion, WithdrawnRecords
+from pipelines.report import PAGE
 from pipelines.retention.catalog import Catalog, Output, read_catalog
 from pipelines.retention.collection import remove_output
 from pipelines.retention.roots import distilled_as, registries
 from pipelines.stage import Input
-from pipelines.stages.data.part_records import CAPTIONED_FOLDER, FILTERED_FOLDER
+from pipelines.stages.data.part_records import CAPTIONED_FOLDER, EXAMPLES_FOLDER, FILTERED_FOLDER
 from pipelines.stages.fetch import FETCHED_FOLDER
 from pipelines.stages.recaption import ANSWERS
 from pipelines.store.faults import fault_point
@@ -42,7 +44,11 @@ if TYPE_CHECKING:
 
 KEY = re.compile(r"[0-9a-f]{32}")
 COMMENT = "#"
-FOLDERS = {"fetch": FETCHED_FOLDER, "filter": FILTERED_FOLDER, "recaption": CAPTIONED_FOLDER}
+FOLDERS = {
+    "fetch": (FETCHED_FOLDER,),
+    "filter": (FILTERED_FOLDER, EXAMPLES_FOLDER),
+    "recaption": (CAPTIONED_FOLDER, EXAMPLES_FOLDER),
+}
 
 
 @dataclass(frozen=True)
@@ -140,15 +146,16 @@ def take_down(
 def purge(home: Path, takedown: Takedown) -> list[tuple[Holding, str | None]]:
     """Remove the outputs that hold withdrawn records, whoever needs them; each with why it stays, if so.
 
-    What a captioning server said of their images goes, too.
+    What a captioning server said of their images goes, too, and so does the page, which shows some images.
     """
+    remove(home / PAGE)
     Answers(home / ANSWERS).forget(w.sha256 for w in takedown.all if w.sha256 is not None)
     me = Owner.me(uuid.uuid4().hex[:8], "withdraw --purge")
     return [(holding, remove_output(holding.output.path, me)) for holding in takedown.holdings]
 
 
 def _known_records(catalog: Catalog) -> Iterator[tuple[str, str | None]]:
-    for output in (*catalog.of("filter"), *catalog.of("fetch")):
+    for output in (*catalog.of("filter"), *catalog.of("fetch"), *catalog.of("recaption")):
         yield from records_of_output(_as_input(output))
 
 
@@ -169,9 +176,9 @@ def _with_image(withdrawal: Withdrawal, records: "pa.Table") -> Withdrawal:
 
 def _holdings(catalog: Catalog, keys: set[str]) -> Iterator[Holding]:
     """The outputs with images or captions of these records, in the order of the stages."""
-    for stage, folder in FOLDERS.items():
+    for stage, folders in FOLDERS.items():
         for output in catalog.of(stage):
-            if records := len(_parquet_keys(output, folder) & keys):
+            if records := len(set().union(*(_parquet_keys(output, f) for f in folders)) & keys):
                 yield Holding(output, records)
     for output in catalog.of("shard"):
         if records := len(_tar_keys(output, (TRAIN, HOLDOUT)) & keys):

@@ -4,7 +4,8 @@
 
 Where `filter.alt_text.policy` is to recaption for a reason, a text with that against it is dropped: the
 record goes on with a null alt text, no language and no judge's score, under no threshold of the judge's; the
-text and the reason lie in dropped_texts/part-00000.parquet, and the receipt counts them.
+text and the reason lie in dropped_texts/part-00000.parquet, and the receipt counts them. Some rejects of each
+reason lie in reject_examples/part-00000.parquet with a small image (data/reject_examples.py).
 
 Part n is fragment n of the corpus as `open_corpus` plans it. Three steps: fragments are measured in parallel
 (alt text, image, hashes, judge) into intermediate parts; what only the whole corpus decides (duplicates, the
@@ -14,49 +15,44 @@ good.
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import closing, nullcontext
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import Field
 
 from components.config_field import added_field
 from components.corpus.fragments import MIB, Fragment, RawRecord
 from components.corpus.images import ImageRules
-from components.corpus.rejection import Rejection
-from components.corpus.schemas import FILTERED, PROVENANCE, Reason, provenance_fields, record_key
+from components.corpus.schemas import FILTERED, PROVENANCE, provenance_fields, record_key
 from components.filtering.alt_text import AltTextRules
 from components.filtering.duplicates import DuplicateRules
 from components.filtering.examine import Kept, Rejected, examine
-from components.filtering.selection import ScoreLimits
 from pipelines.errors import StageFailed
 from pipelines.stage import SCRATCH, Input, Stage, StageConfig, Work
 from pipelines.stages.data.duplicate_search import (
-    DECIDED,
     EARLIER,
     EVALUATION,
     SearchSettings,
-    decided_rows,
     plan_sources,
     search,
 )
-from pipelines.stages.data.evaluation_sets import image_parts, read_prompts, same_text
-from pipelines.stages.data.guard import Attempts, Examine, GuardedExaminer, RecordLimits, cpu_limit
+from pipelines.stages.data.evaluation_sets import image_parts, read_prompts
+from pipelines.stages.data.finished_parts import NAME, FinishWorker
+from pipelines.stages.data.guard import Attempts, Examine, RecordLimits, limited
 from pipelines.stages.data.part_records import (
-    DROPPED_FOLDER,
+    DAMAGED,
     DROPPED_TEXTS,
     FILTERED_FOLDER,
-    REJECTS_FOLDER,
     Row,
     combine,
     parquet_path,
     reject_row,
     write_table_part,
 )
+from pipelines.stages.data.reject_examples import Candidates, Draw, draw, examples_in_part
+from pipelines.stages.data.search_results import SOURCES_FILE, write_sources
 from pipelines.stages.fetch import NAME as FETCH
 from pipelines.stages.fetch import corpus_uri
 from pipelines.stages.model_runtime import (
@@ -73,11 +69,8 @@ from pipelines.store.receipts import PartReceipt
 if TYPE_CHECKING:
     import torch
 
-NAME = "filter"
 PARTS_WITHOUT_A_POOL = 32  # so many are written for good here: a pool takes longer to start
 LONG_STREAM = 16  # fragments that one worker must read alone, from which there is a warning
-WITHDRAWN = Rejection(Reason.WITHDRAWN, "by a takedown")
-PROMPT = Rejection(Reason.CONTAMINATED, "its alt text is a prompt of an evaluation")
 BY_THE_JUDGE = ("judge_score", "embedding")  # columns that are measured for a whole fragment
 
 
@@ -136,7 +129,7 @@ def run(work: Work) -> list[PartReceipt]:
     _note_skipped(work, corpus.skipped)
     measured = work.parts.within(f"{SCRATCH}/measured")
     with work.progress.task(work.stage, corpus.rows, "records") as advance:
-        work.engine.map_parts(
+        receipts = work.engine.map_parts(
             MeasureWorker,
             [{"fragments": [fragment.to_dict() for fragment in stream]} for stream in corpus.streams],
             setup={
@@ -144,10 +137,12 @@ def run(work: Work) -> list[PartReceipt]:
                 "config": config,
                 "snapshot": work.snapshot,
                 "judge": judge_name(work.input("annotators")),
+                "fragments": len(corpus.fragments),
             },
             on_done=lambda receipt: advance(receipt.counts.in_),
             resources=worker_resources(work.engine.gpus(), {"filter.judge": config.judge}),
         )
+    _note_damaged(work, receipts)
     names = [_part_name(fragment) for fragment in corpus.fragments]
     finished = _finish(work, measured, names)
     _check_something_is_left(finished)
@@ -162,13 +157,16 @@ def key_of(record: RawRecord, snapshot: str) -> str:
 
 
 class MeasureWorker:
-    """Measures the fragments of one stream: what is kept with its measures, the rest with its reasons."""
+    """Measures the fragments of one stream: what is kept with its measures, the rest with its reasons.
 
-    def __init__(self, parts: Parts, config: FilterConfig, snapshot: str, judge: str) -> None:
+    fragments: how many the corpus has.
+    """
+
+    def __init__(self, parts: Parts, config: FilterConfig, snapshot: str, judge: str, fragments: int) -> None:
         import torch
 
         torch.set_num_threads(1)  # a score's last bits depend on it; workers share the cores anyway
-        self.parts, self.config, self.snapshot = parts, config, snapshot
+        self.parts, self.config, self.snapshot, self.fragments = parts, config, snapshot, fragments
         self.judge = load_judge(judge, config.judge, "filter.judge")
         self.attempts = Attempts(parts.path("attempts"), parts.run_id)
 
@@ -182,26 +180,25 @@ class MeasureWorker:
             fragments.pop(0)
         for fragment, records in read_stream(fragments) if fragments else ():
             if receipts[fragment.index] is None:
-                receipts[fragment.index] = self._attempt(_part_name(fragment), records)
+                examples = Candidates(examples_in_part(fragment.index, self.fragments))
+                receipts[fragment.index] = self._attempt(_part_name(fragment), records, examples)
         finished = [receipt for receipt in receipts.values() if receipt is not None]
         return combine(finished[0].name, finished)
 
-    def _attempt(self, name: str, records: Iterable[RawRecord]) -> PartReceipt:
+    def _attempt(self, name: str, records: Iterable[RawRecord], examples: Candidates) -> PartReceipt:
         """The same for one fragment; under guard where a worker died in it before."""
         limits = self.config.record
         alone = partial(examine, alt_text_rules=self.config.alt_text, image_rules=self.config.image)
-
-        def here(record: RawRecord, key: str) -> Kept | Rejected:
-            with cpu_limit(limits.cpu_seconds):
-                return alone(record, key)
-
         guarded = self.attempts.begin(name)
-        with closing(GuardedExaminer(alone, limits)) if guarded else nullcontext(here) as examiner:
-            receipt = self._measure(name, records, examiner)
+        with limited(alone, limits, guarded) as examiner, limited(draw, limits, guarded) as drawer:
+            receipt = self._measure(name, records, examiner, examples, drawer)
         self.attempts.end(name)
         return receipt
 
-    def _measure(self, name: str, records: Iterable[RawRecord], examiner: Examine) -> PartReceipt:
+    def _measure(
+        self, name: str, records: Iterable[RawRecord], examiner: Examine, examples: Candidates, drawer: Draw
+    ) -> PartReceipt:
+        damaged = Counter[str]()
         kept: list[Row] = []
         prepared: list[torch.Tensor] = []
         rejects: list[Row] = []
@@ -209,8 +206,11 @@ class MeasureWorker:
         for record in records:
             key = key_of(record, self.snapshot)
             examined = examiner(record, key)
+            if record.damaged is not None:
+                damaged[record.damaged] += 1
             if isinstance(examined, Rejected):
                 rejects.append(reject_row(NAME, vars(examined), examined.rejection))
+                examples.offer(examined.rejection.reason, key, record.image)
                 continue
             kept.append(_kept_row(examined))
             prepared.append(self.judge.prepare(examined.pixels))
@@ -227,68 +227,9 @@ class MeasureWorker:
             kept[number]["judge_score"] = score
         carried = provenance_fields({n for row in kept for n in PROVENANCE if row[n] is not None})
         table = pa.Table.from_pylist(kept, schema=pa.schema([*FILTERED, *carried]))
-        return write_table_part(self.parts, name, FILTERED_FOLDER, table, rejects, dropped)
-
-
-class FinishWorker:
-    """Writes one part for good: what was measured, less what the whole corpus decided against.
-
-    A withdrawn record is rejected here, without its texts, and not before: its copies are still rejected as
-    such, and no other record fares otherwise for its going.
-    """
-
-    def __init__(
-        self,
-        measured: Parts,
-        parts: Parts,
-        decided: Path,
-        limits: ScoreLimits,
-        prompts: frozenset[str],
-        withdrawn: frozenset[str],
-    ) -> None:
-        self.measured, self.parts, self.decided = measured, parts, decided
-        self.limits, self.prompts, self.withdrawn = limits, prompts, withdrawn
-
-    def __call__(self, task: Any) -> PartReceipt:
-        name: str = task["name"]
-        if (finished := self.parts.finished(name)) is not None:
-            return finished
-        kept = self._read(FILTERED_FOLDER, name)
-        rejects = self._read(REJECTS_FOLDER, name).to_pylist()
-        columns = ["key", "alt_text", "url", "judge_score"]
-        records = kept.select(columns).to_pylist()
-        rejected = {
-            row: Rejection(Reason(reason), detail)
-            for row, (reason, detail) in decided_rows(self.decided, task["order"], len(kept)).items()
-        }
-        for row, record in enumerate(records):
-            if (why := self._rejection(record, rejected.get(row))) is not None:
-                rejected[row] = why
-        rejects += [reject_row(NAME, records[row], rejected[row]) for row in sorted(rejected)]
-        rejects = [_withdrawn_row(row) if row["key"] in self.withdrawn else row for row in rejects]
-        goes_on = pa.array([row not in rejected for row in range(len(records))], pa.bool_())
-        kept = kept.filter(goes_on)
-        dropped = self._dropped(name, set(kept["key"].to_pylist()))
-        return write_table_part(self.parts, name, FILTERED_FOLDER, kept, rejects, dropped)
-
-    def _dropped(self, name: str, kept: set[str]) -> list[Row]:
-        """The dropped texts of the records that go on."""
-        if not self.measured.path(parquet_path(DROPPED_FOLDER, name)).exists():
-            return []
-        return [row for row in self._read(DROPPED_FOLDER, name).to_pylist() if row["key"] in kept]
-
-    def _rejection(self, record: Row, decided: Rejection | None) -> Rejection | None:
-        """Why a record does not go on, in the order of the rules; None if it does."""
-        if record["key"] in self.withdrawn:
-            return WITHDRAWN
-        if self.prompts and same_text(record["alt_text"]) in self.prompts:
-            return PROMPT
-        score = record["judge_score"]
-        below = self.limits.below_threshold(score)
-        return below or decided or self.limits.beyond_share(score, record["key"])
-
-    def _read(self, folder: str, name: str) -> pa.Table:
-        return pq.ParquetFile(self.measured.path(parquet_path(folder, name))).read()
+        info = {DAMAGED: dict(sorted(damaged.items()))} if damaged else {}
+        shown = examples.rows(drawer)
+        return write_table_part(self.parts, name, FILTERED_FOLDER, table, rejects, dropped, shown, info)
 
 
 def _raw_corpus(work: Work) -> Input:
@@ -316,8 +257,12 @@ def _note_skipped(work: Work, skipped: Mapping[str, int]) -> None:
         work.progress.say(f"filter: not part of any record: {kinds}")
 
 
-def _withdrawn_row(row: Row) -> Row:
-    return reject_row(NAME, {"key": row["key"], "alt_text": None, "url": None}, WITHDRAWN)
+def _note_damaged(work: Work, receipts: Iterable[PartReceipt]) -> None:
+    """What stands beside images and cannot be read goes into the receipt, and is said."""
+    if damaged := combine(NAME, receipts).info.get(DAMAGED):
+        work.info[DAMAGED] = damaged
+        kinds = ", ".join(f"{kind} {count:,}" for kind, count in damaged.items())
+        work.progress.say(f"filter: damaged, so that records go without what it says: {kinds}")
 
 
 def _finish(work: Work, measured: Parts, names: Sequence[str]) -> list[PartReceipt]:
@@ -330,15 +275,19 @@ def _finish(work: Work, measured: Parts, names: Sequence[str]) -> list[PartRecei
     found = work.parts.within(f"{SCRATCH}/duplicates")
     settings = SearchSettings(config.duplicates, config.judge_threshold, config.judge_keep_fraction)
     limits = search(work.engine, found, sources, settings)
+    write_sources(found.path(SOURCES_FILE), sources)
     setup: dict[str, Any] = {
         "measured": measured,
         "parts": work.parts,
-        "decided": found.path(DECIDED),
+        "found": found,
         "limits": limits,
         "prompts": read_prompts(config.evaluation_prompts),
         "withdrawn": frozenset(_raw_corpus(work).withdrawn),
     }
-    tasks = [{"name": name, "order": source.order} for name, source in zip(names, own, strict=True)]
+    tasks = [
+        {"name": name, "order": source.order, "examples": examples_in_part(index, len(names))}
+        for index, (name, source) in enumerate(zip(names, own, strict=True))
+    ]
     if len(tasks) <= PARTS_WITHOUT_A_POOL:
         finish = FinishWorker(**setup)
         return [finish(task) for task in tasks]
@@ -367,7 +316,7 @@ def _check_something_is_left(receipts: Iterable[PartReceipt]) -> None:
 
 STAGE = Stage(
     name=NAME,
-    version=2,
+    version=3,
     config_type=FilterConfig,
     inputs=("corpus", FETCH, "annotators"),  # one of the first two
     run=run,

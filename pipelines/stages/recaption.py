@@ -1,6 +1,7 @@
 """recaption: a caption of each kind for every filtered record, the alt text kept beside them.
 
-    HOME/recaption/<fingerprint>/captioned/part-00000.parquet, ..., rejects/part-00000.parquet, ...
+    HOME/recaption/<fingerprint>/captioned/part-00000.parquet, ..., rejects/part-00000.parquet, ...,
+                                 reject_examples/part-00000.parquet, ...
 
 Part n is the filter's part n. Captions are sampled (components/captioning/sampling.py), each by its record's
 key, cleaned, checked and scored by the judge; a record with a caption that cannot be used is captioned again,
@@ -43,6 +44,7 @@ from pipelines.stages.data.part_records import (
     write_table_part,
 )
 from pipelines.stages.data.recaption_config import RecaptionConfig
+from pipelines.stages.data.reject_examples import Candidates, draw, examples_in_part
 from pipelines.stages.model_runtime import (
     captioner_folder,
     judge_name,
@@ -79,7 +81,10 @@ def run(work: Work) -> list[PartReceipt]:
     with work.progress.task(work.stage, filtered.receipt.counts.kept, "records") as advance:
         finished = work.engine.map_parts(
             CaptionWorker,
-            [{"name": path.stem, "path": str(path)} for path in paths],
+            [
+                {"name": path.stem, "path": str(path), "examples": examples_in_part(index, len(paths))}
+                for index, path in enumerate(paths)
+            ],
             setup={
                 "parts": work.parts,
                 "config": config,
@@ -167,9 +172,11 @@ def captioner_name(annotators: Input) -> str:
 class _Part:
     """The records of one part so far.
 
+    examples: some rejects to be looked at.
     retried: how many were captioned again, by why; rescued: how many of them are kept.
     """
 
+    examples: Candidates
     captioned: list[Row] = field(default_factory=list)
     rejects: list[Row] = field(default_factory=list)
     retried: Counter[str] = field(default_factory=Counter)
@@ -177,6 +184,7 @@ class _Part:
 
     def reject(self, record: Row, rejection: Rejection) -> None:
         self.rejects.append(reject_row(NAME, record, rejection))
+        self.examples.offer(rejection.reason, record["key"], record["image"])
 
     def info(self, asked: int) -> dict[str, Any]:
         """For the part's receipt. asked: requests to a server."""
@@ -208,14 +216,17 @@ class CaptionWorker:
         file = open_part(task["path"])
         carried = provenance_fields(file.schema_arrow.names)
         check_schema(file.schema_arrow, pa.schema([*FILTERED, *carried]), task["path"])
-        part, asked = _Part(), self.captioner.asked
+        part, asked = _Part(Candidates(task["examples"])), self.captioner.asked
         for batch in file.iter_batches(self.config.captioner.batch_size):  # few images are decoded at once
             self._caption(batch.to_pylist(), part)
         added = [*map(head_column, self.heads), *carried]
         schema = pa.schema([*captioned_schema(kind.name for kind in self.kinds), *added])
         table = pa.Table.from_pylist(part.captioned, schema=schema)
         info = part.info(self.captioner.asked - asked)
-        return write_table_part(self.parts, name, CAPTIONED_FOLDER, table, part.rejects, info=info)
+        shown = part.examples.rows(draw)
+        return write_table_part(
+            self.parts, name, CAPTIONED_FOLDER, table, part.rejects, examples=shown, info=info
+        )
 
     def _caption(self, records: Sequence[Row], part: _Part) -> None:
         """Caption one batch of records; each is added to the part."""
@@ -291,4 +302,4 @@ def _open(data: bytes | None) -> "Image.Image | Rejection":
     return image
 
 
-STAGE = Stage(name=NAME, version=2, config_type=RecaptionConfig, inputs=("filter", "annotators"), run=run)
+STAGE = Stage(name=NAME, version=3, config_type=RecaptionConfig, inputs=("filter", "annotators"), run=run)

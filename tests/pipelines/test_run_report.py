@@ -1,7 +1,7 @@
 """The run's page is gathered from what the stages left: their receipts, parts, curves and decisions."""
 
 import json
-from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,6 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from components.captioning.kinds import CAPTION_KINDS
-from components.corpus.readers import open_corpus, read_fragment
 from components.corpus.schemas import CORPUS, captioned_schema
 from components.evaluation.results import Evaluation, Metrics
 from components.filtering.alt_text import AltTextRules
@@ -27,10 +26,11 @@ from pipelines.planning.planned import Planned, State
 from pipelines.registry.journal import PROMOTE, Change, Journal
 from pipelines.registry.mlflow_store import Tracker
 from pipelines.report import PAGE, write_run_report
-from pipelines.report_data import REJECTED_SHOWN, collect
+from pipelines.report_data import collect
 from pipelines.report_samples import JUDGED_SHOWN, judged_images
 from pipelines.stage import Input, run_stage
 from pipelines.stages import filter as filter_stage
+from pipelines.stages.data.reject_examples import SHOWN
 from pipelines.store.receipts import Counts, FileEntry, Receipt
 
 ROWS = 240
@@ -205,25 +205,28 @@ def write_text(path: Path, text: str) -> None:
     path.write_text(text)
 
 
-def test_rejected_examples_carry_the_image_that_the_crawl_had_for_them(home, config, plan):
-    raw = {
-        record.url: record.image
-        for fragment in open_corpus(config.corpus).fragments
-        for record in read_fragment(fragment)
-    }
-    shown = collect(home, config, plan).rejected
-    assert 0 < len(shown) <= REJECTED_SHOWN
-    for example in shown:
-        assert example.image == raw[example.url]
-
-
-def test_every_reason_is_shown_before_any_is_shown_twice(home, config, plan, filtered):
-    reasons = Counter(example.reason for example in collect(home, config, plan).rejected)
-    assert set(reasons) == set(filtered.receipt.reasons)
+def test_rejects_are_gathered_by_reason_with_the_images_that_were_stored(home, config, plan, filtered):
+    """The texts cleaned; where nothing was stored, the image is said to be missing."""
+    groups = collect(home, config, plan).rejected
     often = filtered.receipt.reasons
-    assert all(reasons[reason] >= min(often[reason], 1) for reason in often)
-    first = [example.reason for example in collect(home, config, plan).rejected][: len(often)]
-    assert first == sorted(often, key=lambda reason: (-often[reason], reason))
+    assert [(group.stage, group.reason, group.records) for group in groups] == [
+        ("filter", reason, often[reason]) for reason in sorted(often, key=lambda r: (-often[r], r))
+    ]
+    for group in groups:
+        assert len(group.examples) == min(SHOWN, group.records)
+        assert all(bool(example.thumbnail) != bool(example.problem) for example in group.examples)
+    by_reason = {group.reason: group.examples for group in groups}
+    assert all(example.original for example in by_reason["near_duplicate"])
+    assert not any(example.original for example in by_reason["alt_missing"])
+    assert all("&amp;" not in (example.alt_text or "") for group in groups for example in group.examples)
+
+    files = [e for e in filtered.receipt.files if not e.path.startswith("reject_examples/")]
+    receipt = filtered.receipt.model_copy(update={"files": tuple(files)})
+    older = collect(home, config, [replace(filtered, receipt=receipt)]).rejected
+    assert [(group.reason, len(group.examples)) for group in older] == [
+        (group.reason, len(group.examples)) for group in groups
+    ]
+    assert {example.problem for group in older for example in group.examples} == {"no small image is stored"}
 
 
 def test_the_whole_run_is_gathered(home, config, plan, filtered):
@@ -233,7 +236,7 @@ def test_the_whole_run_is_gathered(home, config, plan, filtered):
     assert (rows["filter"].records_in, rows["filter"].kept) == (ROWS, filtered.receipt.counts.kept)
     assert rows["train"].records_in is None
     assert rows["filter"].rejects == filtered.receipt.reasons
-    assert {example.reason for example in data.kept} == {None} and len(data.kept) == 12
+    assert len(data.kept) == 12 and all(example.image and example.alt_text for example in data.kept)
     assert [[c.kind for c in e.captions] for e in data.captions] == [["alt text", "short", "long"]] * 8
     assert [(e.captions[1].text, e.captions[2].score) for e in data.captions] == [
         ("short", pytest.approx(0.6))
@@ -354,13 +357,6 @@ def test_files_that_cannot_be_read_are_named_on_the_page_and_the_rest_is_shown(t
     assert decision.startswith(f"{tmp_path / 'promote/made/decision.json'}: not a gate's decision")
     page = write_run_report(tmp_path, config, planned).read_text()
     assert page.count("<li>" + str(tmp_path)) == 2
-
-
-def test_a_corpus_that_has_moved_leaves_texts_without_images(home, plan, tmp_path):
-    gone = RunConfig(corpus=f"parquet:{tmp_path / 'gone.parquet'}")
-    shown = collect(home, gone, plan).rejected
-    assert len(shown) > 5
-    assert {example.image for example in shown} == {None}
 
 
 def test_a_hostile_corpus_does_not_break_its_page(home, filtered, tmp_path):

@@ -3,7 +3,7 @@
     .scratch/duplicates/exact/BUCKET/split-00000.parquet    rows by the sha256 of their bytes
                         cells/BUCKET/spread-00000.parquet   the first of equal bytes, by cells of near hashes
                         pairs/exact-00000.parquet, near-…   pairs of copies
-                        decided.parquet                     what does not go on: order, reason, detail
+                        decided.parquet                     what does not go on: order, reason, detail, of
 
 A row's order is its place in the corpus. Images of evaluation sets, then those of earlier snapshots, come
 before it: what repeats one of them goes, by the one rule that the first survives. The driver plans from row
@@ -188,6 +188,7 @@ class SearchWorker:
                 "order": repeats[own],
                 "reason": pa.array(reasons[own].tolist(), pa.string()),
                 "detail": pa.array(details, pa.string()),
+                "of": firsts[own],
             }
         )
         last = self._last_of_share(task["sources"], repeats[own]) if self.settings.share else ()
@@ -241,14 +242,6 @@ class SearchWorker:
 
     def _joined(self, paths: list[str]) -> pa.Table:
         return pa.concat_tables(map(self._table, paths))
-
-
-def decided_rows(path: Path, order: int, rows: int) -> dict[int, tuple[str, str]]:
-    """Of a part, by its row: the reason and the detail of what is decided against."""
-    inside = (pc.field("order") >= order) & (pc.field("order") < order + rows)
-    table = pq.read_table(path, filters=inside)
-    reasons = zip(table["reason"].to_pylist(), table["detail"].to_pylist(), strict=True)
-    return dict(zip((table["order"].to_numpy() - order).tolist(), reasons, strict=True))
 
 
 def _tasks(step: str, tasks: list[dict[str, Any]]) -> list[dict[str, Any]]:

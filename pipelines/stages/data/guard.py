@@ -9,9 +9,9 @@ however the work is shared out: both ways have the same limits.
 
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -29,6 +29,7 @@ WALL = 10  # seconds that pass for one of CPU time on a crowded machine; after m
 LEAST_WALL_SECONDS = 300.0  # before that is believed; also until the process has imported what it needs
 UNGUARDED_DEATHS = 2  # of workers in a run, after which all fragments are guarded: Ray restarts few times
 
+T = TypeVar("T")
 Examine = Callable[[RawRecord, str], Kept | Rejected]
 
 
@@ -53,6 +54,23 @@ def cpu_limit(seconds: float) -> Iterator[None]:
         signal.setitimer(signal.ITIMER_PROF, 0)
 
 
+@contextmanager
+def limited(
+    examine: Callable[[RawRecord, str], T], limits: RecordLimits, guarded: bool
+) -> Iterator[Callable[[RawRecord, str], T | Rejected]]:
+    """`examine` under the limit of CPU time in this process, or guarded under both in one of its own."""
+    if guarded:
+        with closing(GuardedExaminer(examine, limits)) as examiner:
+            yield examiner
+        return
+
+    def here(record: RawRecord, key: str) -> T:
+        with cpu_limit(limits.cpu_seconds):
+            return examine(record, key)
+
+    yield here
+
+
 class Attempts:
     """Notes, in a folder that all workers see, of the fragments that were begun and are not finished."""
 
@@ -75,18 +93,18 @@ class Attempts:
         (self.begun / name).unlink(missing_ok=True)
 
 
-class GuardedExaminer:
+class GuardedExaminer(Generic[T]):
     """Examines records in a process of its own, which is started again when one of them ends it.
 
     examine: picklable.
     """
 
-    def __init__(self, examine: Examine, limits: RecordLimits) -> None:
+    def __init__(self, examine: Callable[[RawRecord, str], T], limits: RecordLimits) -> None:
         self.examine, self.limits = examine, limits
         self._process: BaseProcess | None = None
         self._connection: Connection[Any, Any] | None = None
 
-    def __call__(self, record: RawRecord, key: str) -> Kept | Rejected:
+    def __call__(self, record: RawRecord, key: str) -> T | Rejected:
         """What `examine` makes of the record, or that it is quarantined."""
         how = ""
         for _ in range(TRIES):
@@ -106,14 +124,14 @@ class GuardedExaminer:
             self._process.join()
         self._connection = self._process = None
 
-    def _tried(self, record: RawRecord, key: str) -> Kept | Rejected | str:
+    def _tried(self, record: RawRecord, key: str) -> T | str:
         """The same, or how the record ended the process."""
         connection = self._connection or self._start()
         try:
             connection.send((record, key))
             patience = max(LEAST_WALL_SECONDS, WALL * self.limits.cpu_seconds)
             if connection.poll(patience):
-                examined: Kept | Rejected = connection.recv()
+                examined: T = connection.recv()
                 return examined
             how = f"not done after {patience:g} s"
         except (EOFError, OSError):  # it died
@@ -147,7 +165,9 @@ class GuardedExaminer:
         return connection
 
 
-def _serve(connection: "Connection[Any, Any]", examine: Examine, limits: RecordLimits) -> None:
+def _serve(
+    connection: "Connection[Any, Any]", examine: Callable[[RawRecord, str], Any], limits: RecordLimits
+) -> None:
     """Examine what comes, until the other side is gone."""
     _limit_memory(limits.memory_bytes)
     connection.send("ready")

@@ -14,13 +14,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components.corpus.rejection import Rejection
-from components.corpus.schemas import REJECTS, Reason
+from components.corpus.schemas import REJECT_EXAMPLES, REJECTS, Reason
 from pipelines.store.parts import Parts
 from pipelines.store.receipts import Counts, PartReceipt
 
 FILTERED_FOLDER, CAPTIONED_FOLDER, REJECTS_FOLDER = "filtered", "captioned", "rejects"
 DROPPED_FOLDER = "dropped_texts"  # of records that go on without their alt text, as the rejects are written
 DROPPED_TEXTS = "dropped_texts"  # in a receipt's info: how many, by reason
+DAMAGED = "damaged"  # in a receipt's info: what beside the images cannot be read, and how often
+EXAMPLES_FOLDER = "reject_examples"  # some rejects of each reason with a small image (reject_examples.py)
 BUFFER_BYTES = 4 * 2**20  # of a column, read at a time
 ROWS_PER_PAGE = 16  # rows after which a page of 1 MiB or more ends: a reader holds whole pages
 
@@ -71,13 +73,18 @@ def write_table_part(
     kept: pa.Table,
     rejects: Sequence[Row],
     dropped: Sequence[Row] = (),
+    examples: Sequence[Row] = (),
     info: Mapping[str, Any] | None = None,
 ) -> PartReceipt:
     """Commit a part of two files: `folder`/NAME.parquet and the rejects.
 
-    dropped: rows as of rejects, of kept records whose alt text was dropped; a third file where there are any.
+    A third and a fourth where there are any: dropped, rows as of rejects, of kept records whose alt text was
+    dropped; examples, rows of REJECT_EXAMPLES.
     """
     files = table_file(folder, name, kept) | rejects_file(name, rejects)
+    if examples:
+        table = pa.Table.from_pylist(list(examples), schema=REJECT_EXAMPLES)
+        files[parquet_path(EXAMPLES_FOLDER, name)] = partial(pq.write_table, table, compression="zstd")
     if dropped:
         files |= rejects_file(name, dropped, DROPPED_FOLDER)
         reasons = dict(sorted(Counter(row["reason"] for row in dropped).items()))
@@ -112,11 +119,14 @@ def combine(name: str, receipts: Iterable[PartReceipt]) -> PartReceipt:
     """One receipt for several parts: what a worker hands back that made them in one pass."""
     receipts = list(receipts)
     reasons: Counter[str] = Counter()
+    damaged: Counter[str] = Counter()
     for receipt in receipts:
         reasons.update(receipt.reasons)
+        damaged.update(receipt.info.get(DAMAGED, {}))
     return PartReceipt(
         name=name,
         files=tuple(entry for receipt in receipts for entry in receipt.files),
         counts=sum((receipt.counts for receipt in receipts), Counts()),
         reasons=dict(sorted(reasons.items())),
+        info={DAMAGED: dict(sorted(damaged.items()))} if damaged else {},
     )

@@ -29,6 +29,8 @@ from components.reporting.report_data import (
     ModelGroup,
     ModelHistory,
     PromptSample,
+    RejectedRecord,
+    RejectedRecords,
     ReportData,
     ScoredCaption,
     StageRow,
@@ -122,9 +124,20 @@ def whole_run() -> ReportData:
         ),
         kept=(AltExample(encoded("JPEG"), "a red circle", "https://toy.example/1", judge_score=0.41),),
         rejected=(
-            AltExample(encoded("PNG")[:300], HOSTILE, "https://toy.example/2", "image_broken", "cut short"),
-            AltExample(None, None, None, "alt_missing"),
-            AltExample(encoded("WEBP", mode="RGBA"), "  ", None, "alt_missing"),
+            RejectedRecords(
+                *("filter", "image_broken", 12),
+                (RejectedRecord(None, HOSTILE, "https://toy.example/2", "cut short", "not a <JPEG>"),),
+            ),
+            RejectedRecords(
+                *("filter", "alt_missing", 3),
+                (RejectedRecord(encoded("JPEG"), None), RejectedRecord(encoded("JPEG"), "  ")),
+            ),
+            RejectedRecords(
+                *("filter", "near_duplicate", 1),
+                (RejectedRecord(encoded("JPEG"), "a copy", detail="of it", original=encoded("JPEG")),),
+            ),
+            RejectedRecords("filter", "withdrawn", 2),
+            RejectedRecords("recaption", "caption_score", 1, (RejectedRecord(encoded("JPEG"), "a text"),)),
         ),
         captions=(
             CaptionExample(
@@ -289,11 +302,35 @@ def test_hostile_text_is_shown_and_not_obeyed():
     text.encode("utf-8")
 
 
+def test_a_hostile_reason_for_a_missing_image_stays_words():
+    (group, *_) = whole_run().rejected
+    hostile = RejectedRecord(None, HOSTILE, HOSTILE, HOSTILE, HOSTILE)
+    page = Page(render_report(replace(BARE, rejected=(replace(group, examples=(hostile,)),))))
+    assert not page.open and not page.all("img")
+    assert not [name for _, attributes in page.tags for name in attributes if name.startswith("on")]
+    assert page.words.count("<img src=x onerror=") == 4
+
+
+def test_rejects_are_shown_by_stage_and_reason_and_copies_beside_their_originals():
+    page = Page(render_report(whole_run()))
+    for shown in (
+        "By filter cannot be decoded image_broken 12 records not a <JPEG>",
+        "no alt text alt_missing 3 records no alt text (null) empty alt text nearly the same image again",
+        "near_duplicate 1 record a copy of it withdrawn (a takedown) withdrawn 2 records What was withdrawn",
+        "By recaption the caption does not fit the image caption_score 1 record",
+    ):
+        assert shown in page.words, shown
+    words = [image["alt"] for image in page.all("img")]
+    copy = words.index("Copy, nearly the same image again")
+    assert words[copy + 1] == "What it is a copy of"
+
+
 def test_crawled_text_is_bounded():
-    long = AltExample(
-        None, "word " * 100_000, "https://x.example/" + "y" * 100_000, "alt_too_long", "z" * 100_000
+    long = RejectedRecord(
+        None, "word " * 100_000, "https://x.example/" + "y" * 100_000, "z" * 100_000, "p" * 100_000
     )
-    assert len(render_report(replace(BARE, rejected=(long,)))) < len(render_report(BARE)) + 10 * TEXT_SHOWN
+    rejected = (RejectedRecords("filter", "alt_too_long", 1, (long,)),)
+    assert len(render_report(replace(BARE, rejected=rejected))) < len(render_report(BARE)) + 14 * TEXT_SHOWN
 
 
 def test_every_image_and_plot_has_words_for_who_cannot_see_it():

@@ -1,7 +1,9 @@
 """A takedown on a HOME where everything was run: what it removes, marks and names."""
 
+import hashlib
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -15,8 +17,10 @@ from pipelines.pipeline import Pipeline
 from pipelines.registry.mlflow_store import Tracker
 from pipelines.registry.model_registry import models
 from pipelines.registry.model_version import withdrawn_in
+from pipelines.report import PAGE
 from pipelines.retention.catalog import Output, read_catalog
 from pipelines.retention.takedown import Takedown, purge, requested, take_down
+from pipelines.stages.data.part_records import EXAMPLES_FOLDER
 from pipelines.status import status_of
 from pipelines.withdrawals import withdrawals
 from tests.pipelines.one_by_one import OneByOne
@@ -47,6 +51,15 @@ def samples(home: Path, split: Split) -> dict[str, bytes]:
     return {sample.key: sample.image for sample in read_split(index, split)}
 
 
+def examples(home: Path) -> list[dict[str, Any]]:
+    """The rejects that the newest output of the filter keeps to be looked at."""
+    return [
+        row
+        for path in sorted((newest(home, "filter").path / EXAMPLES_FOLDER).iterdir())
+        for row in pq.read_table(path).to_pylist()
+    ]
+
+
 def tag(home: Path) -> int | None:
     version = Tracker(home).client.get_model_version("straightshot", "1")
     withdrawn = withdrawn_in(version.tags)
@@ -68,11 +81,18 @@ def run_data_stages(home: Path) -> None:
 def test_a_withdrawn_record_is_in_no_later_shard_and_its_model_says_so(home):
     before = samples(home, TRAIN) | samples(home, HOLDOUT)
     key, held_out = next(iter(samples(home, TRAIN))), next(iter(samples(home, HOLDOUT)))
-    takedown = take_down(home, requested([key, held_out], None, "a letter"))
-    assert {withdrawal.key for withdrawal in takedown.new} == {key, held_out}
-    assert [(holding.output, holding.records) for holding in takedown.holdings] == [
-        (newest(home, stage), 2) for stage in DATA
-    ]
+    shown = next(row["key"] for row in examples(home) if row["thumbnail"] and row["reason"])
+    (home / PAGE).write_text("a page with its images")
+    takedown = take_down(home, requested([key, held_out, shown], None, "a letter"))
+    assert {withdrawal.key for withdrawal in takedown.new} == {key, held_out, shown}
+    assert {withdrawal.sha256 for withdrawal in takedown.new} >= {hashlib.sha256(before[key]).hexdigest()}
+    assert (
+        [(holding.output, holding.records) for holding in takedown.holdings]
+        == [
+            (newest(home, "filter"), 3),  # of the reject the small image
+            *((newest(home, stage), 2) for stage in DATA[1:]),
+        ]
+    )
     assert trained_on(takedown) == [1] and tag(home) == 1  # the held-out one was not trained on
     assert models(home)[0].notes[0].startswith("version 1 of 'straightshot': trained on 1 record")
 
@@ -86,11 +106,13 @@ def test_a_withdrawn_record_is_in_no_later_shard_and_its_model_says_so(home):
         paths = (newest(home, stage).path / folder).iterdir()
         assert not {key, held_out} & {k for path in paths for k in pq.read_table(path)["key"].to_pylist()}
     receipt = newest(home, "filter").receipt
-    assert receipt.reasons["withdrawn"] == 2 and receipt.counts.in_ == 300
+    assert receipt.reasons["withdrawn"] == 3 and receipt.counts.in_ == 300
+    assert not {key, held_out, shown} & {row[name] for row in examples(home) for name in ("key", "of")}
 
     again = take_down(home, [])
     assert again.new == () and len(again.holdings) == 3 and trained_on(again) == [1]  # the old outputs
     assert [why for _, why in purge(home, again)] == [None] * 3
+    assert not (home / PAGE).exists()
     assert take_down(home, []).holdings == () and tag(home) == 1
     states = {planned.stage.name: planned.state.value for planned in status_of(home)}
     assert {states[name] for name in DATA} == {"fresh"}

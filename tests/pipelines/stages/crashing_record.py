@@ -8,6 +8,7 @@ import signal
 from typing import Any
 
 from components.corpus.fragments import RawRecord
+from components.corpus.small_images import SmallImage, small_image
 from components.filtering.examine import Kept, Rejected, examine
 
 CRASHES = "a record whose bytes crash the decoder"
@@ -17,3 +18,9 @@ def examine_or_crash(record: RawRecord, key: str, **rules: Any) -> Kept | Reject
     if record.alt_text == CRASHES:
         os.kill(os.getpid(), signal.SIGSEGV)
     return examine(record, key, **rules)
+
+
+def draw_or_crash(record: RawRecord, key: str) -> SmallImage:
+    if record.image == CRASHES.encode():
+        os.kill(os.getpid(), signal.SIGSEGV)
+    return small_image(record.image)

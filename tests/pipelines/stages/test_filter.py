@@ -1,5 +1,6 @@
 """The filter stage: junk goes and says why, the rest stays, and the bytes never vary."""
 
+import hashlib
 import io
 import json
 import os
@@ -15,10 +16,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
 from components.corpus.readers import open_corpus, read_fragment
-from components.corpus.schemas import CORPUS, FILTERED, REJECTS, Reason, record_key
+from components.corpus.schemas import CORPUS, FILTERED, REJECT_EXAMPLES, REJECTS, Reason, record_key
+from components.corpus.small_images import MOST_BYTES, SIDE
 from components.filtering.alt_text import AltTextRules
 from components.filtering.duplicates import DuplicateRules
 from components.toyworld.web import ToyWeb, write_toy_web
@@ -26,11 +29,19 @@ from pipelines.errors import StageFailed
 from pipelines.execution.engine import Engine
 from pipelines.execution.progress import Progress
 from pipelines.stage import SCRATCH, Input, run_stage
+from pipelines.stages.data.part_records import EXAMPLES_FOLDER
+from pipelines.stages.data.reject_examples import (
+    LEAST_IN_PART,
+    MOST_PARTS,
+    SHOWN,
+    Candidates,
+    examples_in_part,
+)
 from pipelines.stages.filter import STAGE, FilterConfig, MeasureWorker
 from pipelines.store.parts import Parts
 from pipelines.store.receipts import Receipt
 from tests.pipelines.one_by_one import OneByOne
-from tests.pipelines.stages.crashing_record import CRASHES, examine_or_crash
+from tests.pipelines.stages.crashing_record import CRASHES, draw_or_crash, examine_or_crash
 
 ROWS, SEED = 360, 3
 CONFIG = FilterConfig(rows_per_fragment=64, alt_text=AltTextRules(languages=("en",)))
@@ -189,7 +200,54 @@ def test_withdrawn_records_go_without_their_texts_and_no_other_record_fares_othe
         row for row in rejects if row["key"] not in withdrawn
     ]
     assert receipt.counts.in_ == ROWS and receipt.reasons["withdrawn"] == 3
+    examples = table(home, receipt, "reject_examples")
+    assert not set(withdrawn) & {*examples["key"].to_pylist(), *examples["of"].to_pylist()}
     assert run(home, f"parquet:{toy.web}", annotators) == before
+
+
+def test_some_rejects_of_each_reason_lie_beside_a_small_image(done, toy: ToyWeb):
+    """Of each part and reason those with the smallest keys; copies with what they are copies of."""
+    home, receipt = done
+    rejects, examples = (table(home, receipt, folder) for folder in ("rejects", EXAMPLES_FOLDER))
+    assert examples.schema == REJECT_EXAMPLES
+    details = {(row["key"], row["reason"]): row["detail"] for row in rejects.to_pylist()}
+    originals = {row["key"]: row["sha256"] for row in examples.to_pylist() if row["reason"] is None}
+    raw = {hashlib.sha256(row["image"] or b"").hexdigest() for row in pq.read_table(toy.web).to_pylist()}
+    for row in examples.to_pylist():
+        assert (row["thumbnail"] is None) == bool(row["problem"])
+        if row["thumbnail"] is not None:
+            small = Image.open(io.BytesIO(row["thumbnail"]))
+            assert small.format == "JPEG" and max(small.size) <= SIDE and len(row["thumbnail"]) <= MOST_BYTES
+            assert row["sha256"] in raw
+        if row["reason"] is not None:
+            assert (row["key"], row["reason"]) in details
+        if row["reason"] in ("image_broken", "image_missing"):
+            assert row["thumbnail"] is None
+        if row["reason"] in ("duplicate", "near_duplicate"):
+            assert details[row["key"], row["reason"]] == f"of {row['of']}" and row["of"] in originals
+    kept = table(home, receipt, "filtered")
+    kept_images = dict(zip(kept["key"].to_pylist(), kept["sha256"].to_pylist(), strict=True))
+    assert originals and originals.items() <= kept_images.items()
+
+    for number in range(6):
+        part = [
+            pq.read_table(output(home, receipt) / folder / f"part-{number:05d}.parquet").to_pylist()
+            for folder in ("rejects", EXAMPLES_FOLDER)
+        ]
+        for reason in {row["reason"] for row in part[0]}:
+            keys, chosen = ([row["key"] for row in rows if row["reason"] == reason] for rows in part)
+            assert chosen == sorted(keys)[: examples_in_part(number, 6)]
+
+
+def test_what_is_kept_to_be_looked_at_is_bounded():
+    for parts in (1, 5, 12, 256, 257, 10_000, 1_000_000):
+        of_a_reason = sum(examples_in_part(index, parts) for index in range(parts))
+        assert min(SHOWN, 2 * parts) <= of_a_reason <= LEAST_IN_PART * MOST_PARTS
+    candidates = Candidates(2)
+    for key in ("c", "a", "d", "a", "b"):
+        candidates.offer("alt_url", key, None)
+    candidates.offer("withdrawn", "0", b"")
+    assert [row["key"] for row in candidates.rows(draw_or_crash)] == ["a", "b"]
 
 
 def test_junk_goes_and_the_rest_stays(done, toy: ToyWeb):
@@ -243,7 +301,7 @@ def test_of_a_stream_only_what_is_not_finished_is_measured_again(
 ):
     stream = open_corpus(small, SMALL.rows_per_fragment).streams[0]
     parts = Parts(tmp_path, "filter", "run")
-    worker = MeasureWorker(parts, SMALL, "default", f"local-dir:{annotators / 'judge'}")
+    worker = MeasureWorker(parts, SMALL, "default", f"local-dir:{annotators / 'judge'}", 4)
     task = {"fragments": [fragment.to_dict() for fragment in stream]}
     whole = worker(task)
     assert whole.counts.in_ == 40
@@ -259,13 +317,18 @@ def test_of_a_stream_only_what_is_not_finished_is_measured_again(
 def test_a_record_that_crashes_its_worker_is_quarantined_and_its_neighbours_are_not(
     small: str, annotators: Path, tmp_path: Path, monkeypatch
 ):
-    """The worker dies once; started again, it goes on as if the record had any other fault."""
+    """The worker dies once; started again, it goes on as if the record had any other fault.
+
+    Another one crashes only when it is drawn for the report: that costs it no more than its small image.
+    """
     monkeypatch.setattr("pipelines.stages.filter.examine", examine_or_crash)
+    monkeypatch.setattr("pipelines.stages.filter.draw", draw_or_crash)
     rows = pq.read_table(small.removeprefix("parquet:")).to_pylist()[:20]
     rows[7] |= {"alt_text": CRASHES}
+    rows[8] |= {"alt_text": None, "image": CRASHES.encode(), "url": "https://drawn.example"}
     (stream,) = open_corpus(write_corpus(tmp_path / "web.parquet", rows)).streams
     parts = Parts(tmp_path, "filter", "run")
-    worker = MeasureWorker(parts, SMALL, "default", f"local-dir:{annotators / 'judge'}")
+    worker = MeasureWorker(parts, SMALL, "default", f"local-dir:{annotators / 'judge'}", 1)
     task = {"fragments": [fragment.to_dict() for fragment in stream]}
     if (child := os.fork()) == 0:
         worker(task)
@@ -276,12 +339,17 @@ def test_a_record_that_crashes_its_worker_is_quarantined_and_its_neighbours_are_
     rejects = pq.read_table(tmp_path / "rejects" / "part-00000.parquet").to_pylist()
     (quarantined,) = [row for row in rejects if row["reason"] == "quarantined"]
     assert (quarantined["url"], quarantined["detail"]) == (rows[7]["url"], "ended its process: SIGSEGV")
+    examples = pq.read_table(tmp_path / "reject_examples" / "part-00000.parquet").to_pylist()
+    problems = {row["key"]: row["problem"] for row in examples if row["thumbnail"] is None}
+    (drawn,) = [row for row in rejects if row["url"] == rows[8]["url"]]
+    assert drawn["reason"] == "alt_missing" and problems[drawn["key"]] == "ended its process: SIGSEGV"
+    assert problems[quarantined["key"]] == "not opened again"
 
     monkeypatch.undo()
     rows[7] |= {"alt_text": None}
     (stream,) = open_corpus(write_corpus(tmp_path / "web.parquet", rows)).streams
     other = MeasureWorker(
-        Parts(tmp_path / "other", "filter", "run"), SMALL, "default", f"local-dir:{annotators / 'judge'}"
+        Parts(tmp_path / "other", "filter", "run"), SMALL, "default", f"local-dir:{annotators / 'judge'}", 1
     )
     other({"fragments": [fragment.to_dict() for fragment in stream]})
     part = "filtered/part-00000.parquet"

@@ -232,6 +232,9 @@ def test_a_caption_below_the_judges_threshold_rejects_its_record(done, inputs, t
     assert thresholded.reasons == {"caption_score": len(rejects)}
     assert {row["stage"] for row in rejects.to_pylist()} == {"recaption"}
     assert thresholded.counts.kept + thresholded.counts.rejected == ROWS
+    examples = table(tmp_path, thresholded, "reject_examples").to_pylist()
+    assert {row["key"] for row in examples} <= set(rejects["key"].to_pylist())
+    assert examples and all(row["thumbnail"] and row["reason"] == "caption_score" for row in examples)
 
 
 def test_an_image_that_cannot_be_opened_is_a_reject_and_stops_nothing(inputs, tmp_path):
@@ -250,6 +253,8 @@ def test_an_image_that_cannot_be_opened_is_a_reject_and_stops_nothing(inputs, tm
     (reject,) = table(tmp_path, receipt, "rejects").to_pylist()
     assert (reject["key"], reject["reason"]) == (rows[3]["key"], "image_broken")
     assert receipt.counts.as_dict() == {"in": 20, "kept": 19, "rejected": 1, "errored": 0}
+    (example,) = table(tmp_path, receipt, "reject_examples").to_pylist()
+    assert (example["thumbnail"], example["problem"]) == (None, reject["detail"])
 
 
 def test_when_no_caption_is_good_enough_the_stage_says_so(inputs, tmp_path):
