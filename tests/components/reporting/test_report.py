@@ -325,6 +325,13 @@ def test_rejects_are_shown_by_stage_and_reason_and_copies_beside_their_originals
     assert words[copy + 1] == "What it is a copy of"
 
 
+def test_what_the_rule_found_is_not_said_twice_of_an_image_that_cannot_be_shown():
+    record = RejectedRecord(None, "a text", detail="PNG without an end", problem="PNG without an end")
+    group = RejectedRecords("filter", "image_broken", 1, (record,))
+    words = Page(render_report(replace(BARE, rejected=(group,)))).words
+    assert words.count("PNG without an end") == 1 and "no image to show a text PNG without an end" in words
+
+
 def test_crawled_text_is_bounded():
     long = RejectedRecord(
         None, "word " * 100_000, "https://x.example/" + "y" * 100_000, "z" * 100_000, "p" * 100_000

@@ -6,6 +6,7 @@ Filter, recaption and shard with the annotators of a micro run, then the page, `
 import io
 import json
 import re
+import shutil
 import tarfile
 from collections import Counter
 from dataclasses import dataclass
@@ -97,7 +98,7 @@ def as_folder(folder: Path, table: list[Case]) -> str:
     for case in table:
         if case.image is not None:
             (folder / f"{case.name}.png").write_bytes(case.image)
-    extra = encoded(photo(200), "PNG")
+    extra = encoded(photo(170), "PNG")
     for suffix, data in ((".png", extra), (".txt", TEXT.encode()), (".json", b'{"license": "CC0-1.0"')):
         (folder / f"{len(table):03d}{suffix}").write_bytes(data)
     return f"folder:{folder}"
@@ -107,7 +108,7 @@ def as_tar(folder: Path, table: list[Case]) -> str:
     members = [(f"{c.name}.json", json.dumps(c.fields).encode()) for c in table]
     members += [(f"{c.name}.png", c.image) for c in table if c.image is not None]
     extra = f"{len(table):03d}"
-    members += [(f"{extra}.png", encoded(photo(200), "PNG")), (f"{extra}.json", b"[]")]
+    members += [(f"{extra}.png", encoded(photo(170), "PNG")), (f"{extra}.json", b"[]")]
     members.append((f"{extra}.txt", TEXT.encode()))
     with tarfile.open(folder / "web.tar", "w") as tar:
         for name, data in sorted(members):
@@ -129,8 +130,9 @@ def run_data_stages(home: Path, corpus: str, micro_home: Path) -> dict[str, Rece
     }
     (annotators,) = read_catalog(micro_home).of("annotators")
     receipt = annotators.receipt
+    own = shutil.copytree(annotators.path, home / "annotators" / annotators.path.name)  # the card looks here
     inputs = {
-        "annotators": (Input("annotators", str(annotators.path), receipt.digest, receipt),),
+        "annotators": (Input("annotators", str(own), receipt.digest, receipt),),
         "corpus": (Input("corpus", corpus, open_corpus(corpus).digest()),),
     }
     receipts: dict[str, Receipt] = {}
