@@ -74,7 +74,7 @@ def collect(home: Path, config: RunConfig, planned: Sequence[Planned]) -> Report
         preset=config.preset,
         snapshot=config.snapshot,
         home=str(home),
-        finished=last.replace("T", " ").replace("+00:00", " UTC") or "not yet",
+        finished=f"{last[:19].replace('T', ' ')} UTC" if last else "not yet",
         stages=tuple(_stage_row(receipt) for receipt in receipts.values()),
         kept=tuple(_kept(fresh)),
         rejected=tuple(rejected_records(fresh)),

@@ -304,7 +304,7 @@ def test_hostile_text_is_shown_and_not_obeyed():
 
 def test_a_hostile_reason_for_a_missing_image_stays_words():
     (group, *_) = whole_run().rejected
-    hostile = RejectedRecord(None, HOSTILE, HOSTILE, HOSTILE, HOSTILE)
+    hostile = RejectedRecord(None, HOSTILE, HOSTILE, HOSTILE, f"cut {HOSTILE}")
     page = Page(render_report(replace(BARE, rejected=(replace(group, examples=(hostile,)),))))
     assert not page.open and not page.all("img")
     assert not [name for _, attributes in page.tags for name in attributes if name.startswith("on")]
