@@ -105,7 +105,7 @@ def open_opacity(data: bytes | None, rules: ImageRules) -> Image.Image | None:
 
 
 def is_blank(image: Image.Image, min_deviation: float) -> bool:
-    """Whether an RGB image varies less than `min_deviation` (levels of 255); nearly all are seen to by a part.
+    """Whether an RGB image varies less than `min_deviation` (levels of 255); of most, a part shows it.
 
     A variance is at least a part's own, times the part's share of the pixels: the rest can only add to it.
     """

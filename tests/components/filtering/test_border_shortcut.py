@@ -41,12 +41,9 @@ def test_borders_are_looked_for_in_what_pillow_calls_a_thumbnail(size):
 
 @pytest.mark.parametrize("spread", [0, 1, 3, 40])
 def test_an_image_is_blank_by_a_part_exactly_when_it_is_by_all(spread):
-    rng = np.random.default_rng(spread)
-    levels = 100 + rng.integers(0, spread + 1, (50, 70, 3), dtype=np.uint8)
-    for image in map(
-        Image.fromarray, (levels, np.where(np.arange(50)[:, None, None] < 25, levels, np.uint8(100)))
-    ):
-        image = image.convert("RGB")
+    levels = 100 + np.random.default_rng(spread).integers(0, spread + 1, (50, 70, 3), dtype=np.uint8)
+    half = np.concatenate([levels[:25], np.full((25, 70, 3), 100, np.uint8)])
+    for image in map(Image.fromarray, (levels, half)):
         for least in (0.0, 0.5, 1.0, 12.0):
             assert is_blank(image, least) == (measure(image).deviation < least)
 
