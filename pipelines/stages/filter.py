@@ -253,6 +253,8 @@ class FinishWorker:
         name: str = task["name"]
         if (finished := self.parts.finished(name)) is not None:
             return finished
+        if self.measured.finished(name) is None:
+            raise StageFailed(f"filter: what was measured of {name} is damaged; run the same command again")
         kept = self._read(FILTERED_FOLDER, name)
         rejects = self._read(REJECTS_FOLDER, name).to_pylist()
         columns = ["key", "alt_text", "url", "judge_score"]
