@@ -32,7 +32,7 @@ _TRIM_LINES = 8  # looked at together
 _TRIM_RINGING, _TRIM_RINGING_OUTLIERS = 0.06, 0.15  # more may in the outer lines: JPEG rings beside an edge
 _TRIM_MOST, _TRIM_PASSES = 0.4, 2  # of a side, in one pass; a border around a margin takes two
 
-Levels = npt.NDArray[np.float32]
+Bytes = npt.NDArray[np.uint8]
 Box = tuple[float, float, float, float]  # left, upper, right, lower, as shares of width and height
 
 
@@ -65,7 +65,7 @@ def content_box(image: Image.Image) -> Box:
     if _differs_at_every_edge(image):
         return (0.0, 0.0, 1.0, 1.0)
     small = image.resize(_trim_size(*image.size), Image.Resampling.BILINEAR, reducing_gap=_REDUCING_GAP)
-    pixels = np.asarray(small, np.int16)
+    pixels = np.asarray(small)
     left, upper, right, lower = 0, 0, pixels.shape[1], pixels.shape[0]
     for _ in range(_TRIM_PASSES):
         # Beside a border that is gone there is a line or two of its blur.
@@ -98,9 +98,7 @@ def unpack(phashes: list[str]) -> npt.NDArray[np.uint8]:
     return np.frombuffer(bytes.fromhex("".join(phashes)), np.uint8).reshape(-1, 2, HASH_BYTES)
 
 
-def _ends(
-    left: int, upper: int, right: int, lower: int, pixels: npt.NDArray[np.int16]
-) -> list[tuple[int, int]]:
+def _ends(left: int, upper: int, right: int, lower: int, pixels: Bytes) -> list[tuple[int, int]]:
     """Each edge and where it would be in an image without a border."""
     return [(left, 0), (upper, 0), (right, pixels.shape[1]), (lower, pixels.shape[0])]
 
@@ -122,8 +120,9 @@ def _differs_at_every_edge(image: Image.Image) -> bool:
         ((width - across, 0, width, height), (1, rows)),
     )
     for box, size in edges:
-        line = np.asarray(image.resize(size, Image.Resampling.BILINEAR, box=box), np.int16).reshape(-1, 3)
-        outliers = (np.abs(2 * line - _twice_median(line)).max(-1) > 2 * _TRIM_LEVELS + 4).mean()
+        line = np.asarray(image.resize(size, Image.Resampling.BILINEAR, box=box)).reshape(-1, 3)
+        differs = np.abs(2 * line.astype(np.int16) - _twice_median(line)) > 2 * _TRIM_LEVELS + 4
+        outliers = (differs[:, 0] | differs[:, 1] | differs[:, 2]).mean()
         if outliers <= _TRIM_OUTLIERS + _TRIM_RINGING_OUTLIERS + 1e-6:
             return False
     return True
@@ -143,23 +142,29 @@ def _trim_size(width: int, height: int) -> tuple[int, int]:
     return _TRIM_SIDE, nearest(_TRIM_SIDE / aspect, lambda n: abs(aspect - _TRIM_SIDE / n) if n else 0)
 
 
-def _twice_median(line: npt.NDArray[np.int16]) -> npt.NDArray[np.int16]:
+def _twice_median(line: Bytes) -> npt.NDArray[np.int16]:
     """Of each channel: (samples, channels) to (channels,); twice, as it may lie between two levels."""
-    ordered = np.sort(line, axis=0)
+    ordered = np.sort(line, axis=0).astype(np.int16)
     return ordered[(len(line) - 1) // 2] + ordered[len(line) // 2]
 
 
-def _border(lines: npt.NDArray[np.int16]) -> int:
+def _border(lines: Bytes) -> int:
     """How many of the first lines are of one colour."""
-    twice = _twice_median(lines[0])
+    twice = _twice_median(lines[0]).astype(np.int32)
+    low = np.maximum(-((2 * _TRIM_LEVELS - twice) // 2), 0).astype(np.uint8)
+    span = np.minimum((2 * _TRIM_LEVELS + twice) // 2, 255).astype(np.uint8) - low
     most, ringing = int(_TRIM_MOST * len(lines)), int(_TRIM_RINGING * len(lines))
-    for start in range(0, most, _TRIM_LINES):  # most images have no border, and the first lines show it
-        some = lines[start : min(start + _TRIM_LINES, most)]
-        outliers = (np.abs(2 * some - twice).max(-1) > 2 * _TRIM_LEVELS).mean(-1)
+    # Most images have no border, and the first lines show it.
+    for start, stop in ((0, min(_TRIM_LINES, most)), (_TRIM_LINES, most)):
+        if start >= stop:
+            break
+        # Below `low` the bytes wrap round. Channel by channel: numpy's loops over three values are slow.
+        red, green, blue = (lines[start:stop, :, n] - low[n] > span[n] for n in range(3))
+        outliers = (red | green | blue).mean(-1)
         outliers[: max(ringing - start, 0)] -= _TRIM_RINGING_OUTLIERS
-        differs = outliers > _TRIM_OUTLIERS
-        if differs.any():
-            return start + int(np.argmax(differs))
+        beyond = outliers > _TRIM_OUTLIERS
+        if beyond.any():
+            return start + int(np.argmax(beyond))
     return most
 
 

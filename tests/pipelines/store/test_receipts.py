@@ -169,7 +169,7 @@ def test_counts_keep_the_names_of_the_status_json():
 def listing(part: PartReceipt) -> Receipt:
     """A stage's receipt that lists the files of a part, and nothing more than it must."""
     known = {"files": part.files, "version": 1, "counts": Counts(), "seconds": 0.0, "peak_rss_mb": 0.0}
-    tables = dict.fromkeys(("config", "inputs", "input_fingerprints", "libraries", "reasons", "info"), {})
+    tables = {key: {} for key in ("config", "inputs", "input_fingerprints", "libraries", "reasons", "info")}
     texts = dict.fromkeys(("stage", "snapshot", "fingerprint", "digest", "finished_at"), "x")
     return Receipt.model_validate({**known, **tables, **texts})
 
