@@ -2,10 +2,10 @@
 
     python -m tests.benchmarks.examining_against_pillow [--records 96]
 
-`examine` checks the text, decodes strictly, measures, and makes hashes, thumbnail and sha256 of 512x384 JPEGs;
-the peer opens and decodes them. A third of the images are photo-like, a third have a plain sky, a third are
-drawings on white: where no border can be ruled out at once, all of the image is looked at. CPU seconds in
-rounds that take turns, medians.
+`examine` checks the text, decodes strictly, measures, and makes hashes, thumbnail and sha256 of 512x384
+JPEGs; the peer opens and decodes them. A third of the images are photo-like, a third have a plain sky, a
+third are drawings on white: where no border can be ruled out at once, all of the image is looked at. CPU
+seconds in rounds that take turns, medians.
 """
 
 import argparse
