@@ -17,8 +17,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 TEMPORARY = ".tmp-"  # in the name of whatever is not whole yet
+Flushed = Literal["name", "bytes", "nothing"]
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of Linux's renameat2(2)
 
 
@@ -40,24 +42,29 @@ def write_file(
     *,
     suffix: str = "",
     before_rename: Callable[[], None] = nothing,
+    flushed: Flushed = "name",
 ) -> Written:
     """Have `fill` write a temporary file, then rename it to `path`.
 
     Readers of `path` see the old file or the new one, whole. suffix: ends the temporary's name; random by
-    default. before_rename: called when the new file is whole and still unnamed (fault points).
+    default. before_rename: called when the new file is whole and still unnamed (fault points). flushed: what
+    the disk is to hold on return: the file and its name; the bytes, for who flushes the folder later; or
+    nothing, for who checks the file's hash before it is used.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _beside(path, suffix)
     try:
         fill(temporary)
-        flush(temporary)
+        if flushed != "nothing":
+            flush(temporary)
         written = Written(temporary.stat().st_size, sha256_file(temporary))
         before_rename()
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    flush(path.parent)
+    if flushed == "name":
+        flush(path.parent)
     return written
 
 

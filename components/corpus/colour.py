@@ -25,9 +25,14 @@ def to_srgb(image: Image.Image) -> Image.Image:
     profile = image.info.get(PROFILE)
     mode, transform = _transform(profile) if profile else ("RGB", None)
     fits = transform is not None and (mode == "CMYK") == (image.mode == "CMYK")
-    rgb = transform.apply(image.convert(mode)) if transform and fits else image.convert("RGB")
+    rgb = transform.apply(_as(image, mode)) if transform and fits else _as(image, "RGB")
     rgb.info.pop(PROFILE, None)  # who saves the pixels must not have them converted again
     return rgb
+
+
+def _as(image: Image.Image, mode: str) -> Image.Image:
+    """The image in that mode; itself where it is in it, so that pixels are not copied for nothing."""
+    return image if image.mode == mode and type(image) is Image.Image else image.convert(mode)
 
 
 @lru_cache(MOST_PROFILES)

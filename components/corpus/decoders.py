@@ -98,7 +98,8 @@ def _decode_jpeg(image: Image.Image, data: bytes) -> Image.Image:
         _jpeg_pixels(data, "CMYK")  # for its warnings; Pillow knows when the inks are inverted
         image.load()
         return image
-    decoded = Image.fromarray(_jpeg_pixels(data, "RGB"))
+    # Four bytes a pixel are how Pillow holds RGB: they are copied as they are, where three are spread out.
+    decoded = Image.frombytes("RGB", image.size, _jpeg_pixels(data, "RGBX"), "raw", "RGBX", 0, 1)
     decoded.info, decoded.format = image.info, image.format
     return decoded
 

@@ -38,6 +38,9 @@ OTHER_FORMATS = (
     *((0, b"\0\0\1\0", "ICO"), (0, b"8BPS", "PSD"), (4, b"ftypavif", "AVIF"), (4, b"ftypheic", "HEIC")),
     *((0, b"\0\0\0\x0cJXL", "JPEG XL"), (0, b"\xff\x0a", "JPEG XL"), (0, b"\0\0\0\x0cjP", "JPEG 2000")),
 )
+ORIENTED = frozenset(("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp"))  # where Pillow finds it
+PART = 16  # of an image's lines, one is looked at first for what varies
+ROUNDING = 1e-3  # levels; far above what sums of shares lose
 MARKUP_STARTS = ((b"<svg", "SVG"), (b"<!doctype html", "HTML"), (b"<html", "HTML"))
 SEVERAL_PICTURES = "MPO"  # a JPEG with more of them after it (a second view, a depth map): the first is shown
 
@@ -88,7 +91,7 @@ class Measures:
 def open_image(data: bytes | None, rules: ImageRules) -> Image.Image:
     """The image in `data`, decoded, upright, RGB, what is transparent on white. Raises ImageRejected."""
     upright = _opened(data, rules, upright_rgb)
-    if measure(upright).deviation < rules.min_deviation:
+    if is_blank(upright, rules.min_deviation):
         raise ImageRejected(Reason.IMAGE_BLANK, "one colour all over")
     return upright
 
@@ -99,6 +102,18 @@ def open_opacity(data: bytes | None, rules: ImageRules) -> Image.Image | None:
     Raises ImageRejected as `open_image` does.
     """
     return _opened(data, rules, upright_opacity)
+
+
+def is_blank(image: Image.Image, min_deviation: float) -> bool:
+    """Whether an RGB image varies less than `min_deviation` (levels of 255); of most, a part shows it.
+
+    A variance is at least a part's own, times the part's share of the pixels: the rest can only add to it.
+    """
+    part = image.crop((0, image.height // 2, image.width, image.height // 2 + -(-image.height // PART)))
+    share = part.height / image.height
+    if measure(part).deviation * share**0.5 > min_deviation + ROUNDING:
+        return False
+    return measure(image).deviation < min_deviation
 
 
 def measure(image: Image.Image) -> Measures:
@@ -134,6 +149,8 @@ def upright_opacity(image: Image.Image) -> Image.Image | None:
 def _turned(image: Image.Image) -> Image.Image:
     """The image as EXIF says; as it is where its EXIF cannot be read, as browsers do."""
     try:
+        if type(image) is Image.Image and not ORIENTED.intersection(image.info):  # pixels, all read
+            return image
         return ImageOps.exif_transpose(image)
     except DECODE_ERRORS:
         return image

@@ -7,6 +7,8 @@ per cent, encodings and sizes move little. `thumbnail` is the trimmed image sque
 """
 
 import io
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +24,7 @@ _SAMPLES = 32  # a side of what is transformed, as in pHash
 _LUMA, _CHROMA = 8, 4  # frequencies a side
 _FLAT = {_LUMA: 40.0, _CHROMA: 60.0}  # coefficients below are noise of the encoding (levels, summed)
 _TRIM_SIDE = 256  # pixels of the image in which borders are looked for
+_REDUCING_GAP = 2.0  # Pillow's: it averages whole pixels down to so many times the size first
 _TRIM_LEVELS = 26  # a border's pixels are within so many levels of its colour
 _TRIM_OUTLIERS = 0.03  # share of a border's line that may differ
 _TRIM_BLUR = 2  # lines
@@ -29,7 +32,7 @@ _TRIM_LINES = 8  # looked at together
 _TRIM_RINGING, _TRIM_RINGING_OUTLIERS = 0.06, 0.15  # more may in the outer lines: JPEG rings beside an edge
 _TRIM_MOST, _TRIM_PASSES = 0.4, 2  # of a side, in one pass; a border around a margin takes two
 
-Levels = npt.NDArray[np.float32]
+Bytes = npt.NDArray[np.uint8]
 Box = tuple[float, float, float, float]  # left, upper, right, lower, as shares of width and height
 
 
@@ -44,7 +47,7 @@ class Signature:
 
 def signature_of(image: Image.Image) -> Signature:
     """The signature of a decoded RGB image."""
-    rgb = image.convert("RGB")
+    rgb = image if image.mode == "RGB" else image.convert("RGB")
     # A thumbnail is as sharp as its source allows; reducing first costs a fraction and changes little.
     box = content_box(rgb)
     width, height = rgb.size
@@ -59,9 +62,10 @@ def signature_of(image: Image.Image) -> Signature:
 
 def content_box(image: Image.Image) -> Box:
     """Where the image is, within its uniform borders; all of it where nearly nothing would be left."""
-    small = image.copy()
-    small.thumbnail((_TRIM_SIDE, _TRIM_SIDE), Image.Resampling.BILINEAR)
-    pixels = np.asarray(small, np.int16)
+    if _differs_at_every_edge(image):
+        return (0.0, 0.0, 1.0, 1.0)
+    small = image.resize(_trim_size(*image.size), Image.Resampling.BILINEAR, reducing_gap=_REDUCING_GAP)
+    pixels = np.asarray(small)
     left, upper, right, lower = 0, 0, pixels.shape[1], pixels.shape[0]
     for _ in range(_TRIM_PASSES):
         # Beside a border that is gone there is a line or two of its blur.
@@ -71,6 +75,8 @@ def content_box(image: Image.Image) -> Box:
             break
         columns = part.transpose(1, 0, 2)
         cut = [_border(columns), _border(part), _border(columns[::-1]), _border(part[::-1])]
+        if not any(cut):
+            break
         if 10 * (part.shape[1] - cut[0] - cut[2]) < part.shape[1]:
             break
         if 10 * (part.shape[0] - cut[1] - cut[3]) < part.shape[0]:
@@ -92,24 +98,73 @@ def unpack(phashes: list[str]) -> npt.NDArray[np.uint8]:
     return np.frombuffer(bytes.fromhex("".join(phashes)), np.uint8).reshape(-1, 2, HASH_BYTES)
 
 
-def _ends(
-    left: int, upper: int, right: int, lower: int, pixels: npt.NDArray[np.int16]
-) -> list[tuple[int, int]]:
+def _ends(left: int, upper: int, right: int, lower: int, pixels: Bytes) -> list[tuple[int, int]]:
     """Each edge and where it would be in an image without a border."""
     return [(left, 0), (upper, 0), (right, pixels.shape[1]), (lower, pixels.shape[0])]
 
 
-def _border(lines: npt.NDArray[np.int16]) -> int:
+def _differs_at_every_edge(image: Image.Image) -> bool:
+    """Whether the outermost lines alone show that no border is there, as most images' do. May miss some.
+
+    Each is resized by itself, within a level of what resizing all of the image makes of it (Pillow's boxes
+    are of single precision), so that medians and levels move by one at most.
+    """
+    (width, height), (columns, rows) = image.size, _trim_size(*image.size)
+    across, down = width / columns, height / rows
+    if max(across, down) >= 2 * _REDUCING_GAP:  # another grid is reduced for an edge than for the image
+        return False
+    edges = (
+        ((0, 0, width, down), (columns, 1)),
+        ((0, 0, across, height), (1, rows)),
+        ((0, height - down, width, height), (columns, 1)),
+        ((width - across, 0, width, height), (1, rows)),
+    )
+    for box, size in edges:
+        line = np.asarray(image.resize(size, Image.Resampling.BILINEAR, box=box)).reshape(-1, 3)
+        differs = np.abs(2 * line.astype(np.int16) - _twice_median(line)) > 2 * _TRIM_LEVELS + 4
+        outliers = (differs[:, 0] | differs[:, 1] | differs[:, 2]).mean()
+        if outliers <= _TRIM_OUTLIERS + _TRIM_RINGING_OUTLIERS + 1e-6:
+            return False
+    return True
+
+
+def _trim_size(width: int, height: int) -> tuple[int, int]:
+    """The size in which borders are looked for: as `Image.thumbnail` has it, the side at most _TRIM_SIDE."""
+    if max(width, height) <= _TRIM_SIDE:
+        return width, height
+    aspect = width / height
+
+    def nearest(side: float, misfit: Callable[[int], float]) -> int:
+        return max(min(math.floor(side), math.ceil(side), key=misfit), 1)
+
+    if aspect <= 1:
+        return nearest(_TRIM_SIDE * aspect, lambda n: abs(aspect - n / _TRIM_SIDE)), _TRIM_SIDE
+    return _TRIM_SIDE, nearest(_TRIM_SIDE / aspect, lambda n: abs(aspect - _TRIM_SIDE / n) if n else 0)
+
+
+def _twice_median(line: Bytes) -> npt.NDArray[np.int16]:
+    """Of each channel: (samples, channels) to (channels,); twice, as it may lie between two levels."""
+    ordered = np.sort(line, axis=0).astype(np.int16)
+    return ordered[(len(line) - 1) // 2] + ordered[len(line) // 2]
+
+
+def _border(lines: Bytes) -> int:
     """How many of the first lines are of one colour."""
-    twice = (2 * np.median(lines[0], axis=0)).astype(np.int16)  # a median may lie between two levels
+    twice = _twice_median(lines[0]).astype(np.int32)
+    low = np.maximum(-((2 * _TRIM_LEVELS - twice) // 2), 0).astype(np.uint8)
+    span = np.minimum((2 * _TRIM_LEVELS + twice) // 2, 255).astype(np.uint8) - low
     most, ringing = int(_TRIM_MOST * len(lines)), int(_TRIM_RINGING * len(lines))
-    for start in range(0, most, _TRIM_LINES):  # most images have no border, and the first lines show it
-        some = lines[start : min(start + _TRIM_LINES, most)]
-        outliers = (np.abs(2 * some - twice).max(-1) > 2 * _TRIM_LEVELS).mean(-1)
+    # Most images have no border, and the first lines show it.
+    for start, stop in ((0, min(_TRIM_LINES, most)), (_TRIM_LINES, most)):
+        if start >= stop:
+            break
+        # Below `low` the bytes wrap round. Channel by channel: numpy's loops over three values are slow.
+        red, green, blue = (lines[start:stop, :, n] - low[n] > span[n] for n in range(3))
+        outliers = (red | green | blue).mean(-1)
         outliers[: max(ringing - start, 0)] -= _TRIM_RINGING_OUTLIERS
-        differs = outliers > _TRIM_OUTLIERS
-        if differs.any():
-            return start + int(np.argmax(differs))
+        beyond = outliers > _TRIM_OUTLIERS
+        if beyond.any():
+            return start + int(np.argmax(beyond))
     return most
 
 

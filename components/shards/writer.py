@@ -1,13 +1,14 @@
 """Deterministic WebDataset tars: the same samples give the same bytes, everywhere and at any time.
 
-webdataset's TarWriter writes them; what varies from run to run there (time, owner, order) is fixed here. A
-sample is two members, `{key}.{jpg,png,webp}` (the image's own bytes) and `{key}.json` (everything known about
-it), and then its features where they are precomputed (stored_features.py).
+They are those that webdataset's TarWriter makes, to the byte; what varies from run to run there (time, owner,
+order) is fixed here. A sample is two members, `{key}.{jpg,png,webp}` (the image's own bytes) and `{key}.json`
+(everything known about it), and then its features where they are precomputed (stored_features.py).
 """
 
 import json
 import math
 import re
+import tarfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
@@ -42,18 +43,27 @@ def write_tar(stream: BinaryIO, samples: Iterable[Sample]) -> int:
 
     Raises InputError for a key that is not hex or comes twice, and for an extension that we do not write.
     """
-    from webdataset import TarWriter  # not above: it imports torch
-
     seen: set[str] = set()
-    with TarWriter(stream, user=OWNER, group=OWNER, mode=MODE, mtime=0, encoder=False) as tar:
-        for sample in samples:
-            _check(sample, seen)
-            # Two writes: in one, members are sorted by extension, and json would come before png and webp.
-            tar.write({"__key__": sample.key, sample.extension: sample.image})
-            tar.write({"__key__": sample.key, META_EXTENSION: encode_meta(sample.meta)})
-            if sample.features:
-                tar.write({"__key__": sample.key, **sample.features})
+    size = 0
+    for sample in samples:
+        _check(sample, seen)
+        size += _add(stream, f"{sample.key}.{sample.extension}", sample.image)
+        size += _add(stream, f"{sample.key}.{META_EXTENSION}", encode_meta(sample.meta))
+        for extension in sorted(sample.features):
+            size += _add(stream, f"{sample.key}.{extension}", sample.features[extension])
+    end = 2 * tarfile.BLOCKSIZE
+    stream.write(bytes(end + -(size + end) % tarfile.RECORDSIZE))
     return len(seen)
+
+
+def _add(stream: BinaryIO, name: str, content: bytes) -> int:
+    """Write one member; returns its bytes. `TarFile.addfile` would copy the content in pieces of 16 kB."""
+    member = tarfile.TarInfo(name)
+    member.size, member.mode, member.uname, member.gname = len(content), MODE, OWNER, OWNER
+    header, padding = member.tobuf(tarfile.USTAR_FORMAT), bytes(-len(content) % tarfile.BLOCKSIZE)
+    for piece in (header, content, padding):
+        stream.write(piece)
+    return len(header) + len(content) + len(padding)
 
 
 def encode_meta(meta: Mapping[str, Any]) -> bytes:

@@ -7,6 +7,7 @@ then refused by the service itself, since it goes where the owner's token was, a
 from collections.abc import Callable
 from pathlib import Path
 
+from components.durable import flush
 from pipelines.errors import StageBusy
 from pipelines.store.local import LocalStore
 from pipelines.store.locks import Owner
@@ -34,7 +35,12 @@ def claim(out: Path, owner: Owner) -> str | None:
 def commit(
     out: Path, receipt: Receipt, claimed: str | None, owner: Owner, before_commit: Callable[[], None]
 ) -> Receipt:
-    """Write the receipt, which completes the output. Raises StageBusy when another run claimed it since."""
+    """Write the receipt, which completes the output. Raises StageBusy when another run claimed it since.
+
+    The names of the files that it lists are flushed first: their parts flushed their bytes alone.
+    """
+    for folder in sorted({(out / file.path).parent for file in receipt.files}):
+        flush(folder)
     local, remote = LocalStore(out, owner.run_id), remote_of(out)
     if remote is not None:
         sealed, content = seal(receipt)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from components.durable import TEMPORARY, Written, nothing, write_bytes, write_file
+from components.durable import TEMPORARY, Flushed, Written, nothing, write_bytes, write_file
 from pipelines.store.store import StoreBusy, Stored
 
 GUARD = ".guard"
@@ -23,10 +23,14 @@ GUARD_SECONDS = 4.0  # a conditional write takes milliseconds, and a second run 
 
 @dataclass(frozen=True)
 class LocalStore:
-    """The files under `root`. Picklable. run_id marks the temporaries of one run."""
+    """The files under `root`. Picklable. run_id marks the temporaries of one run.
+
+    flushed: what the disk holds of a file that `write` has written (durable.py).
+    """
 
     root: Path
     run_id: str = ""
+    flushed: Flushed = "name"
 
     def read(self, key: str) -> Stored | None:
         try:
@@ -41,7 +45,9 @@ class LocalStore:
         self, key: str, fill: Callable[[Path], object], *, before_commit: Callable[[], None] = nothing
     ) -> Written:
         suffix = f"{self.run_id}-{secrets.token_hex(4)}" if self.run_id else ""
-        return write_file(self.root / key, fill, suffix=suffix, before_rename=before_commit)
+        return write_file(
+            self.root / key, fill, suffix=suffix, before_rename=before_commit, flushed=self.flushed
+        )
 
     def put(self, key: str, content: bytes, *, if_match: str | None) -> str | None:
         path = self.root / key

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.durable import Written, nothing, remove, write_bytes
+from components.durable import Flushed, Written, nothing, remove, write_bytes
 from pipelines.store.local import LocalStore
 from pipelines.store.receipts import RECEIPT, FileEntry, wrong_with
 from pipelines.store.s3 import S3Store
@@ -71,9 +71,12 @@ def remote_of(folder: Path) -> S3Store | None:
     return S3Store(bucket, "/".join(prefix))
 
 
-def store_at(folder: Path, run_id: str = "") -> Store:
-    """The store whose keys lie in that folder under HOME. run_id: marks the temporaries of one run."""
-    local, remote = LocalStore(folder, run_id), remote_of(folder)
+def store_at(folder: Path, run_id: str = "", *, flushed: Flushed = "name") -> Store:
+    """The store whose keys lie in that folder under HOME. run_id: marks the temporaries of one run.
+
+    flushed: what this host's disk holds of what is written (durable.py).
+    """
+    local, remote = LocalStore(folder, run_id, flushed), remote_of(folder)
     return local if remote is None else MirrorStore(local, remote)
 
 

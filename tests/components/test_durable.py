@@ -57,6 +57,14 @@ def test_the_file_is_flushed_before_its_name_and_the_folder_after_it(tmp_path, m
     assert order == [("flush", "x.tmp-s"), ("rename", "x"), ("flush", "d")]
 
 
+@pytest.mark.parametrize(("flushed", "flushes"), [("bytes", ["x.tmp-s"]), ("nothing", [])])
+def test_less_is_flushed_where_others_see_to_it(tmp_path, monkeypatch, flushed, flushes):
+    seen = []
+    monkeypatch.setattr(durable, "flush", lambda path: seen.append(path.name))
+    written = write_file(tmp_path / "x", lambda path: path.write_text("x"), suffix="s", flushed=flushed)
+    assert seen == flushes and written.bytes == 1
+
+
 def test_a_folder_appears_whole_in_the_place_of_the_old_one(tmp_path):
     with write_folder(tmp_path / "model", suffix="r") as folder:
         assert folder == tmp_path / "model.tmp-r"

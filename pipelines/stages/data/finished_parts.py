@@ -10,6 +10,7 @@ from components.corpus.rejection import Rejection
 from components.corpus.schemas import Reason
 from components.corpus.small_images import small_image
 from components.filtering.selection import ScoreLimits
+from pipelines.errors import StageFailed
 from pipelines.stages.data.duplicate_search import DECIDED
 from pipelines.stages.data.evaluation_sets import same_text
 from pipelines.stages.data.part_records import (
@@ -55,6 +56,8 @@ class FinishWorker:
         name: str = task["name"]
         if (finished := self.parts.finished(name)) is not None:
             return finished
+        if self.measured.finished(name) is None:
+            raise StageFailed(f"filter: what was measured of {name} is damaged; run the same command again")
         kept = self._read(FILTERED_FOLDER, name)
         rejects = self._read(REJECTS_FOLDER, name).to_pylist()
         columns = ["key", "alt_text", "url", "judge_score"]

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.store.commit import commit
+from pipelines.store.locks import Owner
 from pipelines.store.parts import Parts
 from pipelines.store.receipts import (
     Counts,
@@ -162,3 +164,23 @@ def test_counts_keep_the_names_of_the_status_json():
     counts = Counts.model_validate({"in": 5, "kept": 3, "rejected": 1, "errored": 1})
     assert (counts + counts).as_dict() == {"in": 10, "kept": 6, "rejected": 2, "errored": 2}
     assert Receipt.model_fields["counts"].annotation is Counts
+
+
+def listing(part: PartReceipt) -> Receipt:
+    """A stage's receipt that lists the files of a part, and nothing more than it must."""
+    known = {"files": part.files, "version": 1, "counts": Counts(), "seconds": 0.0, "peak_rss_mb": 0.0}
+    tables = {key: {} for key in ("config", "inputs", "input_fingerprints", "libraries", "reasons", "info")}
+    texts = dict.fromkeys(("stage", "snapshot", "fingerprint", "digest", "finished_at"), "x")
+    return Receipt.model_validate({**known, **tables, **texts})
+
+
+def test_the_disk_holds_every_name_that_a_receipt_lists_before_the_receipt(tmp_path, monkeypatch):
+    flushed = []
+    monkeypatch.setattr("components.durable.flush", lambda path: flushed.append(path.name))
+    monkeypatch.setattr("pipelines.store.commit.flush", lambda path: flushed.append(path.name))
+    part = Parts(tmp_path, "filter", "run").write("p", {"kept/p": lambda path: path.write_text("x")})
+    Parts(tmp_path, "filter", "run", "scratch").write("q", {"q": lambda path: path.write_text("x")})
+    assert [name.partition(".tmp-")[0] for name in flushed] == ["p", "p.json"]
+    flushed.clear()
+    commit(tmp_path, listing(part), None, Owner.me("run"), lambda: flushed.append("receipt"))
+    assert flushed[0] == "kept" and flushed[-2:] == ["receipt", tmp_path.name]
