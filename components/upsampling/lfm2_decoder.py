@@ -1,12 +1,13 @@
 """Decoding with the language model of prompt_upsampler_fit.py: rows that come, go on and leave one by one.
 
 transformers' own cache holds rows that began together and go on by one token each. Here each row is at a
-place of its own, and goes on by as many tokens as are known of it: a chunk is padded on the right, where
-nothing before it attends to, and what the padding leaves in the cache is written over by the next chunk.
+place of its own, and goes on by as many tokens as are known of it. The tokens of all chunks stand one after
+another in one list, so that nothing is computed for padding; only attention pads a row's queries.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import add
 from typing import Any
 
 import torch
@@ -18,16 +19,19 @@ FIRST_ROWS, FIRST_PLACES = 16, 128  # that a cache has room for before it grows
 
 @dataclass(frozen=True)
 class _Pass:
-    """Where the tokens of a forward pass are.
+    """Where the T tokens of a forward pass are, which goes on by chunks of B rows, the longest of C tokens.
 
-    rows: in the caches, and as a column (B, 1). places (B, C): of the tokens in their rows; end: beyond the
-    last one. cosine, sine (B, C, 1, 1, D): of the rotary embedding. attended (B, 1, C, end): by each token.
+    rows: in the caches. numbers, places (T,): each token's row and its place there; end: beyond the last
+    place. chunk, inside (T,): each token's chunk and its place in that. cosine, sine (T, 1, 1, D): of the
+    rotary embedding. attended (B, 1, C, end): by each query; what pads them attends to something, too.
     """
 
     rows: slice
     numbers: Tensor
     places: Tensor
     end: int
+    chunk: Tensor
+    inside: Tensor
     cosine: Tensor
     sine: Tensor
     attended: Tensor
@@ -43,6 +47,7 @@ class Lfm2Decoder:
     def __init__(self, model: Any) -> None:
         self._core, self._head = model.model, model.lm_head.weight
         self._lengths: list[int] = []
+        self._cosine = self._sine = self._head.new_zeros(0, 1, 1, 1)
         with torch.inference_mode():
             self._layers = [_Layer(layer) for layer in self._core.layers]
 
@@ -56,17 +61,14 @@ class Lfm2Decoder:
         chunks: one token or more for each row from `first` on; those beyond the last row begin new ones.
         """
         lengths = (self._lengths[first:] + [0] * len(chunks))[: len(chunks)]
-        width, device = max(map(len, chunks)), self._head.device
-        ids = torch.tensor([[*chunk, *[0] * (width - len(chunk))] for chunk in chunks], device=device)
-        at = self._pass(first, lengths, width)
+        sizes = [len(chunk) for chunk in chunks]
+        ids = torch.tensor([token for chunk in chunks for token in chunk], device=self._head.device)
+        at = self._pass(first, lengths, sizes)
         features = F.embedding(ids, self._core.embed_tokens.weight)
         for layer in self._layers:
             features = layer(features, at)
-        self._lengths[first : first + len(chunks)] = [
-            before + len(chunk) for before, chunk in zip(lengths, chunks, strict=True)
-        ]
-        ends = torch.tensor([len(chunk) - 1 for chunk in chunks], device=device)
-        last = features[torch.arange(len(chunks), device=device), ends]
+        self._lengths[first : first + len(chunks)] = map(add, lengths, sizes)
+        last = features[torch.tensor(sizes, device=ids.device).cumsum(0) - 1]
         return F.linear(_normed(last, self._core.embedding_norm), self._head)
 
     @torch.inference_mode()
@@ -79,20 +81,35 @@ class Lfm2Decoder:
         self._lengths[row] = self._lengths[last]
         self._lengths.pop()
 
-    def _pass(self, first: int, lengths: list[int], width: int) -> _Pass:
+    def _pass(self, first: int, lengths: list[int], sizes: list[int]) -> _Pass:
         device = self._head.device
-        rows, end = slice(first, first + len(lengths)), max(lengths) + width
-        places = torch.tensor(lengths, device=device)[:, None] + torch.arange(width, device=device)
-        cosine, sine = self._core.rotary_emb(self._head, places)
+        rows, width = slice(first, first + len(lengths)), max(sizes)
+        chunk, inside = torch.tensor(
+            [(number, place) for number, size in enumerate(sizes) for place in range(size)], device=device
+        ).unbind(1)
+        before = torch.tensor(lengths, device=device)
+        places, end = before[chunk] + inside, max(map(add, lengths, sizes))
+        cosine, sine = self._rotations(end)
+        until = before[:, None] + torch.arange(width, device=device)
         return _Pass(
             rows,
-            torch.arange(rows.start, rows.stop, device=device)[:, None],
+            chunk + first,
             places,
             end,
-            cosine[:, :, None, None],
-            sine[:, :, None, None],
-            torch.arange(end, device=device) <= places[:, None, :, None],
+            chunk,
+            inside,
+            cosine[places],
+            sine[places],
+            torch.arange(end, device=device) <= until[:, None, :, None],
         )
+
+    def _rotations(self, end: int) -> tuple[Tensor, Tensor]:
+        """Of the first `end` places or more, (places, 1, 1, D) each; kept, as every pass takes from them."""
+        if end > len(self._cosine):
+            places = torch.arange(2 * end, device=self._head.device)[None]
+            cosine, sine = self._core.rotary_emb(self._head, places)
+            self._cosine, self._sine = cosine[0, :, None, None], sine[0, :, None, None]
+        return self._cosine, self._sine
 
 
 class _Layer:
@@ -129,8 +146,8 @@ class _Convolution:
         self.caches = [_with_room(cache, at.rows.stop, at.end + back) for cache in self.caches]
         (inputs,) = self.caches
         inputs[at.numbers, at.places + back] = before * value
-        window = inputs[at.numbers[:, :, None], at.places[:, :, None] + self.offsets]  # (B, C, K, W)
-        return F.linear(after * (window * self.kernel).sum(2), self.out)
+        window = inputs[at.numbers[:, None], at.places[:, None] + self.offsets]  # (T, K, W)
+        return F.linear(after * (window * self.kernel).sum(1), self.out)
 
 
 class _Attention:
@@ -145,15 +162,17 @@ class _Attention:
         self.caches = [self.into.new_zeros(0, 0, heads, self.size) for _ in range(2)]
 
     def __call__(self, features: Tensor, at: _Pass) -> Tensor:
-        heads = F.linear(features, self.into).unflatten(-1, (3, -1, self.size))  # (B, C, 3, H, D)
-        both = _rotated(F.rms_norm(heads[:, :, :2], (self.size,), eps=self.eps) * self.norm, at)
-        query, key, value = both[:, :, 0], both[:, :, 1], heads[:, :, 2]
+        heads = F.linear(features, self.into).unflatten(-1, (3, -1, self.size))  # (T, 3, H, D)
+        both = _rotated(F.rms_norm(heads[:, :2], (self.size,), eps=self.eps) * self.norm, at)
+        key, value = both[:, 1], heads[:, 2]
+        query = both.new_zeros(*at.attended.shape[::2], *key.shape[1:])  # (B, C, H, D)
+        query[at.chunk, at.inside] = both[:, 0]
         self.caches = [_with_room(cache, at.rows.stop, at.end) for cache in self.caches]
         for cache, new in zip(self.caches, (key, value), strict=True):
             cache[at.numbers, at.places] = new
         keys, values = (cache[at.rows, : at.end].transpose(1, 2) for cache in self.caches)
         found = F.scaled_dot_product_attention(query.transpose(1, 2), keys, values, attn_mask=at.attended)
-        return F.linear(found.transpose(1, 2).flatten(2), self.out)
+        return F.linear(found.transpose(1, 2)[at.chunk, at.inside].flatten(1), self.out)
 
 
 def _normed(features: Tensor, norm: Any) -> Tensor:
@@ -161,7 +180,7 @@ def _normed(features: Tensor, norm: Any) -> Tensor:
 
 
 def _rotated(heads: Tensor, at: _Pass) -> Tensor:
-    """heads (B, C, 2, H, D) turned by their places (Su 2021, RoFormer)."""
+    """heads (T, 2, H, D) turned by their places (Su 2021, RoFormer)."""
     first, second = heads.chunk(2, -1)
     return heads * at.cosine + torch.cat([-second, first], -1) * at.sine
 
