@@ -1,8 +1,8 @@
 """A judge's features of a few short texts, without reading the padding behind them.
 
-A text tower of CLIP's kind is causal and takes the features of the end token, so what stands behind it changes
-nothing, and most of a context is padding: a text of a dozen tokens in a context of 48. Features are those of
-`Judge.text_features` but for rounding. The upsampler's check asks for them, text by text.
+A text tower of CLIP's kind is causal and takes the features of the end token, so what stands behind it
+changes nothing, and most of a context is padding: a text of a dozen tokens in a context of 48. Features are
+those of `Judge.text_features` but for rounding. The upsampler's check asks for them, text by text.
 """
 
 from collections.abc import Sequence

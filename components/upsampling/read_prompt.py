@@ -21,7 +21,7 @@ class ReadPrompt:
     """What all captions of a prompt share.
 
     prefix: the tokens before the first answer's word; read: those of each unit, and of the tail's place.
-    bound: units that stay as they are: a relative pronoun belongs to the word before it, a statement is whole.
+    bound: units that stay: a relative pronoun belongs to the word before it, a statement is whole.
     joins: units before which nothing is inserted: those, and the words for a place, which belong to what is
     before them, too, but may be put in another way. small: units that a caption may do without.
     """

@@ -4,6 +4,7 @@ With Gumbel noise on the logits the largest is a sample of the softmax (Gumbel-m
 """
 
 from collections.abc import Sequence
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -31,6 +32,11 @@ def gumbel(uniform: Tensor) -> Tensor:
     return -torch.log(-torch.log(uniform.clamp(1e-20, 1 - 1e-7)))
 
 
+@cache
+def _log(value: float) -> Tensor:
+    return torch.tensor(value).log()
+
+
 def sample(
     scores: Tensor, noises: Sequence[RowNoise], *, temperature: float = 1.0, min_p: float = 0.0
 ) -> list[int]:
@@ -42,7 +48,7 @@ def sample(
     uniform = torch.stack([row.next(scores.shape[-1]) for row in noises])
     if min_p:  # of a thousand tokens a few are left, and only those get noise
         likeliest = scores.amax(-1, keepdim=True)
-        left = (scores >= likeliest + torch.tensor(min_p).log()).nonzero(as_tuple=True)
+        left = (scores >= likeliest + _log(min_p)).nonzero(as_tuple=True)
         noisy = torch.full_like(scores, -torch.inf)
         noisy[left] = scores[left] + gumbel(uniform[left])
     else:

@@ -73,7 +73,12 @@ class Bench:
 
 
 def measure(
-    clients: int, requests: int, *, model: Path | None = None, upsample: bool = False, provenance: bool = False
+    clients: int,
+    requests: int,
+    *,
+    model: Path | None = None,
+    upsample: bool = False,
+    provenance: bool = False,
 ) -> Rates:
     """requests: of each client."""
     return _with_bench(model, provenance, lambda bench: _rates(bench, clients, requests, upsample=upsample))
@@ -174,13 +179,19 @@ def main() -> None:
         rates = measure(
             options.clients, options.requests, model=options.model, upsample=upsample, provenance=True
         )
+        how, ratio = "upsampled" if upsample else "as is", rates.at_once / rates.alone
+        _print(
+            f"{how}: {rates.alone:.0f} images/s alone, {rates.at_once:.0f} at {options.clients} clients,"
+            f" ratio {ratio:.1f}, {rates.cpu_ms:.1f} ms of CPU an image"
+        )
         waits = beside_the_largest(options.smalls, model=options.model, upsample=upsample)
         half, most = (1000 * float(np.quantile(waits, share)) for share in (0.5, 0.99))
-        sys.stdout.write(
-            f"{'upsampled' if upsample else 'as is'}: {rates.alone:.0f} images/s alone, {rates.at_once:.0f} at"
-            f" {options.clients} clients, ratio {rates.at_once / rates.alone:.1f}, {rates.cpu_ms:.1f} ms of CPU"
-            f" an image; beside the largest request {half:.0f} ms, 99% within {most:.0f} ms\n"
-        )
+        _print(f"{how}, one image beside the largest request: half within {half:.0f} ms, 99% {most:.0f} ms")
+
+
+def _print(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -36,9 +36,7 @@ def test_a_rows_samples_are_a_function_of_its_seed_alone():
     scores = torch.zeros(3, 50)
     together = [RowNoise(seed) for seed in (1, 2, 3)]
     rows = zip(*(sample(scores, together) for _ in range(500)), strict=True)
-    alone = [
-        tuple(sample(scores[:1], [noise])[0] for _ in range(500)) for noise in map(RowNoise, (1, 2, 3))
-    ]
+    alone = [tuple(sample(scores[:1], [noise])[0] for _ in range(500)) for noise in map(RowNoise, (1, 2, 3))]
     assert list(rows) == alone and len(set(alone)) == 3
 
 
