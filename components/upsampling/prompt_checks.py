@@ -5,7 +5,7 @@ To add a check, add one entry to CHECKS: `train.upsampler.checks` names those th
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,8 @@ from components.upsampling.content_words import content_words, forms_of, stands_
 from components.upsampling.upsampler_card import CheckName, UpsamplerCard
 
 if TYPE_CHECKING:
-    from components.judge.judge import Judge
+    from components.judge.causal_text import ShortTexts
+    from components.toyworld.statements import Statements
 
 # None: nothing against it, the next check is asked. False: refused. True: right, no further check is asked.
 Verdict = bool | None
@@ -49,18 +50,20 @@ class PromptChecks:
             return False
         if "toy_statements" in self.card.checks:
             from components.toyworld.captions import states_all
-            from components.toyworld.parsing import parse
 
-            stated = parse(prompt)
+            stated = _statements(prompt)
             return stated is not None and states_all(stated)
         return self.card.complete_words is not None and len(words_of(prompt)) >= self.card.complete_words
 
     @cached_property
-    def judge(self) -> "Judge | None":
-        """The judge of the folder."""
+    def judged_texts(self) -> "ShortTexts | None":
+        """Features by the judge of the folder."""
+        from components.judge.causal_text import ShortTexts
         from components.judge.judge import LOCAL, Judge
 
-        return None if self.judge_folder is None else Judge.load(f"{LOCAL}{self.judge_folder}")
+        if self.judge_folder is None:
+            return None
+        return ShortTexts(Judge.load(f"{LOCAL}{self.judge_folder}"))
 
 
 def words_stand(checks: PromptChecks, prompts: Sequence[str], captions: Sequence[str]) -> list[Verdict]:
@@ -71,10 +74,12 @@ def words_stand(checks: PromptChecks, prompts: Sequence[str], captions: Sequence
 
 def is_similar(checks: PromptChecks, prompts: Sequence[str], captions: Sequence[str]) -> list[Verdict]:
     """Whether the judge finds the texts at least as similar as the card asks."""
-    judge, threshold = checks.judge, checks.card.min_similarity
-    if judge is None or threshold is None or not prompts:
+    judged, threshold = checks.judged_texts, checks.card.min_similarity
+    if judged is None or threshold is None or not prompts:
         return [None] * len(prompts)
-    return [_lets_pass(value >= threshold) for value in similarities(judge, prompts, captions)]
+    features = judged.features([*prompts, *captions])
+    values = cosines(features[: len(prompts)], features[len(prompts) :])
+    return [_lets_pass(value >= threshold) for value in values]
 
 
 def statements_survive(
@@ -84,13 +89,12 @@ def statements_survive(
 
     A prompt that the parser does not understand is left to the other checks, with a caption that it does.
     """
-    from components.toyworld.parsing import parse
     from components.toyworld.refinement import is_consistent, refines
 
     del checks
     verdicts: list[Verdict] = []
     for prompt, caption in zip(prompts, captions, strict=True):
-        asked, written = parse(prompt), parse(caption)
+        asked, written = _statements(prompt), _statements(caption)
         if written is None or not is_consistent(written):
             verdicts.append(False)
         else:
@@ -105,12 +109,18 @@ CHECKS: dict[CheckName, Callable[[PromptChecks, Sequence[str], Sequence[str]], l
 }
 
 
-def similarities(judge: "Judge", texts: Sequence[str], others: Sequence[str]) -> list[float]:
-    """The cosine of each text and its other one."""
+def cosines(features: Any, others: Any) -> list[float]:
+    """Of unit vectors (N, D), row by row."""
     import numpy as np
 
-    features: Any = judge.text_features(texts), judge.text_features(others)
-    return [float(value) for value in np.einsum("nd,nd->n", *features)]
+    return [float(value) for value in np.einsum("nd,nd->n", features, others)]
+
+
+@lru_cache(maxsize=4096)  # a prompt is asked for with each of its captions
+def _statements(text: str) -> "Statements | None":
+    from components.toyworld.parsing import parse
+
+    return parse(text)
 
 
 def _words_stand(prompt: str, caption: str) -> bool:

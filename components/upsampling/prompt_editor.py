@@ -5,30 +5,24 @@ It can not lose a word that says what is there or how it looks: dropping is not 
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache, partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from components.upsampling.caption_session import write_all
-from components.upsampling.content_words import PREPOSITIONS
 from components.upsampling.edit_tokens import EditTokens
 from components.upsampling.language_model import LanguageModel
 from components.upsampling.lfm2_decoder import Lfm2Decoder
-from components.upsampling.prompt_cleaning import (
-    RELATIVE_PRONOUNS,
-    are_statements,
-    open_places,
-    prompt_units,
-)
-from components.upsampling.prompt_edits import Edit, Edits, are_one_word, droppable
-from components.upsampling.sampling_noise import GumbelNoise, sample
+from components.upsampling.prompt_edits import Edit, Edits
+from components.upsampling.read_prompt import ReadPrompt
+from components.upsampling.sampling_noise import RowNoise, sample
 
 MOST_INSERTED = 96  # tokens, in all
-MOST_PROMPT_TOKENS = 256  # a longer prompt gets no answer
 MOST_ROWS = 64  # prompts that are answered together
 BEGIN_TOGETHER = 4
+MOST_READ = 1024  # prompts that are kept as they were read
 CLOSED, TAIL, DROPPABLE = 1, 2, 4  # nothing may be inserted; no word is left; the word may be dropped
 
 
@@ -38,6 +32,7 @@ class PromptEditor:
     def __init__(self, language_model: LanguageModel) -> None:
         """language_model: with the tokens of edit_tokens.py."""
         self.language_model, self.tokens = language_model, EditTokens(language_model.tokenizer)
+        self.read = lru_cache(maxsize=MOST_READ)(partial(ReadPrompt.of, tokens=self.tokens))
 
     def __call__(
         self, prompts: Sequence[str], seeds: Sequence[int], *, temperature: float = 1.0, min_p: float = 0.0
@@ -76,7 +71,7 @@ class EditSession:
         return len(self._waiting) + len(self._rows)
 
     def add(self, key: Any, prompt: str, seed: int) -> None:
-        self._waiting.append(_Row(key, prompt, self.editor.tokens, seed))
+        self._waiting.append(_Row(key, self.editor.read(prompt), self.editor.tokens, seed))
 
     def retain(self, is_wanted: Callable[[Any], bool]) -> None:
         self._waiting = deque(row for row in self._waiting if is_wanted(row.key))
@@ -85,8 +80,8 @@ class EditSession:
                 self._remove(number)
 
     def advance(self) -> dict[Any, str]:
-        captions = {row.key: "" for row in self._waiting if not row.can_be_answered}
-        self._waiting = deque(row for row in self._waiting if row.can_be_answered)
+        captions = {row.key: "" for row in self._waiting if not row.prompt.can_be_answered}
+        self._waiting = deque(row for row in self._waiting if row.prompt.can_be_answered)
         old, new = self._rows, self._new_rows()
         self._rows = old + new
         if not self._rows:
@@ -119,64 +114,38 @@ class EditSession:
 
 
 class _Row:
-    """One prompt on its way: which of its words is being answered, and what was answered."""
+    """One caption on its way: which word of its prompt is being answered, and what was answered."""
 
-    def __init__(self, key: Any, prompt: str, tokens: EditTokens, seed: int) -> None:
-        self.key, self.tokens, self.noise = key, tokens, GumbelNoise(seed)
-        self.units = prompt_units(prompt)
-        prefix = tokens.prompt(self.units)
-        self.can_be_answered = bool(self.units) and len(prefix) <= MOST_PROMPT_TOKENS
-        # A relative pronoun belongs to the word before it, a statement is whole: both stay as they are. The
-        # words for a place belong to what is before them, too, but may be put in another way.
-        self.bound = [
-            is_whole or unit.lower() in RELATIVE_PRONOUNS
-            for unit, is_whole in zip(self.units, are_statements(self.units), strict=True)
-        ]
-        self.joins = [b or p for b, p in zip(self.bound, open_places(self.units), strict=True)]
+    def __init__(self, key: Any, prompt: ReadPrompt, tokens: EditTokens, seed: int) -> None:
+        self.key, self.prompt, self.tokens, self.noise = key, prompt, tokens, RowNoise(seed)
         self.edits: list[Edit] = []
         self.inserted: list[int] = []
         self.left = MOST_INSERTED
         self.caption = ""
-        self.chunk = [
-            *prefix,
-            *self._read(),
-        ]  # what the network reads next; nothing once the caption is whole
+        # What the network reads next; nothing once the caption is whole.
+        self.chunk = [*prompt.prefix, *prompt.read[0]]
 
     @property
     def answers(self) -> int:
         """What may be answered here: which of CLOSED, TAIL and DROPPABLE hold."""
         at = len(self.edits)
-        if at == len(self.units):
+        if at == len(self.prompt.units):
             return TAIL | CLOSED * (self.left == 0)
-        is_closed = self.left == 0 or self.joins[at]
-        return CLOSED * is_closed | DROPPABLE * (not self.bound[at] and self._may_drop(at))
+        is_closed = self.left == 0 or self.prompt.joins[at]
+        may_drop = self.prompt.may_drop(at, self.tokens.decode(self.inserted) if self.inserted else ())
+        return CLOSED * is_closed | DROPPABLE * may_drop
 
     def take(self, token: int) -> None:
         """Go on by an answer."""
         if token in (self.tokens.keep, self.tokens.drop):
             self.edits.append(Edit(self.tokens.decode(self.inserted), token == self.tokens.keep))
             self.inserted = []
-            self.chunk = [token, *self._read()]
+            self.chunk = [token, *self.prompt.read[len(self.edits)]]
         elif token == self.tokens.end:
             tail = self.tokens.decode(self.inserted)
-            self.caption = Edits(tuple(self.units), tuple(self.edits), tail).applied()
+            self.caption = Edits(self.prompt.units, tuple(self.edits), tail).applied()
             self.chunk = []
         else:
             self.inserted.append(token)
             self.left -= 1
             self.chunk = [token]
-
-    def _read(self) -> list[int]:
-        """The tokens of the word that is answered next."""
-        at = len(self.edits)
-        return self.tokens.read(self.units[at]) if at < len(self.units) else [self.tokens.split]
-
-    def _may_drop(self, at: int) -> bool:
-        """Whether the caption can do without: where the same word, singular or plural, or another preposition
-        was just inserted in its place, or it is a small word, but no preposition.
-        """
-        unit = self.units[at]
-        instead = ("", *self.tokens.decode(self.inserted))[-1] if self.inserted else ""
-        if unit.lower() in PREPOSITIONS:
-            return instead in PREPOSITIONS
-        return droppable(self.units, at) or are_one_word(unit, instead)

@@ -12,7 +12,7 @@ from components.upsampling.caption_session import write_all
 from components.upsampling.language_model import LanguageModel
 from components.upsampling.prompt_cleaning import prompt_units
 from components.upsampling.prompt_edits import joined
-from components.upsampling.sampling_noise import GumbelNoise, sample
+from components.upsampling.sampling_noise import RowNoise, sample
 
 INSTRUCTION = (
     "Describe a picture in one sentence, with its colours, places and background."
@@ -49,7 +49,7 @@ class PromptWriter:
         rows = [row for row, ids in enumerate(inputs) if starts[row] and len(ids) <= MOST_PROMPT_TOKENS]
         if not rows:
             return captions
-        noises = [GumbelNoise(seeds[row]) for row in rows]
+        noises = [RowNoise(seeds[row]) for row in rows]
         choose = partial(sample, noises=noises, temperature=temperature, min_p=min_p)
         answers = self.language_model.continued([inputs[row] for row in rows], choose, MOST_TOKENS)
         for row, answer in zip(rows, answers, strict=True):

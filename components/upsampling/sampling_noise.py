@@ -1,6 +1,10 @@
-"""Sampling of a language model's tokens, as a function of a seed for each row."""
+"""Sampling of a language model's tokens, as a function of a seed for each row.
+
+With Gumbel noise on the logits the largest is a sample of the softmax (Gumbel-max trick).
+"""
 
 from collections.abc import Sequence
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -8,36 +12,46 @@ from torch import Tensor
 BLOCK = 2**14  # numbers of a stream that are drawn at once: one call for many tokens
 
 
-class GumbelNoise:
-    """Noise of one row: with it on the logits, the largest is a sample of the softmax (Gumbel-max trick).
-
-    A row has a stream of its own, so a sample does not depend on the others of its batch.
-    """
+class RowNoise:
+    """Noise of one row, from a stream of its own: a sample does not depend on the others of its batch."""
 
     def __init__(self, seed: int) -> None:
         self.stream = torch.Generator().manual_seed(seed)
         self._drawn: list[Tensor] = []  # for the next tokens, the last one first
 
     def next(self, size: int) -> Tensor:
-        """Standard Gumbel noise (V,) for the next token; `size` is the same in all calls."""
+        """Uniform noise (V,) for the next token; `size` is the same in all calls."""
         if not self._drawn:
             uniform = torch.rand(max(1, BLOCK // size), size, generator=self.stream)
-            gumbel = -torch.log(-torch.log(uniform.clamp(1e-20, 1 - 1e-7)))
-            self._drawn = list(gumbel.unbind())[::-1]
+            self._drawn = list(uniform.unbind())[::-1]
         return self._drawn.pop()
 
 
+def gumbel(uniform: Tensor) -> Tensor:
+    """Standard Gumbel noise of uniform noise."""
+    return -torch.log(-torch.log(uniform.clamp(1e-20, 1 - 1e-7)))
+
+
+@cache
+def _log(value: float) -> Tensor:
+    return torch.tensor(value).log()
+
+
 def sample(
-    scores: Tensor, noises: Sequence[GumbelNoise], *, temperature: float = 1.0, min_p: float = 0.0
+    scores: Tensor, noises: Sequence[RowNoise], *, temperature: float = 1.0, min_p: float = 0.0
 ) -> list[int]:
     """A token of each row of scores (B, V); -inf is never chosen.
 
     min_p: tokens below this part of the likeliest one's probability are left out (Nguyen 2024).
     """
     scores = scores.float().cpu() / temperature
-    if min_p:
+    uniform = torch.stack([row.next(scores.shape[-1]) for row in noises])
+    if min_p:  # of a thousand tokens a few are left, and only those get noise
         likeliest = scores.amax(-1, keepdim=True)
-        scores = scores.masked_fill(scores < likeliest + torch.tensor(min_p).log(), -torch.inf)
-    noise = torch.stack([row.next(scores.shape[-1]) for row in noises])
-    tokens: list[int] = (scores + noise).argmax(-1).tolist()
+        left = (scores >= likeliest + _log(min_p)).nonzero(as_tuple=True)
+        noisy = torch.full_like(scores, -torch.inf)
+        noisy[left] = scores[left] + gumbel(uniform[left])
+    else:
+        noisy = scores + gumbel(uniform)
+    tokens: list[int] = noisy.argmax(-1).tolist()
     return tokens

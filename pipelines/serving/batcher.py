@@ -28,6 +28,8 @@ from pipelines.errors import StraightshotError
 from pipelines.serving.work import CaptionBatch, GeneratedImages, Work
 
 BATCH_IMAGES = 32
+LEAST_BATCH = 8
+PASS_SECONDS = 0.1  # of a forward pass, about: where one of `batch_images` takes longer, fewer share it
 BATCH_CAPTIONS = 32  # prompts that are upsampled side by side
 GATHER_SECONDS = 0.03  # that images wait for others to share their batch
 LONG_SECONDS = 0.1  # a batch with less than this left is not interrupted
@@ -162,7 +164,11 @@ class Batcher:
 
     def _is_worth_a_pass(self) -> bool:
         ready = sum(len(work.to_generate) for work in self._next_works("to_generate"))
-        return ready >= min(self._captioning, self.batch_images)
+        return ready >= min(self._captioning, self._most_images())
+
+    def _most_images(self) -> int:
+        """Of a batch: what comes while a pass runs waits for its end, however short it is."""
+        return min(self.batch_images, max(LEAST_BATCH, int(PASS_SECONDS / self.costs["images"])))
 
     def _takes_oldest(self, thread: str) -> bool:
         """Every other time."""
@@ -178,13 +184,13 @@ class Batcher:
 
     def _batch_of(self, works: Sequence[Work]) -> _Batch:
         """A batch of the first one's next images, filled up with those of others of its kind and size."""
-        kind, seconds = works[0].kind, self._seconds_left(works[0])
+        kind, seconds, most = works[0].kind, self._seconds_left(works[0]), self._most_images()
         rows: list[tuple[Work, int]] = []
         for work in works:
             other = self._seconds_left(work)
             if work.kind != kind or max(seconds, other) > MUCH_SHORTER * min(seconds, other):
                 continue
-            while work.to_generate and len(rows) < self.batch_images:
+            while work.to_generate and len(rows) < most:
                 rows.append((work, work.to_generate.popleft()))
         return _Batch(kind, rows, works[0].steps)
 

@@ -18,7 +18,7 @@ from components.shards.reader import read_split
 from components.upsampling.content_words import words_of
 from components.upsampling.language_model import LanguageModel
 from components.upsampling.partial_texts import RecordCaptions
-from components.upsampling.prompt_checks import PromptChecks, similarities
+from components.upsampling.prompt_checks import PromptChecks, cosines
 from components.upsampling.prompt_upsampler import PromptUpsampler, Writer, writer_of
 from components.upsampling.prompt_upsampler_config import PromptUpsamplerConfig
 from components.upsampling.prompt_upsampler_fit import fit_prompt_editor
@@ -84,5 +84,5 @@ def _usual_similarity(records: Sequence[RecordCaptions], judge: Judge) -> float 
     pairs = list(islice(((r.short, r.long) for r in records if r.short), CALIBRATION_PAIRS))
     if not pairs:
         return None
-    values = similarities(judge, [short for short, _ in pairs], [long for _, long in pairs])
-    return round(float(np.quantile(values, SIMILARITY_QUANTILE)), 4)
+    short, long = (judge.text_features(texts) for texts in zip(*pairs, strict=True))
+    return round(float(np.quantile(cosines(short, long), SIMILARITY_QUANTILE)), 4)

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from components.judge.causal_text import ShortTexts
 from components.judge.judge import BATCH, Judge
 
 CONFIG = {
@@ -50,6 +51,13 @@ def test_features_are_those_of_open_clip(judge: Judge, folder: Path):
         expected_texts = model.encode_text(tokenizer(texts), normalize=True)
     np.testing.assert_allclose(judge.image_features(images), expected.numpy(), atol=1e-6)
     np.testing.assert_allclose(judge.text_features(texts), expected_texts.numpy(), atol=1e-6)
+
+
+def test_texts_have_the_same_features_without_their_padding(judge: Judge):
+    texts = ["a red circle", "", "a blue square above " * 40, "a red circle", "a star"]
+    short = ShortTexts(judge)
+    assert np.allclose(short.features(texts), judge.text_features(texts), atol=1e-5)
+    assert np.array_equal(short.features(texts[:1]), short.features(texts)[:1])  # each is computed once
 
 
 def test_a_score_is_the_cosine_of_its_pair(judge: Judge):

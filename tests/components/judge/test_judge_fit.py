@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from components.corpus.labelled import LabelledImage
+from components.judge.causal_text import ShortTexts
 from components.judge.config import JudgeFitConfig
 from components.judge.fit import contrastive_loss, excerpt, fit_judge
 from components.judge.judge import Judge
@@ -144,3 +145,8 @@ def test_an_excerpt_is_a_run_of_the_captions_words():
         assert cut and f" {cut} " in f" {caption} "
         assert len(cut.split()) >= 3, "a quarter of it or more"
     assert excerpt("one", rng) == "one"
+
+
+def test_its_texts_have_the_same_features_without_their_padding(judge):
+    texts = ["a red circle", "", "a blue square above " * 40, "a star"]
+    assert np.allclose(ShortTexts(judge).features(texts), judge.text_features(texts), atol=1e-5)

@@ -15,11 +15,12 @@ from components.upsampling.content_words import PREPOSITIONS, content_words, sub
 from components.upsampling.language_model import LanguageModel
 from components.upsampling.partial_texts import RecordCaptions
 from components.upsampling.prompt_cleaning import prompt_units, units_of
-from components.upsampling.prompt_editor import MOST_INSERTED, MOST_PROMPT_TOKENS, PromptEditor
+from components.upsampling.prompt_editor import MOST_INSERTED, PromptEditor
 from components.upsampling.prompt_edits import joined
 from components.upsampling.prompt_upsampler import PromptUpsampler, writer_of
 from components.upsampling.prompt_upsampler_config import PromptUpsamplerConfig
 from components.upsampling.prompt_upsampler_fit import answer_loss, fit_prompt_editor
+from components.upsampling.read_prompt import MOST_PROMPT_TOKENS
 
 THINGS = [" ".join(words) for words in itertools.product(("red", "blue", "green", "pink"), ("star", "cross"))]
 PLACES = ("left", "right", "top")

@@ -9,10 +9,11 @@ from components.toyworld.refinement import is_consistent, refines
 from components.training.config import OptimizerConfig, TrainingConfig
 from components.upsampling.partial_texts import RecordCaptions
 from components.upsampling.prompt_checks import PromptChecks
-from components.upsampling.prompt_editor import MOST_PROMPT_TOKENS, PromptEditor
+from components.upsampling.prompt_editor import PromptEditor
 from components.upsampling.prompt_upsampler import NO_ANSWER, PromptUpsampler, UpsampledPrompt, unchanged
 from components.upsampling.prompt_upsampler_config import PromptUpsamplerConfig
 from components.upsampling.prompt_upsampler_fit import fit_prompt_editor
+from components.upsampling.read_prompt import MOST_PROMPT_TOKENS
 from components.upsampling.upsampler_card import UpsamplerCard
 
 # Two things that fall into one place in half of what is sampled.

@@ -7,7 +7,7 @@ import pytest
 
 from components.generation.generator import Generator
 from components.randomness import sample_seeds
-from pipelines.serving.batcher import Batcher, QueueFull
+from pipelines.serving.batcher import LEAST_BATCH, Batcher, QueueFull
 from pipelines.serving.work import Work
 from tests.small_model import PROMPTS
 
@@ -66,6 +66,14 @@ def test_requests_that_come_together_share_forward_passes(generator, batcher, pa
     short = [size for size in passes if size != 8]
     assert sum(passes) == 800 + 40
     assert len(short) <= 10
+
+
+def test_a_slow_network_is_given_fewer_images_at_once(generator, batcher, passes):
+    """So that what comes meanwhile waits for no longer than PASS_SECONDS, about."""
+    asked = work(generator, PROMPTS * 16)
+    batcher.costs["images"] = 1.0
+    batcher.submit(asked).result(SECONDS)
+    assert sum(passes) == len(asked.prompts) and passes[0] == LEAST_BATCH
 
 
 def test_short_requests_go_between_the_passes_of_a_long_one(generator, batcher):
