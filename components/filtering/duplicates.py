@@ -17,6 +17,7 @@ from components.filtering.hash_search import propose
 from components.filtering.signature import Box
 
 Orders = npt.NDArray[np.int64]
+_TOGETHER = 65_536  # pairs whose embeddings are multiplied together
 
 
 class DuplicateRules(BaseModel):
@@ -50,11 +51,6 @@ class Images:
     boxes: Sequence[Box]
     embeddings: npt.NDArray[np.float32]
 
-    def take(self, rows: npt.NDArray[np.intp]) -> "Images":
-        """Those of these rows, in their order."""
-        thumbnails, boxes = [self.thumbnails[row] for row in rows], [self.boxes[row] for row in rows]
-        return Images(self.orders[rows], self.hashes[rows], thumbnails, boxes, self.embeddings[rows])
-
 
 def copies_in_cell(images: Images, rules: DuplicateRules) -> Orders:
     """Pairs of copies among the images of a cell: (pairs, 2) orders, the earlier one first.
@@ -65,23 +61,22 @@ def copies_in_cell(images: Images, rules: DuplicateRules) -> Orders:
     from components.filtering.alignment import are_copies
 
     found: list[Orders] = [np.empty((0, 2), np.int64)]
-    compared: set[tuple[int, int, bool]] = set()
-    while len(images.orders) > 1:
-        proposed = propose(images.hashes, rules.max_bits, mirrored=rules.mirrored)
-        orders = images.orders.tolist()
-        pairs = [
-            (first, second, flip)
-            for first, second, flip in proposed
-            if (orders[first], orders[second], flip) not in compared
-        ]
-        compared |= {(orders[first], orders[second], flip) for first, second, flip in pairs}
-        pairs = [pair for pair in pairs if pair[2] or _cosine(images, pair) >= rules.least_cosine]
-        equal = are_copies(images.thumbnails, images.boxes, pairs)
-        copies = np.array([pair[:2] for pair, is_copy in zip(pairs, equal, strict=True) if is_copy], np.intp)
+    count, compared = len(images.orders), np.empty(0, np.int64)
+    left = np.arange(count)  # rows of the cell
+    while len(left) > 1:
+        pairs = propose(images.hashes[left], rules.max_bits, mirrored=rules.mirrored)
+        pairs[:, :2] = left[pairs[:, :2]]
+        names = (pairs[:, 0] * count + pairs[:, 1]) * 2 + pairs[:, 2]
+        pairs = pairs[~np.isin(names, compared)]
+        compared = np.concatenate([compared, names])
+        pairs = pairs[(pairs[:, 2] == 1) | (_cosines(images, pairs) >= rules.least_cosine)]
+        listed = [(first, second, bool(flip)) for first, second, flip in pairs.tolist()]
+        equal = are_copies(images.thumbnails, images.boxes, listed)
+        copies = pairs[np.array(equal, bool), :2]
         if not len(copies):
             break
         found.append(images.orders[copies])
-        images = images.take(np.setdiff1d(np.arange(len(orders)), copies[:, 1]))
+        left = np.setdiff1d(left, copies[:, 1])
     return np.concatenate(found)
 
 
@@ -100,8 +95,12 @@ def survivors(pairs: Orders) -> tuple[Orders, Orders]:
     return orders[repeats], first[groups][repeats]
 
 
-def _cosine(images: Images, pair: tuple[int, int, bool]) -> float:
+def _cosines(images: Images, pairs: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
     """Of the two embeddings; 1 where there are none. (A mirrored image has another one.)"""
-    first, second = images.embeddings[pair[0]], images.embeddings[pair[1]]
-    cosine = float(first @ second) if len(first) else 1.0
-    return cosine if np.isfinite(cosine) else 1.0
+    cosines = np.ones(len(pairs), np.float32)
+    if images.embeddings.shape[1]:
+        for start in range(0, len(pairs), _TOGETHER):
+            first, second = pairs[start : start + _TOGETHER, :2].T
+            products = np.einsum("nd,nd->n", images.embeddings[first], images.embeddings[second])
+            cosines[start : start + _TOGETHER] = np.nan_to_num(products, nan=1.0)
+    return cosines

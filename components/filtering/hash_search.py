@@ -17,6 +17,7 @@ SAMPLE = 40  # hashes of the sample for each cell
 MOST_CELLS = 4096  # of one k-means; a cell of many more hashes is parted again where it is searched
 MOST_TOGETHER = 8192  # hashes that are searched together
 NEIGHBOURS = 8  # that a hash is compared with
+_PADDED = 16  # bytes of a hash within FAISS, for which it has a faster loop than for 12
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -44,12 +45,13 @@ def cells_of(hashes: Bytes, centres: npt.NDArray[np.float32]) -> npt.NDArray[np.
     return cells
 
 
-def propose(hashes: Bytes, max_bits: int, *, mirrored: bool = False) -> list[tuple[int, int, bool]]:
-    """Pairs of images (N, 2, HASH_BYTES) to compare, the lower index first; True: with one of them mirrored.
+def propose(hashes: Bytes, max_bits: int, *, mirrored: bool = False) -> npt.NDArray[np.int64]:
+    """Pairs of images (N, 2, HASH_BYTES) to compare: (pairs, 3), sorted; the lower index, the higher one, and
+    1 where one of them is mirrored for it.
 
     Those of which one is among the nearest of the other by one of their hashes, within max_bits.
     """
-    pairs: set[tuple[int, int, bool]] = set()
+    count, names = len(hashes), [np.empty(0, np.int64)]
     for which in range(hashes.shape[1]):
         flat = np.ascontiguousarray(hashes[:, which])
         for rows in _pieces(flat):
@@ -57,9 +59,10 @@ def propose(hashes: Bytes, max_bits: int, *, mirrored: bool = False) -> list[tup
                 queries = flat[rows] ^ mirror_mask() if flip else flat[rows]
                 first, second = _neighbours(queries, flat[rows], max_bits)
                 first, second = rows[first], rows[second]
-                ends = np.sort(np.stack([first, second], 1)[first != second], axis=1)
-                pairs |= {(a, b, flip) for a, b in np.unique(ends, axis=0).tolist()}
-    return sorted(pairs)
+                low, high = np.minimum(first, second), np.maximum(first, second)
+                names.append(np.unique(((low * count + high) * 2 + flip)[first != second]))
+    ends, flips = np.divmod(np.unique(np.concatenate(names)), 2)
+    return np.stack([*np.divmod(ends, count), flips], 1)
 
 
 def _neighbours(
@@ -69,12 +72,16 @@ def _neighbours(
     import faiss
 
     faiss.omp_set_num_threads(1)  # workers share the cores
-    index = faiss.IndexBinaryFlat(8 * HASH_BYTES)
-    index.add(hashes)
+    index = faiss.IndexBinaryFlat(8 * _PADDED)
+    index.add(_padded(hashes))
     wanted = min(NEIGHBOURS + 1, len(hashes))
-    distances, nearest = index.search(queries, wanted)
+    distances, nearest = index.search(_padded(queries), wanted)
     query, rank = np.nonzero(distances <= max_bits)
     return query, nearest[query, rank].astype(np.intp)
+
+
+def _padded(hashes: Bytes) -> Bytes:
+    return np.pad(hashes, ((0, 0), (0, _PADDED - HASH_BYTES)))
 
 
 def _pieces(hashes: Bytes) -> list[npt.NDArray[np.intp]]:

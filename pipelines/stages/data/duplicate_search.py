@@ -36,9 +36,6 @@ from pipelines.store.receipts import PartReceipt
 
 EVALUATION, EARLIER = -(2**62), -(2**61)  # the orders of evaluation images and earlier records begin there
 DECIDED = "decided.parquet"
-PARTS_PER_TASK = 32
-EXACT_BUCKET, NEAR_BUCKET = 250_000, 16_384  # about how many rows one task joins
-ROWS_WITHOUT_A_POOL = 20_000  # so many are searched here: a pool takes longer to start
 SIGNATURE = ("key", "sha256", *SEARCHED)
 PAIRS = pa.schema([("order", pa.int64()), ("of", pa.int64()), ("key", pa.string()), ("of_key", pa.string())])
 CELLS = "cells"
@@ -64,6 +61,23 @@ class SearchSettings:
     share: float | None
 
 
+@dataclass(frozen=True)
+class SearchSizes:
+    """How the work is cut into tasks.
+
+    rows_without_a_pool: so many are searched in this process, as a pool takes longer to start. exact_bucket,
+    near_bucket: about how many rows one task joins. one_cell: the most rows that are one cell. cell: about
+    how many a cell holds where there are several, before those from beyond its border.
+    """
+
+    rows_without_a_pool: int = 20_000
+    parts_per_task: int = 32
+    exact_bucket: int = 250_000
+    near_bucket: int = 16_384
+    one_cell: int = MOST_TOGETHER
+    cell: int = CELL
+
+
 def plan_sources(paths: Sequence[Path], start: int = 0) -> list[Source]:
     """The parts in order, numbered from `start`; row counts from their footers."""
     sources = []
@@ -74,26 +88,32 @@ def plan_sources(paths: Sequence[Path], start: int = 0) -> list[Source]:
     return sources
 
 
-def search(engine: Engine, parts: Parts, sources: Sequence[Source], settings: SearchSettings) -> ScoreLimits:
+def search(
+    engine: Engine,
+    parts: Parts,
+    sources: Sequence[Source],
+    settings: SearchSettings,
+    sizes: SearchSizes = SearchSizes(),
+) -> ScoreLimits:
     """Write what is decided against, `parts.path(DECIDED)`; returns the limits of the judge's score."""
     total = sum(source.rows for source in sources)
 
     def run(tasks: list[dict[str, Any]], centres: npt.NDArray[np.float32] | None = None) -> list[PartReceipt]:
-        if total <= ROWS_WITHOUT_A_POOL:
+        if total <= sizes.rows_without_a_pool:
             worker = SearchWorker(parts, settings, centres)
             return [worker(task) for task in tasks]
         setup = {"parts": parts, "settings": settings, "centres": centres}
         return engine.map_parts(SearchWorker, tasks, setup=setup, on_done=lambda _: None)
 
-    starts = range(0, len(sources), PARTS_PER_TASK)
-    groups = [[vars(source) for source in sources[start : start + PARTS_PER_TASK]] for start in starts]
-    buckets = -(-total // EXACT_BUCKET)
+    each = sizes.parts_per_task
+    groups = [[vars(source) for source in sources[at : at + each]] for at in range(0, len(sources), each)]
+    buckets = -(-total // sizes.exact_bucket)
     split = run(_tasks("split", [{"sources": group, "buckets": buckets} for group in groups]))
     exact = run(_tasks("exact", _joins(split, "exact", buckets)))
     pairs = [_only(receipt) for receipt in exact]
     if settings.rules.near:
-        centres = _sampled_centres(sources, total)
-        buckets = -(-total // NEAR_BUCKET)
+        centres = _sampled_centres(sources, total, sizes)
+        buckets = -(-total // sizes.near_bucket)
         tasks = [{"sources": group, "buckets": buckets, "pairs": pairs} for group in groups]
         spread = run(_tasks("spread", tasks), centres)
         near = run(_tasks("near", _joins(spread, CELLS, buckets)))
@@ -285,23 +305,30 @@ def _pairs_file(
 
 
 def _images(table: pa.Table) -> Images:
-    # An embedding that is missing (an evaluation image's) says nothing: zeros, which no cosine comes of.
-    vectors = table["embedding"].to_pylist()
-    width = max((len(vector) for vector in vectors if vector is not None), default=0)
-    embeddings = np.full((len(vectors), width), np.nan, np.float32)
-    for row, vector in enumerate(vectors):
-        if vector is not None:
-            embeddings[row] = vector
     boxes = [tuple(box) for box in table["content_box"].to_pylist()]
     hashes = unpack(table["phash"].to_pylist())
+    embeddings = _embeddings(table["embedding"].combine_chunks())
     return Images(table["order"].to_numpy(), hashes, table["thumbnail"].to_pylist(), boxes, embeddings)
 
 
-def _sampled_centres(sources: Sequence[Source], total: int) -> npt.NDArray[np.float32] | None:
+def _embeddings(column: pa.ListArray) -> npt.NDArray[np.float32]:
+    """(N, D); one that is missing (an evaluation image's) is NaN, which says nothing."""
+    there = np.asarray(column.is_valid())
+    values = column.filter(pa.array(there)).flatten().to_numpy(zero_copy_only=False)
+    if not there.any():
+        return np.empty((len(column), 0), np.float32)
+    embeddings = np.full((len(column), len(values) // int(there.sum())), np.nan, np.float32)
+    embeddings[there] = values.reshape(int(there.sum()), -1)
+    return embeddings
+
+
+def _sampled_centres(
+    sources: Sequence[Source], total: int, sizes: SearchSizes
+) -> npt.NDArray[np.float32] | None:
     """The cells' centres, from every so many-th row; None where one cell holds all."""
-    if total <= MOST_TOGETHER:
+    if total <= sizes.one_cell:
         return None
-    cells = min(total // CELL, MOST_CELLS)
+    cells = min(total // sizes.cell, MOST_CELLS)
     step = max(1, total // (SAMPLE * cells))
     sample, start = [], 0
     for source in sources:

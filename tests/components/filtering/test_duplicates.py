@@ -199,4 +199,4 @@ def test_near_hashes_share_a_cell_and_are_proposed():
     ]
     assert np.mean(meet) > 0.9
     proposed = propose(np.concatenate([hashes, copies]), max_bits=8)
-    assert {(row, 3000 + row, False) for row in range(300)} <= set(proposed)
+    assert {(row, 3000 + row, 0) for row in range(300)} <= set(map(tuple, proposed.tolist()))
