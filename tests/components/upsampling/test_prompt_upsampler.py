@@ -16,10 +16,11 @@ from components.upsampling.prompt_upsampler_fit import fit_prompt_editor
 from components.upsampling.read_prompt import MOST_PROMPT_TOKENS
 from components.upsampling.upsampler_card import UpsamplerCard
 
-# Two things that fall into one place in half of what is sampled.
+# Two things that fall into one place in two thirds of the captions, and so in about as many of the samples.
+PLACES = [("left", "right"), ("right", "left"), *[("left", "left"), ("right", "right")] * 2]
 RECORDS = [
     RecordCaptions(f"{number:08x}", f"a red star at {a} and a blue star at {b}")
-    for number, (a, b) in enumerate((a, b) for a in ("left", "right") for b in ("left", "right"))
+    for number, (a, b) in enumerate(PLACES)
 ]
 TRAINING = TrainingConfig(
     images=3_200,
