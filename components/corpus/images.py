@@ -20,28 +20,15 @@ from components.corpus.colour import to_srgb
 from components.corpus.decoders import decode
 from components.corpus.rejection import Rejection
 from components.corpus.schemas import Reason
+from components.corpus.sniffing import FORMATS, SNIFFED, document_format, image_format
 from components.errors import one_line
 
-FORMATS = ("JPEG", "PNG", "WEBP")
 DETAIL_CHARACTERS = 160  # of a decoder's error in a rejection
 PILLOW_LIMIT = 178_956_970  # pixels; Pillow itself refuses larger images whatever our rule says
 
-# What is rejected by name rather than as broken: (offset, magic bytes, name).
-OTHER_FORMATS = (
-    *(
-        (0, b"GIF8", "GIF"),
-        (0, b"II*\0", "TIFF"),
-        (0, b"MM\0*", "TIFF"),
-        (0, b"BM", "BMP"),
-        (0, b"%PDF", "PDF"),
-    ),
-    *((0, b"\0\0\1\0", "ICO"), (0, b"8BPS", "PSD"), (4, b"ftypavif", "AVIF"), (4, b"ftypheic", "HEIC")),
-    *((0, b"\0\0\0\x0cJXL", "JPEG XL"), (0, b"\xff\x0a", "JPEG XL"), (0, b"\0\0\0\x0cjP", "JPEG 2000")),
-)
 ORIENTED = frozenset(("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp"))  # where Pillow finds it
 PART = 16  # of an image's lines, one is looked at first for what varies
 ROUNDING = 1e-3  # levels; far above what sums of shares lose
-MARKUP_STARTS = ((b"<svg", "SVG"), (b"<!doctype html", "HTML"), (b"<html", "HTML"))
 SEVERAL_PICTURES = "MPO"  # a JPEG with more of them after it (a second view, a depth map): the first is shown
 
 # What Pillow's decoders raise on malformed bytes. Listed, so that a bug of ours is not taken for one.
@@ -180,8 +167,8 @@ def _open_header(data: bytes) -> Image.Image:
     except Image.DecompressionBombError as error:
         raise ImageRejected(Reason.IMAGE_TOO_LARGE, one_line(error, DETAIL_CHARACTERS)) from error
     except UnidentifiedImageError as error:
-        name = _other_format(data)
-        if name:
+        name = image_format(head := data[:SNIFFED]) or document_format(head)
+        if name is not None and name not in FORMATS:  # a JPEG without a header is broken
             raise ImageRejected(Reason.IMAGE_FORMAT, f"{name}, not {', '.join(FORMATS)}") from error
         raise ImageRejected(Reason.IMAGE_BROKEN, "not an image") from error
     except DECODE_ERRORS as error:
@@ -202,14 +189,3 @@ def _check_header(image: Image.Image, rules: ImageRules) -> None:
     if aspect > rules.max_aspect:
         detail = f"{width}x{height} is 1:{aspect:.1f}, at most 1:{rules.max_aspect:g}"
         raise ImageRejected(Reason.IMAGE_ASPECT, detail)
-
-
-def _other_format(data: bytes) -> str | None:
-    for offset, magic, name in OTHER_FORMATS:
-        if data[offset : offset + len(magic)] == magic:
-            return name
-    head = data[:1024].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    for start, name in MARKUP_STARTS:
-        if head.startswith(start) or (name == "SVG" and head.startswith(b"<?xml") and start in head):
-            return name
-    return None

@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING
 
 from components.corpus.rejection import Rejection
 from components.corpus.schemas import Reason
+from components.corpus.sniffing import FORMATS, describe, image_format
 from components.errors import one_line
 from components.fetching.http import Client, parse_url
 from components.fetching.opt_out import opted_out
 from components.fetching.permissions import Permissions
 from components.fetching.rejected import DETAIL_CHARACTERS, FetchRejected
 from components.fetching.rules import FetchRules
-from components.fetching.sniffing import TAKEN, describe, image_format
 
 if TYPE_CHECKING:
     from multidict import CIMultiDictProxy
@@ -94,5 +94,5 @@ def _refuse_no_image(head: bytes, headers: "CIMultiDictProxy[str]") -> None:
         declared = headers.get("Content-Type", "").partition(";")[0].strip()[:60]
         called = f", called {declared}" if declared.startswith("image/") else ""
         raise FetchRejected(Reason.FETCH_NO_IMAGE, f"{describe(head)}{called}")
-    if found not in TAKEN:
+    if found not in FORMATS:
         raise FetchRejected(Reason.IMAGE_FORMAT, found)

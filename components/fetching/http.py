@@ -202,7 +202,7 @@ def _retry_after(value: str | None) -> float:
 
 async def _read(response: "aiohttp.ClientResponse", most: int, sniff: Sniff | None, *, cut: bool) -> bytes:
     """The body, decompressed; never more than `most` bytes of it are held. Raises FetchRejected."""
-    from components.fetching.sniffing import SNIFFED
+    from components.corpus.sniffing import SNIFFED
 
     if not cut and response.content_length is not None and response.content_length > most:
         raise _too_large(f"{response.content_length:,} bytes announced", most)

@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from components.corpus.images import DECODE_ERRORS, FORMATS, upright_rgb
+from components.corpus.images import DECODE_ERRORS, upright_rgb
+from components.corpus.sniffing import FORMATS
 from components.errors import InputError, one_line
 from components.image_size import ImageSize
 
