@@ -17,16 +17,8 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadFileScheduling
 
 BUCKET = "team"
-TESTS = Path(__file__).parent
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 MICRO_VARIABLE = "STRAIGHTSHOT_TEST_MICRO"
-# Files and folders in the order in which they are run; others follow. The first makes `micro_home`, on which
-# the second does not wait.
-FIRST = (
-    *("faults/test_cluster_kills.py", "e2e/test_cli.py"),
-    *("pipelines/execution/", "pipelines/stages/"),
-    *("faults/test_random_kills.py", "infra/", "e2e/", "faults/", "dags/", "pipelines/", "components/"),
-)
 ALONE = ("test_killed_stages.py", "test_random_kills.py")  # minutes each, and share no fixture of a module
 
 
@@ -44,21 +36,9 @@ def shared_data() -> Path:
     return SHARED_DATA
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The long files first, so that no worker is left with one at the end."""
-    items.sort(key=lambda item: _turn(item.path.relative_to(TESTS).as_posix()))
-
-
-def _turn(path: str) -> int:
-    return next((i for i, start in enumerate(FIRST) if path.startswith(start)), len(FIRST))
-
-
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFileScheduling | None:
-    """With `--dist loadfile` a file's tests go to one process, in the order above; those of ALONE to any."""
-    if config.getoption("dist") != "loadfile":
-        return None
-    config.option.loadscopereorder = False  # by the number of tests, which says nothing of their seconds
-    return _Scheduling(config, log)
+    """With `--dist loadfile` a file's tests go to one process; those of ALONE to any."""
+    return _Scheduling(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 class _Scheduling(LoadFileScheduling):
