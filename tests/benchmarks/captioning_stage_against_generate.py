@@ -28,6 +28,7 @@ from components.captioning.config import CaptionerFitConfig
 from components.corpus.schemas import FILTERED
 from pipelines.stage import Input
 from pipelines.stages.data.recaption_config import RecaptionConfig
+from pipelines.stages.data.reject_examples import examples_in_part
 from pipelines.stages.model_runtime import judge_name
 from pipelines.stages.recaption import CaptionerSource, CaptionWorker
 from pipelines.store.parts import Parts
@@ -49,7 +50,7 @@ def generate_share(folder: Path, records: int, side: int) -> float:
         worker = CaptionWorker(Parts(folder / str(number), "recaption"), RecaptionConfig(), source, judge)
         spent = timed_generate(worker.captioner.model)  # type: ignore[attr-defined]
         started = time.process_time()
-        worker({"name": part.stem, "path": str(part)})
+        worker({"name": part.stem, "path": str(part), "examples": examples_in_part(0, parts=1)})
         shares.append(sum(spent) / (time.process_time() - started))
     return median(shares)
 
