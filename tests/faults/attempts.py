@@ -1,21 +1,36 @@
 """Runs one stage again and again, each time with another fault point set, in a process of its own.
 
-    python attempts.py [--force] HOME STAGE POINT... -> JSON: each attempt's exit status (-9: killed)
+    python attempts.py [--force] HOME STAGE POINT... -> JSON: how each attempt ended, see `Attempt`
 
-After the points comes one attempt without any. The libraries are imported once and the attempts forked from
-there, which saves their import for each; stages that start Ray get a fresh process instead.
+After the points comes one attempt without any. What a stage imports is imported once and the attempts are
+forked from there, which saves the imports of each; but for Ray, which every attempt imports and starts.
 """
 
+import importlib
 import json
 import os
-import subprocess
 import sys
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-RAY_STAGES = ("filter", "recaption", "shard")
+TABLES = ("pandas", "pyarrow.parquet")
+TRAINING = ("accelerate", "mlflow", "torch", "transformers")
+IMPORTS = {  # of the stage's own process; the rest of the work is done by Ray's workers
+    **dict.fromkeys(("annotators", "filter", "recaption", "shard"), TABLES),
+    **dict.fromkeys(("train", "distill"), TRAINING),
+    **dict.fromkeys(("evaluate", "promote"), (*TRAINING, "open_clip")),
+}
 
 
-def attempt(home: Path, stage: str, force: bool) -> None:
+@dataclass(frozen=True)
+class Attempt:
+    """status: its exit status, -9 if it was killed. finished_at: of the whole output it left; else None."""
+
+    status: int
+    finished_at: str | None
+
+
+def run_stage(home: Path, stage: str, force: bool) -> None:
     """The stage as the command would run it."""
     from pipelines.config import saved_config
     from pipelines.execution.engine import Engine
@@ -36,35 +51,33 @@ def forked(home: Path, stage: str, point: str, force: bool) -> int:
     child = os.fork()
     if child == 0:
         os.environ["STRAIGHTSHOT_FAULT"] = point
-        attempt(home, stage, force)
-        os._exit(0)
+        run_stage(home, stage, force)
+        os._exit(0)  # what it raises ends it as it ends any process, with status 1
     _, status = os.waitpid(child, 0)
     return os.waitstatus_to_exitcode(status)
 
 
-def spawned(home: Path, stage: str, point: str, force: bool) -> int:
-    """Exit status of an attempt in a fresh process."""
-    program = [sys.executable, __file__, "--once", *(["--force"] if force else []), str(home), stage]
-    return subprocess.run(program, env={**os.environ, "STRAIGHTSHOT_FAULT": point}, check=False).returncode
+def finished_at(home: Path, stage: str) -> str | None:
+    """When the stage's output was finished; None where none stands whole. All is hashed, nothing noted."""
+    from pipelines.store.outputs import readable_receipt
+    from pipelines.store.receipts import files_verify
+
+    for folder in (home / stage).glob("*"):
+        if folder.is_dir() and not folder.suffix and (receipt := readable_receipt(folder)) is not None:
+            return receipt.finished_at if files_verify(folder, receipt.files) else None
+    return None
 
 
 def main(home: Path, stage: str, points: list[str], force: bool) -> None:
-    if stage not in RAY_STAGES:
-        import accelerate
-        import mlflow
-        import open_clip
-        import torch
-        import transformers
-
-        _ = accelerate, mlflow, open_clip, torch, transformers
-    run = spawned if stage in RAY_STAGES else forked
-    sys.stdout.write(json.dumps([run(home, stage, point, force) for point in [*points, ""]]) + "\n")
+    for name in (*IMPORTS[stage], "pipelines.pipeline"):
+        importlib.import_module(name)
+    ends = []
+    for point in [*points, ""]:
+        status = forked(home, stage, point, force)
+        ends.append(asdict(Attempt(status, finished_at(home, stage))))
+    sys.stdout.write(json.dumps(ends) + "\n")
 
 
 if __name__ == "__main__":
     words = [word for word in sys.argv[1:] if not word.startswith("--")]
-    forced = "--force" in sys.argv
-    if "--once" in sys.argv:
-        attempt(Path(words[0]), words[1], forced)
-    else:
-        main(Path(words[0]), words[1], words[2:], forced)
+    main(Path(words[0]), words[1], words[2:], "--force" in sys.argv)

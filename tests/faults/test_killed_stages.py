@@ -1,9 +1,10 @@
 """SIGKILL at any moment and the same command again gives the same bytes: every stage, at its fault points.
 
 Each stage starts from the finished outputs before it, is killed at one point after the other, each time
-further on, and is then left to finish. Its output must be the one of a run that was never killed.
+further on, or fails because its workers are, and is then left to finish. Its output must be the one of a run
+that was never killed.
 
-The first cases run with every other test; the long series is marked `faults` (`pytest -m faults`).
+The first case runs with every other test; the long series is marked `faults` (`pytest -m faults`).
 """
 
 import json
@@ -18,33 +19,41 @@ import pytest
 from pipelines.graph import upstream
 from pipelines.store.outputs import load_receipt
 from pipelines.store.receipts import Receipt
+from tests.faults.attempts import Attempt
 
 SOURCES = Path(__file__).parents[2] / "pipelines"
-KILLED, FAILED = -9, 1
+KILLED, FAILED, FINISHED = -9, 1, 0
 PART = ("part.before_rename", "part.before_receipt", "part_receipt.before_rename")
 END = "receipt.before_rename"
 MOVE = ("before_intent", "after_intent", "between_aliases", "before_done")
 SWAP = ("swap.before_exchange", "swap.before_removal")
-# stage, its fault points in turn, and how the attempts end. Where the work is done by Ray's workers, a killed
-# one is started again a few times: killed at every first part (:1) the stage fails, killed now and then it
-# finishes.
-SHORT = [
-    ("recaption", ("part_receipt.before_rename:2",), 0),
-    ("distill", ("checkpoint.before_rename:1", "folder.before_rename", END), KILLED),
-]
+# stage, and how the attempts end at its fault points in turn. Where the work is done by Ray's workers, a
+# killed one is started again a few times: killed at every first part (:1) the stage fails, killed now and
+# then it finishes.
+SHORT = [("recaption", {"part_receipt.before_rename:2": FINISHED})]
 LONG = [
-    ("annotators", ("checkpoint.before_rename:1",), FAILED),
-    ("annotators", ("folder.before_rename:1", "folder.before_rename:2", *PART, END), KILLED),
-    ("filter", ("part.before_rename:1",), FAILED),
-    ("filter", (END,), KILLED),
-    ("recaption", (END,), KILLED),
-    ("shard", ("part.before_receipt:1",), FAILED),
-    ("shard", (END,), KILLED),
-    ("train", ("checkpoint.before_rename:1", "checkpoint.before_rename:2", "folder.before_rename"), KILLED),
-    ("train", (*PART, END), KILLED),
-    ("distill", PART, KILLED),
-    ("evaluate", (*(f"{point}:2" for point in PART), END), KILLED),
-    ("promote", ("before_version", *PART, *MOVE, END), KILLED),
+    (
+        "annotators",
+        {
+            "checkpoint.before_rename:1": FAILED,
+            **dict.fromkeys(("folder.before_rename:1", "folder.before_rename:2", *PART, END), KILLED),
+        },
+    ),
+    ("filter", {"part.before_rename:1": FAILED, END: KILLED}),
+    ("shard", {"part.before_receipt:1": FAILED, END: KILLED}),
+    (
+        "train",
+        dict.fromkeys(
+            ("checkpoint.before_rename:1", "checkpoint.before_rename:2", "folder.before_rename", *PART, END),
+            KILLED,
+        ),
+    ),
+    (
+        "distill",
+        dict.fromkeys(("checkpoint.before_rename:1", "folder.before_rename", *PART, END), KILLED),
+    ),
+    ("evaluate", dict.fromkeys((*(f"{point}:2" for point in PART), END), KILLED)),
+    ("promote", dict.fromkeys(("before_version", *PART, *MOVE, END), KILLED)),
 ]
 FORCED = [("recaption", (END, *SWAP)), ("train", ("checkpoint.before_rename:1", END, *SWAP))]
 ELSEWHERE = {
@@ -57,26 +66,30 @@ ELSEWHERE = {
 
 
 @pytest.mark.parametrize(
-    ("stage", "points", "ends"), [*SHORT, *(pytest.param(*case, marks=pytest.mark.faults) for case in LONG)]
+    ("stage", "ends"), [*SHORT, *(pytest.param(*case, marks=pytest.mark.faults) for case in LONG)]
 )
-def test_a_killed_stage_finishes_to_the_same_bytes(micro_home, tmp_path, stage, points, ends):
+def test_a_killed_stage_finishes_to_the_same_bytes(micro_home, tmp_path, stage, ends):
     home = copy_of(micro_home, tmp_path / "home", stage)
-    attempts = attempts_at(home, stage, points)
-    assert attempts == {**dict.fromkeys(points, ends), "": 0}
+    attempts = attempts_at(home, stage, tuple(ends))
+    assert {point: attempt.status for point, attempt in attempts.items()} == {**ends, "": FINISHED}
+    whole = {point: attempt.finished_at is not None for point, attempt in attempts.items()}
+    assert whole == {point: end == FINISHED for point, end in ends.items()} | {"": True}
     assert_same_output(home, micro_home, stage)
 
 
 @pytest.mark.faults
 @pytest.mark.parametrize(("stage", "points"), FORCED)
 def test_a_forced_stage_killed_anywhere_ends_with_one_whole_output(micro_home, tmp_path, stage, points):
+    """After each kill one whole output stands: the old one until the two were exchanged, then the new one."""
     home = copy_of(micro_home, tmp_path / "home", stage)
     shutil.copytree(micro_home / stage, home / stage)
     first = load_receipt(output(home, stage))
-    for point in points:
-        assert attempts_at(home, stage, (point,), force=True)[point] == KILLED
-        assert load_receipt(output(home, stage)) is not None
-    receipt = load_receipt(output(home, stage))
-    assert first is not None and receipt is not None and receipt.finished_at > first.finished_at
+    assert first is not None
+    *attempts, last = attempts_at(home, stage, points, force=True).values()
+    assert [attempt.status for attempt in attempts] == [KILLED] * len(points)
+    *before, swapped = (attempt.finished_at for attempt in attempts)
+    assert before == [first.finished_at] * len(before)
+    assert first.finished_at < swapped < last.finished_at
     assert_same_output(home, micro_home, stage)
     assert len([path for path in (home / stage).iterdir() if path.is_dir()]) == 1
 
@@ -94,16 +107,18 @@ def test_every_fault_point_in_the_code_is_in_a_series():
         assert point in (SOURCES.parent / path).read_text()
 
 
-def attempts_at(home: Path, stage: str, points: tuple[str, ...], *, force: bool = False) -> dict[str, int]:
-    """Point -> exit status of the attempt that was killed there; "" is the last, undisturbed one."""
+def attempts_at(
+    home: Path, stage: str, points: tuple[str, ...], *, force: bool = False
+) -> dict[str, Attempt]:
+    """Point -> how the attempt that meets it ended; "" is the last, undisturbed one."""
     names = [f"{stage}.{point}" for point in points]
     options = ["--force"] if force else []
-    program = [sys.executable, Path(__file__).with_name("attempts.py"), *options, home, stage, *names]
-    done = subprocess.run(program, capture_output=True, text=True, check=False)
+    program = [sys.executable, "-m", "tests.faults.attempts", *options, home, stage, *names]
+    done = subprocess.run(program, cwd=SOURCES.parent, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
-    statuses = json.loads(done.stdout.splitlines()[-1])
-    assert statuses[-1] == 0, done.stderr[-2000:]
-    return dict(zip([*points, ""], statuses, strict=True))
+    attempts = [Attempt(**end) for end in json.loads(done.stdout.splitlines()[-1])]
+    assert attempts[-1].status == FINISHED, done.stderr[-2000:]
+    return dict(zip([*points, ""], attempts, strict=True))
 
 
 def assert_same_output(home: Path, whole_home: Path, stage: str) -> None:
