@@ -11,9 +11,7 @@ seconds in rounds that take turns, medians.
 import argparse
 import io
 import sys
-import time
 from collections.abc import Callable
-from statistics import median
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -24,6 +22,7 @@ from components.filtering.alt_text import AltTextRules, check_alt_text
 from components.filtering.examine import Kept, examine
 from components.filtering.signature import signature_of
 from components.malloc import keep_freed_memory
+from tests.taking_turns import median_seconds
 
 WIDTH, HEIGHT = 512, 384
 ROUNDS = 9
@@ -53,13 +52,7 @@ def _of_kind(kind: str, count: int) -> dict[str, float]:
         "signature": lambda: [signature_of(image) for image in opened],
         "text rules": lambda: [check_alt_text(TEXT, texts) for _ in data],
     }
-    seconds: dict[str, list[float]] = {name: [] for name in works}
-    for _ in range(ROUNDS):
-        for name, work in works.items():
-            started = time.process_time()
-            work()
-            seconds[name].append(time.process_time() - started)
-    return {name: 1000 * median(times) / count for name, times in seconds.items()}
+    return {name: 1000 * seconds / count for name, seconds in median_seconds(works, ROUNDS).items()}
 
 
 def _decode(data: bytes) -> None:

@@ -10,13 +10,12 @@ The texts are made up. CPU seconds in rounds that take turns, medians.
 import argparse
 import importlib.util
 import sys
-import time
 from collections.abc import Callable
-from statistics import median
 
 import numpy as np
 
 from components.filtering.alt_text import AltTextRules, check_alt_text
+from tests.taking_turns import median_seconds
 
 ROUNDS = 7
 SUBJECTS = ("A brown dog", "Two red cars", "An old wooden house", "Front view", "IMG_2041.JPG", "Buy now")
@@ -32,13 +31,7 @@ def microseconds(count: int) -> dict[str, float]:
     }
     if importlib.util.find_spec("datatrove"):
         works["datatrove"] = datatrove(texts)
-    seconds: dict[str, list[float]] = {name: [] for name in works}
-    for _ in range(ROUNDS):
-        for name, work in works.items():
-            started = time.process_time()
-            work()
-            seconds[name].append(time.process_time() - started)
-    return {name: 1e6 * median(times) / count for name, times in seconds.items()}
+    return {name: 1e6 * seconds / count for name, seconds in median_seconds(works, ROUNDS).items()}
 
 
 def datatrove(texts: list[str]) -> Callable[[], object]:
