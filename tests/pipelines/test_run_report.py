@@ -19,7 +19,6 @@ from components.evaluation.results import Evaluation, Metrics
 from components.filtering.alt_text import AltTextRules
 from components.toyworld.web import write_toy_web
 from pipelines.config import RunConfig
-from pipelines.execution.engine import Engine
 from pipelines.execution.progress import Progress
 from pipelines.graph import stage_named
 from pipelines.planning.planned import Planned, State
@@ -32,6 +31,7 @@ from pipelines.stage import Input, run_stage
 from pipelines.stages import filter as filter_stage
 from pipelines.stages.data.reject_examples import SHOWN
 from pipelines.store.receipts import Counts, FileEntry, Receipt
+from tests.pipelines.one_by_one import OneByOne
 
 ROWS = 240
 CLIP = {
@@ -39,17 +39,6 @@ CLIP = {
     "vision_cfg": {"image_size": 16, "layers": 1, "width": 16, "head_width": 8, "patch_size": 8},
     "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 8, "heads": 1, "layers": 1},
 }
-
-
-class InThisProcess(Engine):
-    """The engine's contract without Ray."""
-
-    def map_parts(self, worker, tasks, *, setup, on_done, resources=None):
-        work = worker(**setup)
-        receipts = [work(json.loads(json.dumps(task))) for task in tasks]
-        for receipt in receipts:
-            on_done(receipt)
-        return receipts
 
 
 def write_judge(folder: Path) -> None:
@@ -117,7 +106,7 @@ def filtered(home, config) -> Planned:
         },
         home=home,
         snapshot="default",
-        engine=InThisProcess(),
+        engine=OneByOne(),
         progress=Progress(quiet=True),
     )
     out = home / "filter" / receipt.fingerprint
@@ -380,7 +369,7 @@ def test_a_hostile_corpus_does_not_break_its_page(home, filtered, tmp_path):
         },
         home=tmp_path,
         snapshot="default",
-        engine=InThisProcess(),
+        engine=OneByOne(),
         progress=Progress(quiet=True),
     )
     out = tmp_path / "filter" / receipt.fingerprint

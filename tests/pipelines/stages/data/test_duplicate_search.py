@@ -21,7 +21,9 @@ from pipelines.stages.data.duplicate_search import (
 )
 from pipelines.store.parts import Parts
 
-SMALL = SearchSizes(parts_per_task=1, exact_bucket=16, near_bucket=16, one_cell=8, cell=8)
+SMALL = SearchSizes(
+    rows_without_a_pool=0, parts_per_task=1, exact_bucket=16, near_bucket=16, one_cell=8, cell=8
+)
 SETTINGS = SearchSettings(DuplicateRules(), threshold=None, share=0.5)
 
 
@@ -51,8 +53,12 @@ def write_corpus(folder: Path) -> list[Path]:
 def test_many_cells_and_tasks_decide_as_one_does(tmp_path):
     sources = plan_sources(write_corpus(tmp_path))
     once, many = (Parts(tmp_path / name, "duplicates") for name in ("once", "many"))
-    limits = search(Engine(), once, sources, SETTINGS)
-    assert search(Engine(), many, sources, SETTINGS, SMALL) == limits
+    engine = Engine()
+    try:
+        limits = search(engine, once, sources, SETTINGS)
+        assert search(engine, many, sources, SETTINGS, SMALL) == limits
+    finally:
+        engine.shutdown()
     assert len(list((many.root / "cells").iterdir())) > 1
     assert many.path(DECIDED).read_bytes() == once.path(DECIDED).read_bytes()
     decided = pq.read_table(many.path(DECIDED)).to_pydict()
