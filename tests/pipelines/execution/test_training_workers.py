@@ -30,7 +30,7 @@ from pipelines.stages.learning.training_run import captions
 from pipelines.stages.train import STAGE, TrainConfig, _make_task
 from pipelines.store.faults import FAULT_VARIABLE
 from pipelines.store.receipts import Receipt
-from tests.pipelines.stages.test_train import TEXT, contents, output, shards
+from tests.pipelines.stages.small_trainings import TEXT, contents, output, shards
 
 BATCH, STEPS = 8, 48
 TRAINING = {

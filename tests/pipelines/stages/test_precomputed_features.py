@@ -28,8 +28,8 @@ from pipelines.stages.shard import STAGE, ShardConfig
 from pipelines.stages.train import STAGE as TRAIN
 from pipelines.store.receipts import Receipt
 from tests.pipelines.one_by_one import OneByOne
+from tests.pipelines.stages.small_trainings import run_train
 from tests.pipelines.stages.test_shard import captioned, contents, of_many_shapes, output, run
-from tests.pipelines.stages.test_train import run_train
 from tests.small_autoencoders import save_kl
 from tests.small_text_encoders import save_llama
 

@@ -12,7 +12,7 @@ from pipelines.stage import Input
 from pipelines.stages.distill import STAGE as DISTILL
 from pipelines.stages.train import STAGE as TRAIN
 from pipelines.store.receipts import Receipt
-from tests.pipelines.stages.test_train import NETWORK, TEXT, TRAINING, run, shards
+from tests.pipelines.stages.small_trainings import NETWORK, TEXT, TRAINING, run, shards
 
 SMALL = {"network": NETWORK, "text": TEXT, "upsampler": {"model": "none"}, "validation_images": 0}
 
@@ -32,12 +32,6 @@ def in_buckets(folder: Path, *buckets: str) -> Input:
 
 def model_of(home: Path, receipt: Receipt) -> Path:
     return home / receipt.stage / receipt.fingerprint / "model"
-
-
-@pytest.fixture(scope="module")
-def tracking(tmp_path_factory) -> str:
-    """One MLflow store for all tests: making its database takes seconds."""
-    return f"sqlite:///{tmp_path_factory.mktemp('tracking')}/mlflow.db"
 
 
 @pytest.fixture(scope="module")
