@@ -3,7 +3,9 @@
     python -m tests.benchmarks.text_rules_against_peers [--texts 2000]
 
 The peers are no dependencies of ours: one that cannot be imported is left out, and that is said. datatrove's
-are Gopher's quality and repetition filters, called bare. Ours clean, trim, check every rule and decide.
+are Gopher's quality and repetition filters, data-juicer's the operators that ask what our rules ask of length,
+words, repetition and signs; both called bare, without their executors. Ours clean, trim, check every rule and
+decide.
 The texts are made up. CPU seconds in rounds that take turns, medians.
 """
 
@@ -29,8 +31,9 @@ def microseconds(count: int) -> dict[str, float]:
     works: dict[str, Callable[[], object]] = {
         "straightshot": lambda: [check_alt_text(text, rules) for text in texts]
     }
-    if importlib.util.find_spec("datatrove"):
-        works["datatrove"] = datatrove(texts)
+    for name, work_of in PEERS.items():
+        if importlib.util.find_spec(name):
+            works[name] = work_of(texts)
     return {name: 1e6 * seconds / count for name, seconds in median_seconds(works, ROUNDS).items()}
 
 
@@ -45,6 +48,42 @@ def datatrove(texts: list[str]) -> Callable[[], object]:
     filters = (GopherQualityFilter(min_doc_words=1), GopherRepetitionFilter())
     documents = [Document(text=text, id=str(number)) for number, text in enumerate(texts)]
     return lambda: [step.filter(document) for document in documents for step in filters]
+
+
+def data_juicer(texts: list[str]) -> Callable[[], object]:
+    """The operators over the texts, each text with an empty table of measures."""
+    from data_juicer.ops.filter.alphanumeric_filter import (  # type: ignore[import-not-found]
+        AlphanumericFilter,
+    )
+    from data_juicer.ops.filter.character_repetition_filter import (  # type: ignore[import-not-found]
+        CharacterRepetitionFilter,
+    )
+    from data_juicer.ops.filter.special_characters_filter import (  # type: ignore[import-not-found]
+        SpecialCharactersFilter,
+    )
+    from data_juicer.ops.filter.text_length_filter import TextLengthFilter  # type: ignore[import-not-found]
+    from data_juicer.ops.filter.words_num_filter import WordsNumFilter  # type: ignore[import-not-found]
+    from data_juicer.ops.mapper.clean_links_mapper import CleanLinksMapper  # type: ignore[import-not-found]
+    from data_juicer.utils.constant import Fields  # type: ignore[import-not-found]
+
+    clean = CleanLinksMapper()
+    filters = (
+        *(TextLengthFilter(), WordsNumFilter(), AlphanumericFilter()),
+        *(CharacterRepetitionFilter(), SpecialCharactersFilter()),
+    )
+
+    def work() -> object:
+        samples = clean.process_batched({"text": list(texts)})
+        samples[Fields.stats] = [{} for _ in texts]
+        for step in filters:
+            samples = step.compute_stats_batched(samples)
+            list(step.process_batched(samples))
+        return samples
+
+    return work
+
+
+PEERS = {"datatrove": datatrove, "data_juicer": data_juicer}
 
 
 def made_texts(count: int) -> list[str]:
@@ -62,8 +101,8 @@ def main() -> None:
     sys.stdout.write(f"straightshot {ours:.0f} µs a text\n")
     for name, cost in costs.items():
         sys.stdout.write(f"{name} {cost:.0f} µs a text: ours are {cost / ours:.1f} times as fast\n")
-    if "datatrove" not in costs:
-        sys.stdout.write("datatrove is not installed here: nothing to compare with\n")
+    for name in PEERS.keys() - costs.keys():
+        sys.stdout.write(f"{name} is not installed here: nothing to compare with\n")
 
 
 if __name__ == "__main__":
