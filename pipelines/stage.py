@@ -281,7 +281,7 @@ def _swapped(out: Path, stage: str, owner: Owner, progress: Progress) -> Receipt
 
 def _make(stage: Stage, work: Work, lease: Lease) -> Receipt:
     """Run the stage's function and write the receipt, or `failed.json` if it raised."""
-    started = time.perf_counter()
+    started, startup = time.perf_counter(), work.engine.startup_seconds
     work.out.mkdir(parents=True, exist_ok=True)
     discard_damaged(work.out)
     claimed = claim(work.out, lease.owner)
@@ -316,6 +316,7 @@ def _make(stage: Stage, work: Work, lease: Lease) -> Receipt:
         files=files,
         digest=content_digest(files),
         seconds=round(time.perf_counter() - started, 3),
+        startup_seconds=round(work.engine.startup_seconds - startup, 3),
         peak_rss_mb=round(peak[0] / 2**20, 1),
         finished_at=now(),
     )

@@ -4,6 +4,7 @@ Ray starts on first use, once per run, so a command that finds everything fresh 
 """
 
 import json
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -33,7 +34,8 @@ class Engine:
     """Ray, on this machine or a cluster.
 
     address: "local", "auto" or HOST:PORT; by default RAY_ADDRESS, else "local". workers: the most in a pool.
-    insecure: use a Ray that asks for no token, too.
+    insecure: use a Ray that asks for no token, too. startup_seconds: how long nothing but the start of Ray, of
+    pools and of their workers (their models loaded) was waited for so far: what no number of tasks changes.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class Engine:
         self.address = address or ray_address("local", explicit=False)
         self._workers = workers
         self.insecure = insecure
+        self.startup_seconds = 0.0
         self._embedded = False
         self._head: HeadNode | None = None  # once started
 
@@ -76,6 +79,7 @@ class Engine:
         on_done: Callable[[PartReceipt], None],
         resources: Resources,
     ) -> list[PartReceipt]:
+        started, busy = time.perf_counter(), 0.0
         import ray
         from ray.data import ActorPoolStrategy
         from ray.data.exceptions import ExecutionTimeoutError
@@ -102,6 +106,7 @@ class Engine:
                 result = json.loads(row["result"])
                 raise_serialized(result)
                 receipts[result["index"]] = PartReceipt.model_validate(result["receipt"])
+                busy += result["seconds"]
                 on_done(receipts[result["index"]])
         except ray.exceptions.RayError as error:
             raise StageFailed(worker_failure(error)) from error
@@ -111,6 +116,7 @@ class Engine:
                 f"no task ended for {NO_PROGRESS_SECONDS} s; if the cluster never has {request} free for a"
                 f" worker, lower {resources.setting}"
             ) from error
+        self.startup_seconds += max(0.0, time.perf_counter() - started - busy / pool)
         return [receipts[i] for i in range(len(encoded))]
 
     def pool_size(self, resources: Resources, tasks: int) -> int:
@@ -190,9 +196,12 @@ class Engine:
         self._head = self._head or self._connected()
 
     def _connected(self) -> HeadNode:
+        started = time.perf_counter()
         connect(self.address, insecure=self.insecure)
         self._embedded = self.address == "local"
-        return HeadNode(self.address)
+        head = HeadNode(self.address)
+        self.startup_seconds += time.perf_counter() - started
+        return head
 
     def _pool_size(self, resources: Resources) -> int:
         """How many workers to start: what fits, at most `workers`, by default one for each CPU.
@@ -241,13 +250,14 @@ class _Caller:
     def _result(self, numbered: dict[str, Any]) -> str:
         if self.worker is None:
             return self.setup_error
+        started = time.perf_counter()
         try:
             receipt = self.worker(numbered["task"])
         except Exception as error:  # noqa: BLE001  likewise
             return json.dumps(serialize_error(error))
-        return json.dumps(
-            {"index": numbered["index"], "receipt": receipt.model_dump(mode="json", by_alias=True)}
-        )
+        seconds = time.perf_counter() - started
+        made = receipt.model_dump(mode="json", by_alias=True)
+        return json.dumps({"index": numbered["index"], "receipt": made, "seconds": seconds})
 
 
 def worker_failure(error: BaseException) -> str:

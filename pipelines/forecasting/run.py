@@ -165,7 +165,9 @@ def _of(name: str, version: int, config: Json, known: Known, catalog: Catalog, s
 def _measured(run: Output, size: float) -> Measured:
     receipt = run.receipt
     rate = receipt.info.get("images_per_second")
-    fixed = max(0.0, receipt.seconds - size / rate) if isinstance(rate, float | int) and rate > 0 else None
+    fixed = receipt.startup_seconds or None
+    if isinstance(rate, float | int) and rate > 0:
+        fixed = max(0.0, receipt.seconds - size / rate)
     total = sum(entry.bytes for entry in receipt.files)
     return Measured(size, receipt.seconds, receipt.peak_rss_mb, total, fixed)
 

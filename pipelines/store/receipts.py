@@ -92,6 +92,7 @@ class Receipt(BaseModel):
     files: tuple[FileEntry, ...]
     digest: str  # of the files' content
     seconds: float
+    startup_seconds: float = 0.0  # of them, spent on starting Ray, pools and workers: they grow with no size
     peak_rss_mb: float  # of the largest single process
     finished_at: str  # UTC, ISO 8601
     sha256: str = ""  # of the fields above; set when it is written

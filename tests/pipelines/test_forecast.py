@@ -11,6 +11,7 @@ from pipelines.forecasting.costs import Estimate, Forecast, Measured, forecast, 
 from pipelines.forecasting.run import StageForecast, forecast_run
 from pipelines.pipeline import Pipeline
 from pipelines.retention.catalog import read_catalog
+from pipelines.store.receipts import RECEIPT, Counts, Receipt, parse_receipt, seal
 from tests.pipelines.one_by_one import OneByOne
 from tests.pipelines.retention.small_runs import NAMES, run
 
@@ -98,6 +99,16 @@ def test_runs_of_another_network_or_filter_say_nothing(tmp_path):
     assert {name for name, one in other.items() if one.basis == "no comparable run"} == {
         *("train", "distill", "evaluate", "filter")
     }
+
+
+def test_a_data_stage_with_a_known_startup_is_forecast_without_a_bound(tmp_path):
+    """Of its 30 s, 20 went into starting Ray and loading models: ten times the records take 120 s."""
+    path = run(tmp_path)["filter"] / RECEIPT
+    receipt = parse_receipt(path.read_bytes(), Receipt)
+    counts = Counts.model_validate({"in": 20, "kept": 20})
+    slow = receipt.model_copy(update={"seconds": 30.0, "startup_seconds": 20.0, "counts": counts})
+    path.write_bytes(seal(slow)[1])
+    assert forecasts(tmp_path, corpus="toy:200")["filter"].seconds == Estimate(120)
 
 
 def test_disk_is_forecast_within_a_fifth_from_a_smaller_run(micro_home, tmp_path):

@@ -87,6 +87,16 @@ def test_receipts_come_back_in_task_order_whatever_the_order_of_arrival(engine, 
     assert sorted(arrived) == returned
 
 
+def test_startup_is_what_was_waited_for_beside_the_tasks(engine, tmp_path):
+    """Two workers with three tasks of 0.4 s each, so 1.2 s of the wait are work and the rest is not."""
+    engine.start()
+    before, started = engine.startup_seconds, time.perf_counter()
+    map_names(engine, tmp_path, [{"name": f"t{i}", "sleep": 0.4} for i in range(6)])
+    waited = time.perf_counter() - started
+    assert before > 0, "Ray's own start counts"
+    assert engine.startup_seconds - before == pytest.approx(waited - 1.2, abs=0.3)
+
+
 @pytest.mark.parametrize(
     ("name", "kind", "text"),
     [
