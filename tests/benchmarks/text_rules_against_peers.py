@@ -3,9 +3,9 @@
     python -m tests.benchmarks.text_rules_against_peers [--texts 2000]
 
 The peers are no dependencies of ours: one that cannot be imported is left out, and that is said. datatrove's
-are Gopher's quality and repetition filters, data-juicer's the operators that ask what our rules ask of length,
-words, repetition and signs; both called bare, without their executors. Ours clean, trim, check every rule and
-decide.
+are Gopher's quality and repetition filters, data-juicer's the operators that ask what our rules ask of
+length, words, repetition and signs; both called bare, without their executors. Ours clean, trim, check every
+rule and decide.
 The texts are made up. CPU seconds in rounds that take turns, medians.
 """
 
