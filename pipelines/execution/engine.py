@@ -34,8 +34,8 @@ class Engine:
     """Ray, on this machine or a cluster.
 
     address: "local", "auto" or HOST:PORT; by default RAY_ADDRESS, else "local". workers: the most in a pool.
-    insecure: use a Ray that asks for no token, too. startup_seconds: how long it waited so far for the start of
-    Ray, of pools and of their workers (their models loaded) alone: what no number of tasks changes.
+    insecure: use a Ray that asks for no token, too. startup_seconds: how long it waited so far for the start
+    of Ray, of pools and of their workers (their models loaded) alone: what no number of tasks changes.
     """
 
     def __init__(
