@@ -35,7 +35,7 @@ class Engine:
 
     address: "local", "auto" or HOST:PORT; by default RAY_ADDRESS, else "local". workers: the most in a pool.
     insecure: use a Ray that asks for no token, too. startup_seconds: how long it waited so far for the start
-    of Ray, of pools and of their workers (their models loaded) alone: what no number of tasks changes.
+    of Ray, of pools and of their workers (models loaded, warm) alone: what no number of tasks changes.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Engine:
         on_done: Callable[[PartReceipt], None],
         resources: Resources,
     ) -> list[PartReceipt]:
-        started, busy = time.perf_counter(), 0.0
+        started, work = time.perf_counter(), _WorkTime()
         import ray
         from ray.data import ActorPoolStrategy
         from ray.data.exceptions import ExecutionTimeoutError
@@ -106,7 +106,7 @@ class Engine:
                 result = json.loads(row["result"])
                 raise_serialized(result)
                 receipts[result["index"]] = PartReceipt.model_validate(result["receipt"])
-                busy += result["seconds"]
+                work.add(receipts[result["index"]].counts.in_, result["seconds"], first=result["first"])
                 on_done(receipts[result["index"]])
         except ray.exceptions.RayError as error:
             raise StageFailed(worker_failure(error)) from error
@@ -116,7 +116,7 @@ class Engine:
                 f"no task ended for {NO_PROGRESS_SECONDS} s; if the cluster never has {request} free for a"
                 f" worker, lower {resources.setting}"
             ) from error
-        self.startup_seconds += max(0.0, time.perf_counter() - started - busy / pool)
+        self.startup_seconds += max(0.0, time.perf_counter() - started - work.seconds() / pool)
         return [receipts[i] for i in range(len(encoded))]
 
     def pool_size(self, resources: Resources, tasks: int) -> int:
@@ -232,12 +232,35 @@ def _restarts() -> dict[str, int]:
     return {"max_restarts": WORKER_RESTARTS, "max_task_retries": -1}
 
 
+class _WorkTime:
+    """How long the tasks of a pool took, without what a worker's first one took longer to get warm."""
+
+    def __init__(self) -> None:
+        self._firsts: list[tuple[int, float]] = []  # records and seconds
+        self._later_records, self._later_seconds = 0, 0.0
+
+    def add(self, records: int, seconds: float, *, first: bool) -> None:
+        if first:
+            self._firsts.append((records, seconds))
+        else:
+            self._later_records += records
+            self._later_seconds += seconds
+
+    def seconds(self) -> float:
+        """Over all tasks; a first one as long as its records take in later ones, where there are any."""
+        if not self._later_records:
+            return self._later_seconds + sum(seconds for _, seconds in self._firsts)
+        each = self._later_seconds / self._later_records
+        return self._later_seconds + sum(min(seconds, each * records) for records, seconds in self._firsts)
+
+
 class _Caller:
     """Adapts a Worker to Ray Data: a row in (a task), a row out (its receipt, or the serialized error)."""
 
     def __init__(self, worker: type[Worker], setup: dict[str, Any]) -> None:
         self.worker: Worker | None = None
         self.setup_error = ""
+        self.warm = False
         keep_freed_memory()
         try:
             self.worker = worker(**setup)
@@ -255,9 +278,14 @@ class _Caller:
             receipt = self.worker(numbered["task"])
         except Exception as error:  # noqa: BLE001  likewise
             return json.dumps(serialize_error(error))
-        seconds = time.perf_counter() - started
-        made = receipt.model_dump(mode="json", by_alias=True)
-        return json.dumps({"index": numbered["index"], "receipt": made, "seconds": seconds})
+        made = {
+            "index": numbered["index"],
+            "receipt": receipt.model_dump(mode="json", by_alias=True),
+            "seconds": time.perf_counter() - started,
+            "first": not self.warm,
+        }
+        self.warm = True
+        return json.dumps(made)
 
 
 def worker_failure(error: BaseException) -> str:
