@@ -11,7 +11,6 @@ untrained.
 
 import argparse
 import io
-import json
 import subprocess
 import sys
 import tempfile
@@ -21,12 +20,10 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
-import open_clip
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from PIL import Image
-from safetensors.torch import save_file
 
 from components.corpus.readers import open_corpus
 from components.corpus.schemas import CORPUS
@@ -37,15 +34,11 @@ from pipelines.stages.filter import STAGE, FilterConfig, MeasureWorker
 from pipelines.stages.model_runtime import judge_name
 from pipelines.store.parts import Parts
 from tests.pipelines.one_by_one import OneByOne
+from tests.small_judge import save_judge
 
 ROUNDS = 3
 GROUP = 256  # rows of a row group of the corpus
 SMALL_SIDE, LARGE_SIDE = 40, 1200  # pixels; some 2 kB as PNG, 2 MB as JPEG
-CLIP = {
-    "embed_dim": 8,
-    "vision_cfg": {"image_size": 16, "layers": 1, "width": 16, "head_width": 8, "patch_size": 8},
-    "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 8, "heads": 1, "layers": 1},
-}
 
 
 def fragment_milliseconds(folder: Path, records: int, each: int = 4) -> float:
@@ -118,16 +111,7 @@ def annotators(folder: Path) -> Path:
     """An annotators output with an untrained judge."""
     path = folder / "annotators"
     if not path.exists():
-        (path / "judge").mkdir(parents=True)
-        save_file(open_clip.CLIP(**CLIP).state_dict(), path / "judge" / "open_clip_model.safetensors")
-        preprocess = {
-            "mean": [0.5] * 3,
-            "std": [0.5] * 3,
-            "interpolation": "bicubic",
-            "resize_mode": "squash",
-        }
-        config = {"model_cfg": CLIP, "preprocess_cfg": preprocess}
-        (path / "judge" / "open_clip_config.json").write_text(json.dumps(config))
+        save_judge(path / "judge")
     return path
 
 

@@ -5,13 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import open_clip
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import torch
 from PIL import Image
-from safetensors.torch import save_file
 
 from components.captioning.kinds import CAPTION_KINDS
 from components.corpus.schemas import CORPUS, captioned_schema
@@ -32,23 +29,9 @@ from pipelines.stages import filter as filter_stage
 from pipelines.stages.data.reject_examples import SHOWN
 from pipelines.store.receipts import Counts, FileEntry, Receipt
 from tests.pipelines.one_by_one import OneByOne
+from tests.small_judge import save_judge
 
 ROWS = 240
-CLIP = {
-    "embed_dim": 8,
-    "vision_cfg": {"image_size": 16, "layers": 1, "width": 16, "head_width": 8, "patch_size": 8},
-    "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 8, "heads": 1, "layers": 1},
-}
-
-
-def write_judge(folder: Path) -> None:
-    torch.manual_seed(0)
-    folder.mkdir(parents=True)
-    save_file(open_clip.CLIP(**CLIP).state_dict(), folder / "open_clip_model.safetensors")
-    preprocess = {"mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic", "resize_mode": "squash"}
-    (folder / "open_clip_config.json").write_text(
-        json.dumps({"model_cfg": CLIP, "preprocess_cfg": preprocess})
-    )
 
 
 def fresh(
@@ -96,7 +79,7 @@ def config(home) -> RunConfig:
 @pytest.fixture(scope="module")
 def filtered(home, config) -> Planned:
     """A real output of the filter stage: the page must find the rejected records' images by its keys."""
-    write_judge(home / "annotators" / "made" / "judge")
+    save_judge(home / "annotators" / "made" / "judge")
     receipt = run_stage(
         filter_stage.STAGE,
         filter_stage.FilterConfig(rows_per_fragment=64, alt_text=AltTextRules(languages=("en",))),

@@ -1,6 +1,5 @@
 """The judge: any folder that open_clip saved loads, and its scores are what open_clip itself computes."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +7,10 @@ import open_clip
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save_file
 
 from components.judge.causal_text import ShortTexts
 from components.judge.judge import BATCH, Judge
+from tests.small_judge import save_judge
 
 CONFIG = {
     "embed_dim": 16,
@@ -23,13 +22,7 @@ CONFIG = {
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     """A tiny untrained CLIP, saved as open_clip saves one."""
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("judge")
-    save_file(open_clip.CLIP(**CONFIG).state_dict(), path / "open_clip_model.safetensors")
-    preprocess = {"mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic", "resize_mode": "squash"}
-    config = {"model_cfg": CONFIG, "preprocess_cfg": preprocess}
-    (path / "open_clip_config.json").write_text(json.dumps(config))
-    return path
+    return save_judge(tmp_path_factory.mktemp("judge"), CONFIG)
 
 
 @pytest.fixture(scope="module")

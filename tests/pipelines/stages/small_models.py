@@ -2,14 +2,11 @@
 
 import hashlib
 import io
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import open_clip
 import torch
-from safetensors.torch import save_file
 
 from components.conditioning.text import TextConfig, fit_text_encoder
 from components.diffusion.dit import DiT, DiTConfig
@@ -46,11 +43,6 @@ CONFIG = EvaluateConfig(
 )
 RUNS = (("teacher", 2), ("undistilled", 1), ("student", 1), ("student", 2))
 MODES = (DEFAULT, AS_IS)
-CLIP = {
-    "embed_dim": 8,
-    "vision_cfg": {"image_size": 16, "layers": 1, "width": 16, "head_width": 8, "patch_size": 8},
-    "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 8, "heads": 1, "layers": 1},
-}
 
 
 @dataclass(frozen=True)
@@ -84,16 +76,6 @@ class StagesBefore:
             progress=Progress(quiet=True),
             tracking_uri=self.tracking_uri,
         )
-
-
-def write_judge(folder: Path) -> None:
-    torch.manual_seed(0)
-    folder.mkdir(parents=True)
-    save_file(open_clip.CLIP(**CLIP).state_dict(), folder / "open_clip_model.safetensors")
-    preprocess = {"mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic", "resize_mode": "squash"}
-    (folder / "open_clip_config.json").write_text(
-        json.dumps({"model_cfg": CLIP, "preprocess_cfg": preprocess})
-    )
 
 
 def write_model(folder: Path, kind: str, seed: int) -> None:

@@ -29,7 +29,7 @@ from pipelines.stages.shard import STAGE as SHARD
 from pipelines.stages.shard import ShardConfig
 from pipelines.store.receipts import Counts, PartReceipt, Receipt
 from tests.pipelines.one_by_one import OneByOne
-from tests.pipelines.stages.small_models import write_judge
+from tests.small_judge import save_judge
 from tests.vision_server import COLOURS, colour_of, completion, running
 
 KEY = "sk-secret-7f3a"
@@ -111,7 +111,7 @@ def write_filtered(work: Work) -> list[PartReceipt]:
 
 def write_annotators(work: Work) -> list[PartReceipt]:
     work.info.update(judge="fit", captioner="none", labelled=7)
-    write_judge(work.out / "judge")
+    save_judge(work.out / "judge")
     return [work.adopt("judge")]
 
 

@@ -42,16 +42,16 @@ from tests.pipelines.stages.small_models import (
     RUNS,
     SIDE,
     StagesBefore,
-    write_judge,
     write_model,
     write_shards,
 )
+from tests.small_judge import save_judge
 
 
 @pytest.fixture(scope="module")
 def before(tmp_path_factory) -> StagesBefore:
     root = tmp_path_factory.mktemp("inputs")
-    write_judge(root / "annotators" / "judge")
+    save_judge(root / "annotators" / "judge")
     write_model(root / "train" / "model", "flow", seed=1)
     write_model(root / "distill" / "model", "consistency", seed=2)
     write_shards(root / "shard", range(40), range(100, 120))

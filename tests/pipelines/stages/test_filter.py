@@ -11,13 +11,10 @@ import sys
 from pathlib import Path
 from typing import Any, TextIO
 
-import open_clip
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import torch
 from PIL import Image
-from safetensors.torch import save_file
 
 from components.corpus.readers import open_corpus, read_fragment
 from components.corpus.schemas import CORPUS, FILTERED, REJECT_EXAMPLES, REJECTS, Reason, record_key
@@ -42,15 +39,11 @@ from pipelines.store.parts import Parts
 from pipelines.store.receipts import Receipt
 from tests.pipelines.one_by_one import OneByOne
 from tests.pipelines.stages.crashing_record import CRASHES, draw_or_crash, examine_or_crash
+from tests.small_judge import save_judge
 
 ROWS, SEED = 360, 3
 CONFIG = FilterConfig(rows_per_fragment=64, alt_text=AltTextRules(languages=("en",)))
 SMALL = FilterConfig(rows_per_fragment=20)
-CLIP = {
-    "embed_dim": 8,
-    "vision_cfg": {"image_size": 16, "layers": 1, "width": 16, "head_width": 8, "patch_size": 8},
-    "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 8, "heads": 1, "layers": 1},
-}
 
 
 @pytest.fixture(scope="module")
@@ -61,14 +54,7 @@ def toy(tmp_path_factory) -> ToyWeb:
 @pytest.fixture(scope="module")
 def annotators(tmp_path_factory) -> Path:
     """An annotators output with an untrained judge."""
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("annotators")
-    (folder / "judge").mkdir()
-    save_file(open_clip.CLIP(**CLIP).state_dict(), folder / "judge" / "open_clip_model.safetensors")
-    preprocess = {"mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic", "resize_mode": "squash"}
-    config = {"model_cfg": CLIP, "preprocess_cfg": preprocess}
-    (folder / "judge" / "open_clip_config.json").write_text(json.dumps(config))
-    return folder
+    return save_judge(tmp_path_factory.mktemp("annotators") / "judge").parent
 
 
 def run(

@@ -1,14 +1,11 @@
 """Where a stage's models run is the config's to say, and a GPU that is not there is one line."""
 
-import json
 from pathlib import Path
 
 import numpy as np
-import open_clip
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save_file
 
 from pipelines.config import load_config
 from pipelines.errors import ConfigError
@@ -19,23 +16,12 @@ from pipelines.stages import filter as filter_stage
 from pipelines.stages.data.recaption_config import RecaptionConfig
 from pipelines.stages.filter import FilterConfig
 from pipelines.stages.model_runtime import ModelRuntime, load_judge, worker_resources
-
-NETWORK = {
-    "embed_dim": 8,
-    "vision_cfg": {"image_size": 16, "layers": 1, "width": 16, "head_width": 8, "patch_size": 8},
-    "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 8, "heads": 1, "layers": 1},
-}
+from tests.small_judge import save_judge
 
 
 @pytest.fixture
 def judge_folder(tmp_path: Path) -> str:
-    torch.manual_seed(0)
-    save_file(open_clip.CLIP(**NETWORK).state_dict(), tmp_path / "open_clip_model.safetensors")
-    preprocess = {"mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic", "resize_mode": "squash"}
-    (tmp_path / "open_clip_config.json").write_text(
-        json.dumps({"model_cfg": NETWORK, "preprocess_cfg": preprocess})
-    )
-    return f"local-dir:{tmp_path}"
+    return f"local-dir:{save_judge(tmp_path)}"
 
 
 @pytest.fixture
