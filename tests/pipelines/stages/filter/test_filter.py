@@ -1,17 +1,10 @@
-"""The filter stage: junk goes and says why, the rest stays, and the bytes never vary."""
+"""The filter stage: junk goes and says why, the rest stays."""
 
 import hashlib
 import io
-import json
-import os
 import re
-import signal
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any, TextIO
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -19,13 +12,11 @@ from PIL import Image
 from components.corpus.readers import open_corpus, read_fragment
 from components.corpus.schemas import CORPUS, FILTERED, REJECT_EXAMPLES, REJECTS, Reason, record_key
 from components.corpus.small_images import MOST_BYTES, SIDE
-from components.filtering.alt_text import AltTextRules
 from components.filtering.duplicates import DuplicateRules
-from components.toyworld.web import ToyWeb, write_toy_web
+from components.toyworld.web import ToyWeb
 from pipelines.errors import StageFailed
-from pipelines.execution.engine import Engine
 from pipelines.execution.progress import Progress
-from pipelines.stage import SCRATCH, Input, run_stage
+from pipelines.stage import Input, run_stage
 from pipelines.stages.data.part_records import EXAMPLES_FOLDER
 from pipelines.stages.data.reject_examples import (
     LEAST_IN_PART,
@@ -34,84 +25,18 @@ from pipelines.stages.data.reject_examples import (
     Candidates,
     examples_in_part,
 )
-from pipelines.stages.filter import STAGE, FilterConfig, MeasureWorker
-from pipelines.store.parts import Parts
-from pipelines.store.receipts import Receipt
+from pipelines.stages.filter import STAGE, FilterConfig
 from tests.pipelines.one_by_one import OneByOne
-from tests.pipelines.stages.crashing_record import CRASHES, draw_or_crash, examine_or_crash
-from tests.small_judge import save_judge
-
-ROWS, SEED = 360, 3
-CONFIG = FilterConfig(rows_per_fragment=64, alt_text=AltTextRules(languages=("en",)))
-SMALL = FilterConfig(rows_per_fragment=20)
-
-
-@pytest.fixture(scope="module")
-def toy(tmp_path_factory) -> ToyWeb:
-    return write_toy_web(tmp_path_factory.mktemp("toy"), records=ROWS, seed=SEED, labelled=1)
-
-
-@pytest.fixture(scope="module")
-def annotators(tmp_path_factory) -> Path:
-    """An annotators output with an untrained judge."""
-    return save_judge(tmp_path_factory.mktemp("annotators") / "judge").parent
-
-
-def run(
-    home: Path,
-    corpus: str,
-    annotators: Path,
-    config: FilterConfig = CONFIG,
-    engine: Engine | None = None,
-    log: TextIO | None = None,
-    withdrawn: tuple[str, ...] = (),
-) -> Receipt:
-    return run_stage(
-        STAGE,
-        config,
-        {
-            "corpus": (Input("corpus", corpus, open_corpus(corpus).digest(), withdrawn=withdrawn),),
-            "annotators": (Input("annotators", str(annotators), "a" * 64),),
-        },
-        home=home,
-        snapshot="default",
-        engine=engine or OneByOne(),
-        progress=Progress(log, quiet=log is None),
-    )
-
-
-def output(home: Path, receipt: Receipt) -> Path:
-    return home / "filter" / receipt.fingerprint
-
-
-def contents(home: Path, receipt: Receipt) -> dict[str, bytes]:
-    return {entry.path: (output(home, receipt) / entry.path).read_bytes() for entry in receipt.files}
-
-
-def table(home: Path, receipt: Receipt, folder: str) -> pa.Table:
-    paths = sorted(e.path for e in receipt.files if e.path.startswith(f"{folder}/"))
-    return pa.concat_tables([pq.ParquetFile(output(home, receipt) / path).read() for path in paths])
-
-
-def write_corpus(path: Path, rows: list[dict[str, Any]], row_group_size: int | None = None) -> str:
-    pq.write_table(pa.Table.from_pylist(rows, schema=CORPUS), path, row_group_size=row_group_size)
-    return f"parquet:{path}"
-
-
-@pytest.fixture(scope="module")
-def small(toy: ToyWeb, tmp_path_factory) -> str:
-    """The first 80 records, in four fragments as SMALL cuts them: two of one row group, then two more."""
-    rows = pq.read_table(toy.web).to_pylist()[:80]
-    corpus = write_corpus(tmp_path_factory.mktemp("small") / "web.parquet", rows, row_group_size=40)
-    plan = open_corpus(corpus, SMALL.rows_per_fragment)
-    assert [[fragment.rows for fragment in stream] for stream in plan.streams] == [[20, 20], [20, 20]]
-    return corpus
-
-
-@pytest.fixture(scope="module")
-def done(toy: ToyWeb, annotators: Path, tmp_path_factory) -> tuple[Path, Receipt]:
-    home = tmp_path_factory.mktemp("home")
-    return home, run(home, f"parquet:{toy.web}", annotators)
+from tests.pipelines.stages.crashing_record import draw_or_crash
+from tests.pipelines.stages.filter.small_filter import (
+    CONFIG,
+    ROWS,
+    good_rows,
+    output,
+    run,
+    table,
+    write_corpus,
+)
 
 
 def test_every_record_ends_once_and_the_counts_say_so(done, toy: ToyWeb):
@@ -258,14 +183,6 @@ def test_kept_records_carry_what_was_measured(done):
         assert -1 <= row["judge_score"] <= 1
 
 
-def test_order_of_work_does_not_show_in_the_bytes(small: str, annotators: Path, tmp_path: Path):
-    forwards = run(tmp_path / "forwards", small, annotators, SMALL)
-    again = run(tmp_path, small, annotators, SMALL, engine=OneByOne(backwards=True))
-    assert len([entry for entry in again.files if entry.path.startswith("filtered/")]) == 4
-    assert contents(tmp_path, again) == contents(tmp_path / "forwards", forwards)
-    assert not (output(tmp_path, again) / SCRATCH).exists()
-
-
 def test_a_fragment_is_cut_by_bytes_and_every_record_ends_once(toy: ToyWeb, annotators: Path, tmp_path: Path):
     """The same records go on, whatever the fragments' size; a part holds no more bytes than asked for."""
     rows = pq.read_table(toy.web).to_pylist()[:120]
@@ -282,66 +199,6 @@ def test_a_fragment_is_cut_by_bytes_and_every_record_ends_once(toy: ToyWeb, anno
         assert sum(map(len, images)) < 2 * limit, "about: a fragment is cut by the average record"
 
 
-def test_of_a_stream_only_what_is_not_finished_is_measured_again(
-    small: str, annotators: Path, tmp_path: Path
-):
-    stream = open_corpus(small, SMALL.rows_per_fragment).streams[0]
-    parts = Parts(tmp_path, "filter", "run")
-    worker = MeasureWorker(parts, SMALL, "default", f"local-dir:{annotators / 'judge'}", 4)
-    task = {"fragments": [fragment.to_dict() for fragment in stream]}
-    whole = worker(task)
-    assert whole.counts.in_ == 40
-    files = [tmp_path / entry.path for entry in whole.files]
-    before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
-    (tmp_path / "parts" / "part-00001.json").unlink()
-    assert worker(task) == whole
-    again = {path for path in files if path.stat().st_mtime_ns != before[path][1]}
-    assert {path.stem for path in again} == {"part-00001"}
-    assert {path: path.read_bytes() for path in files} == {path: data for path, (data, _) in before.items()}
-
-
-def test_a_record_that_crashes_its_worker_is_quarantined_and_its_neighbours_are_not(
-    small: str, annotators: Path, tmp_path: Path, monkeypatch
-):
-    """The worker dies once; started again, it goes on as if the record had any other fault.
-
-    Another one crashes only when it is drawn for the report: that costs it no more than its small image.
-    """
-    monkeypatch.setattr("pipelines.stages.filter.examine", examine_or_crash)
-    monkeypatch.setattr("pipelines.stages.filter.draw", draw_or_crash)
-    rows = pq.read_table(small.removeprefix("parquet:")).to_pylist()[:20]
-    rows[7] |= {"alt_text": CRASHES}
-    rows[8] |= {"alt_text": None, "image": CRASHES.encode(), "url": "https://drawn.example"}
-    (stream,) = open_corpus(write_corpus(tmp_path / "web.parquet", rows)).streams
-    parts = Parts(tmp_path, "filter", "run")
-    worker = MeasureWorker(parts, SMALL, "default", f"local-dir:{annotators / 'judge'}", 1)
-    task = {"fragments": [fragment.to_dict() for fragment in stream]}
-    if (child := os.fork()) == 0:
-        worker(task)
-        os._exit(0)
-    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGSEGV
-    receipt = worker(task)
-    assert receipt.counts.in_ == 20 and receipt.reasons["quarantined"] == 1
-    rejects = pq.read_table(tmp_path / "rejects" / "part-00000.parquet").to_pylist()
-    (quarantined,) = [row for row in rejects if row["reason"] == "quarantined"]
-    assert (quarantined["url"], quarantined["detail"]) == (rows[7]["url"], "ended its process: SIGSEGV")
-    examples = pq.read_table(tmp_path / "reject_examples" / "part-00000.parquet").to_pylist()
-    problems = {row["key"]: row["problem"] for row in examples if row["thumbnail"] is None}
-    (drawn,) = [row for row in rejects if row["url"] == rows[8]["url"]]
-    assert drawn["reason"] == "alt_missing" and problems[drawn["key"]] == "ended its process: SIGSEGV"
-    assert problems[quarantined["key"]] == "not opened again"
-
-    monkeypatch.undo()
-    rows[7] |= {"alt_text": None}
-    (stream,) = open_corpus(write_corpus(tmp_path / "web.parquet", rows)).streams
-    other = MeasureWorker(
-        Parts(tmp_path / "other", "filter", "run"), SMALL, "default", f"local-dir:{annotators / 'judge'}", 1
-    )
-    other({"fragments": [fragment.to_dict() for fragment in stream]})
-    part = "filtered/part-00000.parquet"
-    assert (tmp_path / part).read_bytes() == (tmp_path / "other" / part).read_bytes()
-
-
 def test_a_row_group_that_keeps_one_worker_busy_alone_is_named(toy: ToyWeb, annotators: Path, tmp_path: Path):
     rows = pq.read_table(toy.web).to_pylist()[:40]
     log = io.StringIO()
@@ -350,68 +207,6 @@ def test_a_row_group_that_keeps_one_worker_busy_alone_is_named(toy: ToyWeb, anno
         run(tmp_path / name, corpus, annotators, FilterConfig(rows_per_fragment=2), log=log)
     (warning,) = [line for line in log.getvalue().splitlines() if "one worker alone" in line]
     assert "large.parquet" in warning and "40 records" in warning
-
-
-def test_ray_gives_the_same_bytes(small: str, annotators: Path, tmp_path: Path):
-    alone = run(tmp_path / "alone", small, annotators, SMALL)
-    engine = Engine(workers=2)
-    try:
-        together = run(tmp_path / "together", small, annotators, SMALL, engine)
-    finally:
-        engine.shutdown()
-    assert contents(tmp_path / "together", together) == contents(tmp_path / "alone", alone)
-
-
-FAULTS = (
-    "filter.part.before_rename:3",
-    "filter.part.before_receipt:2",
-    "filter.part_receipt.before_rename:2",
-    "filter.part.before_rename:11",  # the fragments are measured; the parts are being written
-    "filter.part.before_receipt:6",
-    "filter.receipt.before_rename:1",
-)
-
-# One process pays for the imports; each fault kills a child of it.
-KILLED_RUNS = """
-import json, os, sys
-from pathlib import Path
-root, corpus, annotators, faults = sys.argv[1], sys.argv[2], Path(sys.argv[3]), json.loads(sys.argv[4])
-sys.path.insert(0, root)
-from tests.pipelines.stages import test_filter
-from pipelines.store.faults import FAULT_VARIABLE
-for home, fault in faults.items():
-    child = os.fork()
-    if not child:
-        os.environ[FAULT_VARIABLE] = fault
-        test_filter.run(Path(home), corpus, annotators, test_filter.SMALL)
-        os._exit(0)
-    print(fault, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-"""
-
-
-def test_killed_anywhere_and_run_again_gives_the_same_bytes(small: str, annotators: Path, tmp_path: Path):
-    home = tmp_path / "whole"
-    receipt = run(home, small, annotators, SMALL)
-    homes = {fault: tmp_path / fault.replace(":", "-") for fault in FAULTS}
-    faults = json.dumps({str(path): fault for fault, path in homes.items()})
-    root = Path(__file__).parents[3]
-    command = [sys.executable, "-c", KILLED_RUNS, str(root), small, str(annotators), faults]
-    ended = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300).stdout
-    assert ended.splitlines() == [f"{fault} {-signal.SIGKILL}" for fault in FAULTS]
-    for path in homes.values():
-        assert not (path / "filter" / receipt.fingerprint / "receipt.json").exists()
-        again = run(path, small, annotators, SMALL)
-        assert contents(path, again) == contents(home, receipt)
-        assert not list(output(path, again).rglob("*.tmp-*"))
-
-
-def good_rows(toy: ToyWeb, count: int) -> list[dict[str, Any]]:
-    urls = {
-        row["url"]
-        for row in pq.read_table(toy.truth).to_pylist()
-        if row["alt_kind"] == "good" and not row["junk"]
-    }
-    return [row for row in pq.read_table(toy.web).to_pylist() if row["url"] in urls][:count]
 
 
 def test_of_copies_in_several_fragments_the_first_in_the_corpus_is_kept(
