@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from pipelines.execution.engine import Engine
+from pipelines.execution.head_node import HeadNode
 from pipelines.execution.resources import Resources
 from pipelines.store.receipts import PartReceipt
 
@@ -15,6 +16,9 @@ class OneByOne(Engine):
     def __init__(self, *, backwards: bool = False) -> None:
         super().__init__()
         self.step = -1 if backwards else 1
+
+    def _connected(self) -> HeadNode:
+        raise AssertionError("this stand-in has no Ray: what it does not replace needs an Engine")
 
     def gpus(self) -> float:
         return 0.0
