@@ -165,7 +165,8 @@ def _of(name: str, version: int, config: Json, known: Known, catalog: Catalog, s
 def _measured(run: Output, size: float) -> Measured:
     receipt = run.receipt
     rate = receipt.info.get("images_per_second")
-    fixed = receipt.startup_seconds or None
+    pooled = receipt.stage in DATA_STAGES  # elsewhere the start of Ray is only a part of what is fixed
+    fixed = receipt.startup_seconds if pooled and receipt.startup_seconds else None
     if isinstance(rate, float | int) and rate > 0:
         fixed = max(0.0, receipt.seconds - size / rate)
     total = sum(entry.bytes for entry in receipt.files)

@@ -85,7 +85,7 @@ def _edit_command(make: "Callable[..., Edit]") -> "Callable[..., Edit]":
     def command(**given: Any) -> None:
         _edit(make, {option.name: given.pop(option.name) for option in own}, **given)
 
-    command.__signature__ = inspect.Signature([image, prompt, *own, *shared])  # type: ignore[attr-defined]
+    command.__signature__ = inspect.Signature([image, prompt, *own, *shared])  # type: ignore[attr-defined]  # for typer
     command.__annotations__ = {}  # typer reads the signature
     edits.command(make.__name__, help=make.__doc__)(command)
     return make
