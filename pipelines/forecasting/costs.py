@@ -6,7 +6,7 @@ is guessed: without a comparable run an estimate is unknown, and one that can on
     runs of two sizes or more    value = fixed + rate · size, by least squares, neither below 0; of the memory
                                  a bound, by the run of the nearest size
     runs of one size, this one   the newest of them
-    runs of one size, another    fixed seconds stay as they were, where they are known, and the rest is scaled;
+    runs of one size, another    fixed seconds stay, where they are known, and the rest is scaled;
                                  else all is: an upper bound for a larger size, a lower one for a smaller
 """
 
