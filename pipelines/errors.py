@@ -32,6 +32,10 @@ class StageFailed(StraightshotError):
     """A stage could not finish; what it had finished is kept for the next run."""
 
 
+class HeadLost(StageFailed):
+    """The Ray that a stage ran on has lost its head. This process joins no other, and ends with status 1."""
+
+
 class StageBusy(StraightshotError):
     """Another run owns this output."""
 

@@ -3,6 +3,7 @@
 Ray starts on first use, once per run, so a command that finds everything fresh never pays for it.
 """
 
+import atexit
 import json
 import time
 import warnings
@@ -12,11 +13,11 @@ from typing import Any, Protocol
 
 from components.errors import one_line
 from components.malloc import keep_freed_memory
-from pipelines.errors import ConfigError, StageFailed, raise_serialized, serialize_error
+from pipelines.errors import ConfigError, HeadLost, StageFailed, raise_serialized, serialize_error
 from pipelines.execution.head_node import HeadNode
 from pipelines.execution.ray_connection import MOST_DETAIL, NO_PROGRESS_SECONDS, connect, ray_address
 from pipelines.execution.resources import Resources, never_fits, workers_that_fit
-from pipelines.execution.watchdog import ended_when
+from pipelines.execution.watchdog import end_at_once, ended_when
 from pipelines.store.receipts import PartReceipt
 
 WORKER_RESTARTS = 3  # a worker killed more often than this fails the stage
@@ -185,11 +186,17 @@ class Engine:
     @contextmanager
     def in_use(self) -> Iterator[None]:
         """Ray, started or joined; whatever waits for it is within this. Raises ConfigError if there is none,
-        StageFailed once its head is lost, for which Ray itself would wait.
+        HeadLost once its head is lost, for which Ray itself would wait.
         """
         head = self._head = self._head or self._connected()
-        with ended_when(head.watch(), after=GO_ON, grace=LOST_HEAD_SECONDS):
-            yield
+        try:
+            with ended_when(head.watch(), after=GO_ON, grace=LOST_HEAD_SECONDS, error=HeadLost):
+                yield
+        except HeadLost:
+            # Ray's threads go on asking for the head, and at times crash when Python takes itself down under
+            # them: what is registered last runs first, and nothing after it.
+            atexit.register(end_at_once)
+            raise
 
     def start(self) -> None:
         """Start Ray, or join it; nothing to do the second time. Raises ConfigError if there is none."""

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import psutil
 
@@ -70,8 +70,14 @@ def watched(
 
 
 @contextmanager
-def ended_when(why: Callable[[], str | None], *, after: str, grace: float | None = None) -> Iterator[None]:
-    """Within it, raise StageFailed once `why()`, asked every LOOK_SECONDS, says why the work must end.
+def ended_when(
+    why: Callable[[], str | None],
+    *,
+    after: str,
+    grace: float | None = None,
+    error: type[StageFailed] = StageFailed,
+) -> Iterator[None]:
+    """Within it, raise `error` once `why()`, asked every LOOK_SECONDS, says why the work must end.
 
     after: what the error says beside that. grace: seconds from the interrupt to the end of this process, by
     default GRACE_SECONDS. It must be entered where Ctrl-C raises KeyboardInterrupt; outside of the main
@@ -89,7 +95,10 @@ def ended_when(why: Callable[[], str | None], *, after: str, grace: float | None
             lines.append(line)
             os.kill(os.getpid(), signal.SIGINT)
             if not done.wait(GRACE_SECONDS if grace is None else grace):
-                _end(f"straightshot: {line}; this process did not end when it was interrupted: killed")
+                sys.stderr.write(
+                    f"straightshot: {line}; this process did not end when it was interrupted: killed\n"
+                )
+                end_at_once()
             return
 
     thread = threading.Thread(target=watch, name="watchdog", daemon=True)
@@ -98,17 +107,22 @@ def ended_when(why: Callable[[], str | None], *, after: str, grace: float | None
         yield
     except KeyboardInterrupt:
         if lines:
-            raise StageFailed(f"{lines[0]}; {after}") from None
+            raise error(f"{lines[0]}; {after}") from None
         raise
     finally:
         done.set()
         thread.join()
 
 
-def _end(line: str) -> None:
-    """End this process and all that it started, at once, with the exit status of a failed stage."""
-    sys.stderr.write(f"{line}\n")
-    sys.stderr.flush()
+def end_at_once() -> None:
+    """End this process and all that it started, with the exit status of a failed stage.
+
+    Nothing that is to run at its end does, but for what it has printed, which is written out.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # a closed pipe or file
+            stream.flush()
     for child in psutil.Process().children(recursive=True):
-        child.kill()
+        with suppress(psutil.NoSuchProcess):
+            child.kill()
     os._exit(StageFailed.exit_status)

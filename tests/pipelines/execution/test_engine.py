@@ -3,6 +3,7 @@
 import errno
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -17,6 +18,27 @@ from pipelines.execution.engine import WORKER_RESTARTS, Engine
 from pipelines.execution.parallel_jobs import Job, run_together
 from pipelines.store.receipts import Counts, PartReceipt
 
+# What Ray does at times while Python takes itself down is what this does every time.
+LOST_HEAD = """
+import atexit, os, time
+from pipelines.errors import HeadLost
+from pipelines.execution.engine import Engine
+
+class Head:
+    def watch(self):
+        return lambda: "the head is lost"
+
+class Lost(Engine):
+    def _connected(self):
+        return Head()
+
+atexit.register(os.abort)
+try:
+    with Lost("local").in_use():
+        time.sleep(60)
+except HeadLost as error:
+    print(error, end="")
+"""
 ERRORS = {
     "input": InputError("t1: column 'alt_text'\n is missing"),
     "disk": OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/full/part-1"),
@@ -154,3 +176,10 @@ def test_jobs_that_no_node_has_room_for_end_all_with_one_line(engine, tmp_path, 
     with pytest.raises(StageFailed, match="the fit of captioner: the cluster has no room for 10000 CPU"):
         run_together(engine, jobs, tmp_path, on_event=lambda *_: None, on_done=lambda _: None)
     assert time.monotonic() - started < 50  # the other job is ended, not waited for
+
+
+def test_a_process_that_lost_the_head_ends_without_what_ray_does_at_its_end():
+    program = [sys.executable, "-c", LOST_HEAD]
+    ended = subprocess.run(program, check=False, capture_output=True, text=True, timeout=120)
+    assert (ended.returncode, ended.stderr) == (1, "")
+    assert ended.stdout.startswith("the head is lost; when the cluster is whole again")
