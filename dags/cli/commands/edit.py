@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dags.cli.options import Credentials, Home, Provenance
+from dags.cli.options import Credentials, Home, Model, Number, Out, Provenance, Seed, Upsample
 
 if TYPE_CHECKING:
     from components.editing.edits import Edit
@@ -23,16 +23,12 @@ edits = typer.Typer(
 )
 commands.add_typer(edits, name="edit")
 
-Model = Annotated[
-    str, typer.Option("--model", help="champion, challenger, previous, a models:/ URI, or a model's folder.")
-]
 Steps = Annotated[
     int | None,
     typer.Option(
         help="Network evaluations.", show_default="8 (of sketch 2), or the model's own if these are more"
     ),
 ]
-Seed = Annotated[int, typer.Option(help="The same seed gives the same images.")]
 
 
 def _edit(
@@ -43,11 +39,9 @@ def _edit(
     model: Model = "champion",
     steps: Steps = None,
     seed: Seed = 0,
-    number: Annotated[int, typer.Option("-n", min=1, help="Images to make.")] = 1,
-    out: Annotated[Path, typer.Option("-o", "--out", help="The folder they are written to.")] = Path("out"),
-    upsample: Annotated[
-        bool, typer.Option("--upsample/--as-is", help="Expand the prompt to a long caption first, or not.")
-    ] = True,
+    number: Number = 1,
+    out: Out = Path("out"),
+    upsample: Upsample = True,
     provenance: Provenance = True,
     credentials: Credentials = None,
     home: Home = None,

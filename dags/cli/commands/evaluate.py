@@ -4,17 +4,14 @@ from typing import Annotated
 
 import typer
 
-from dags.cli.options import Home
+from dags.cli.options import Home, Model
 
 commands = typer.Typer()
 
 
 @commands.command()
 def evaluate(
-    model: Annotated[
-        str,
-        typer.Option("--model", help="champion, challenger, previous, a models:/ URI, or a model's folder."),
-    ] = "champion",
+    model: Model = "champion",
     home: Home = None,
     json: Annotated[bool, typer.Option("--json", help="As metrics.json, with what differs.")] = False,
 ) -> None:

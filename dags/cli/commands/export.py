@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from dags.cli.options import Home
+from dags.cli.options import Home, Model
 
 commands = typer.Typer()
 
@@ -14,10 +14,7 @@ commands = typer.Typer()
 def export(
     to: Annotated[Literal["diffusers", "onnx"], typer.Option("--to", help="What will read it.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="The folder to write; not there yet, or empty.")],
-    model: Annotated[
-        str,
-        typer.Option("--model", help="champion, challenger, previous, a models:/ URI, or a model's folder."),
-    ] = "champion",
+    model: Model = "champion",
     home: Home = None,
 ) -> None:
     """Write a model as a pipeline of diffusers, or a student as an ONNX graph; without its upsampler."""

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from components.diffusion.config import SamplerName, VarianceName
-from dags.cli.options import Credentials, Home, Provenance
+from dags.cli.options import Credentials, Home, Model, Number, Out, Provenance, Seed, Upsample
 
 commands = typer.Typer()
 
@@ -14,16 +14,13 @@ commands = typer.Typer()
 @commands.command()
 def generate(
     prompts: Annotated[list[str], typer.Argument(metavar="PROMPT...", help="What the images should show.")],
-    model: Annotated[
-        str,
-        typer.Option("--model", help="champion, challenger, previous, a models:/ URI, or a model's folder."),
-    ] = "champion",
+    model: Model = "champion",
     steps: Annotated[
         int | None, typer.Option(help="Network evaluations.", show_default="the model's own")
     ] = None,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same images.")] = 0,
-    number: Annotated[int, typer.Option("-n", min=1, help="Images of each prompt.")] = 1,
-    out: Annotated[Path, typer.Option("-o", "--out", help="The folder they are written to.")] = Path("out"),
+    seed: Seed = 0,
+    number: Number = 1,
+    out: Out = Path("out"),
     guidance: Annotated[
         float | None, typer.Option(help="Guidance scale, for a model that was not distilled with one.")
     ] = None,
@@ -50,9 +47,7 @@ def generate(
             metavar="WIDTHxHEIGHT", help="Of the images, in pixels.", show_default="the model's own"
         ),
     ] = None,
-    upsample: Annotated[
-        bool, typer.Option("--upsample/--as-is", help="Expand the prompt to a long caption first, or not.")
-    ] = True,
+    upsample: Upsample = True,
     provenance: Provenance = True,
     credentials: Credentials = None,
     home: Home = None,
