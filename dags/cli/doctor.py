@@ -96,11 +96,8 @@ def _ray() -> str:
     """A task through a Ray as the stages start it."""
     from pipelines.execution.engine import Engine
 
-    engine = Engine(workers=1)
-    try:
+    with Engine(workers=1) as engine:
         return engine.check()
-    finally:
-        engine.shutdown()
 
 
 def _mlflow(home: Path) -> str:

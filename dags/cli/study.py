@@ -62,13 +62,12 @@ def study_of(request: StudyRequest) -> StudyResult:
     planned, home = request.cells, open_home(request.home)
     config = planned[0].config
     address = ray_of(config, request.overrides, request.ray)
-    engine = Engine(address, config.workers, insecure=config.insecure)
     name = Path(request.name).stem
-    try:
-        with keyboard_interrupts():
-            result = run_study(name, request.study, planned, home, engine, Progress())
-    finally:
-        engine.shutdown()
+    with (
+        Engine(address, config.workers, insecure=config.insecure) as engine,
+        keyboard_interrupts(),
+    ):
+        result = run_study(name, request.study, planned, home, engine, Progress())
     write_page(home)
     return result
 

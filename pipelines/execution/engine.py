@@ -9,7 +9,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from components.errors import one_line
 from components.malloc import keep_freed_memory
@@ -32,7 +32,7 @@ class Worker(Protocol):
 
 
 class Engine:
-    """Ray, on this machine or a cluster.
+    """Ray, on this machine or a cluster; used with `with`, it is left or stopped at the end.
 
     address: "local", "auto" or HOST:PORT; by default RAY_ADDRESS, else "local". workers: the most in a pool.
     insecure: use a Ray that asks for no token, too. startup_seconds: how long it waited so far for the start
@@ -48,6 +48,12 @@ class Engine:
         self.startup_seconds = 0.0
         self._embedded = False
         self._head: HeadNode | None = None  # once started
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.shutdown()
 
     def map_parts(
         self,

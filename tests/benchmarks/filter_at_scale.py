@@ -58,12 +58,9 @@ def worker_ratio(folder: Path, records: int) -> tuple[float, float]:
     taken: dict[int, list[float]] = {1: [], 2: []}
     for round_ in range(ROUNDS):
         for workers, times in taken.items():
-            engine = Engine("local", workers)
-            try:
+            with Engine("local", workers) as engine:
                 engine.start()
                 times.append(seconds(folder / f"{workers}-{round_}", corpus, engine, GROUP))
-            finally:
-                engine.shutdown()
     return median(taken[1]), median(taken[1]) / median(taken[2])
 
 

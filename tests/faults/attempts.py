@@ -39,11 +39,8 @@ def run_stage(home: Path, stage: str, force: bool) -> None:
 
     config = saved_config(home)
     assert config is not None
-    engine = Engine(workers=1)
-    try:
+    with Engine(workers=1) as engine:
         Pipeline(config, home, engine, Progress(quiet=True)).run_one(stage, force=force)
-    finally:
-        engine.shutdown()
 
 
 def forked(home: Path, stage: str, point: str, force: bool) -> int:

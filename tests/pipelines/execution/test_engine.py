@@ -52,9 +52,8 @@ def engine():
     from ray import cloudpickle
 
     cloudpickle.register_pickle_by_value(sys.modules[__name__])  # Ray's workers cannot import a test
-    engine = Engine(workers=2)
-    yield engine
-    engine.shutdown()
+    with Engine(workers=2) as engine:
+        yield engine
 
 
 class Worker:

@@ -113,11 +113,10 @@ def folder(tmp_path_factory) -> Path:
 def engine(monkeypatch_module) -> Engine:
     """A Ray whose workers die at the second checkpoint that they make."""
     monkeypatch_module.setenv(FAULT_VARIABLE, "train.checkpoint.before_rename:2")
-    engine = Engine()
-    engine.start()
-    monkeypatch_module.delenv(FAULT_VARIABLE)
-    yield engine
-    engine.shutdown()
+    with Engine() as engine:
+        engine.start()
+        monkeypatch_module.delenv(FAULT_VARIABLE)
+        yield engine
 
 
 @pytest.fixture(scope="module")

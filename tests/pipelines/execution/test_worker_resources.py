@@ -73,9 +73,8 @@ def one_card():
     cloudpickle.register_pickle_by_value(sys.modules[__name__])  # Ray's workers cannot import a test
     settings = {"include_dashboard": False, "log_to_driver": False, "object_store_memory": 128 * 2**20}
     ray.init("local", num_cpus=16, resources={"card": 1}, **settings)
-    engine = Engine()
-    yield engine
-    engine.shutdown()
+    with Engine() as engine:
+        yield engine
     ray.shutdown()
 
 

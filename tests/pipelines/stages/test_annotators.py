@@ -118,9 +118,8 @@ def alone(tmp_path_factory, labelled) -> Path:
 
 @pytest.fixture(scope="module")
 def engine():
-    engine = Engine()
-    yield engine
-    engine.shutdown()
+    with Engine() as engine:
+        yield engine
 
 
 def test_fitted_side_by_side_they_are_what_they_are_alone(tmp_path, labelled, alone, engine):

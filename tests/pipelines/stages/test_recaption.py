@@ -109,11 +109,8 @@ def annotators(tmp_path_factory) -> dict[str, tuple[Input]]:
     path = home / "labelled.parquet"
     pq.write_table(pa.Table.from_pylist(rows, schema=LABELLED), path)
     labelled = {"labelled": (Input("labelled", str(path), "l" * 64),)}
-    engine = Engine()  # the two fits run side by side on Ray
-    try:
+    with Engine() as engine:  # the two fits run side by side on Ray
         return as_input("annotators", home, run(home, labelled, FITTED, stage=ANNOTATORS, engine=engine))
-    finally:
-        engine.shutdown()
 
 
 def record(n: int) -> dict[str, Any]:

@@ -150,11 +150,8 @@ def test_any_number_of_workers_writes_the_same_bytes(tmp_path):
     recaption = captioned(tmp_path / "in")
     one = run(tmp_path / "one", recaption)
     backwards = run(tmp_path / "backwards", recaption, engine=OneByOne(backwards=True))
-    engine = Engine(workers=2)
-    try:
+    with Engine(workers=2) as engine:
         with_ray = run(tmp_path / "ray", recaption, engine=engine)
-    finally:
-        engine.shutdown()
     assert one.digest == backwards.digest == with_ray.digest
     assert contents(tmp_path / "one", one) == contents(tmp_path / "ray", with_ray)
 

@@ -53,12 +53,9 @@ def write_corpus(folder: Path) -> list[Path]:
 def test_many_cells_and_tasks_decide_as_one_does(tmp_path):
     sources = plan_sources(write_corpus(tmp_path))
     once, many = (Parts(tmp_path / name, "duplicates") for name in ("once", "many"))
-    engine = Engine()
-    try:
+    with Engine() as engine:
         limits = search(engine, once, sources, SETTINGS)
         assert search(engine, many, sources, SETTINGS, SMALL) == limits
-    finally:
-        engine.shutdown()
     assert len(list((many.root / "cells").iterdir())) > 1
     assert many.path(DECIDED).read_bytes() == once.path(DECIDED).read_bytes()
     decided = pq.read_table(many.path(DECIDED)).to_pydict()

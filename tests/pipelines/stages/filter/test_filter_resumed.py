@@ -89,11 +89,8 @@ def test_a_record_that_crashes_its_worker_is_quarantined_and_its_neighbours_are_
 
 def test_ray_gives_the_same_bytes(small: str, annotators: Path, tmp_path: Path):
     alone = run(tmp_path / "alone", small, annotators, SMALL)
-    engine = Engine(workers=2)
-    try:
+    with Engine(workers=2) as engine:
         together = run(tmp_path / "together", small, annotators, SMALL, engine)
-    finally:
-        engine.shutdown()
     assert contents(tmp_path / "together", together) == contents(tmp_path / "alone", alone)
 
 
