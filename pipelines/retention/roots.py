@@ -1,7 +1,8 @@
 """What must stay under HOME: the outputs and downloads that somebody needs, each with the reason.
 
-The roots are what living runs make or read, the last run's config, the models in the registry that an alias
-or a rollback names, and the newest outputs; what they were made from stays with them.
+The roots are what living runs make or read, the last run's config, the trainings of unfinished studies, the
+models in the registry that an alias or a rollback names, and the newest outputs; what they were made from
+stays with them.
 """
 
 from collections import Counter
@@ -9,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from pipelines.config import saved_config
+from pipelines.config import RunConfig, saved_config
 from pipelines.errors import ConfigError
 from pipelines.graph import SOURCES
 from pipelines.pipeline import Pipeline
@@ -23,6 +24,7 @@ from pipelines.sources import TOY_WEB, find_source
 from pipelines.store.locks import owner_of
 from pipelines.store.mirror import store_at
 from pipelines.store.receipts import MODEL, content_digest
+from pipelines.studies.trainings import noted_trainings
 
 
 def reasons_to_stay(home: Path, catalog: Catalog, keep: int, uri: str | None = None) -> dict[Path, str]:
@@ -35,6 +37,7 @@ def reasons_to_stay(home: Path, catalog: Catalog, keep: int, uri: str | None = N
         in_progress(home),
         _of_models(home, catalog, uri),
         _of_config(home),
+        _of_studies(home),
         _newest(catalog, keep),
     ):
         reasons = roots | reasons
@@ -121,10 +124,19 @@ def _of_models(home: Path, catalog: Catalog, uri: str | None) -> dict[Path, str]
 
 
 def _of_config(home: Path) -> dict[Path, str]:
-    """The outputs of the plan of the last run's config, finished or not, and the sources that it reads."""
     config = saved_config(home)
-    if config is None:
-        return {}
+    return dict.fromkeys(_planned(config, home), "of the last run's config") if config else {}
+
+
+def _of_studies(home: Path) -> dict[Path, str]:
+    reasons: dict[Path, str] = {}
+    for name, config in noted_trainings(home):
+        reasons |= dict.fromkeys(_planned(config, home), f"of the study {name}, which is not finished")
+    return reasons
+
+
+def _planned(config: RunConfig, home: Path) -> list[Path]:
+    """The outputs of a config's plan, finished or not, and the sources that it reads."""
     pipeline = Pipeline(config, home)
     paths = [planned.path for planned in pipeline.plan() if planned.path is not None]
     for name in SOURCES:
@@ -134,7 +146,7 @@ def _of_config(home: Path) -> dict[Path, str]:
             paths += [out for out in (location, *location.parents) if out.parent == home / TOY_WEB.name]
     with suppress(ConfigError):  # of the other snapshots that train reads, too
         paths += [item.path for item in pipeline.inputs_of("train", ["shard"])["shard"]]
-    return dict.fromkeys(paths, "of the last run's config")
+    return paths
 
 
 def _newest(catalog: Catalog, keep: int) -> dict[Path, str]:

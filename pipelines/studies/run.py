@@ -18,6 +18,7 @@ from pipelines.graph import upstream
 from pipelines.pipeline import Pipeline
 from pipelines.stage import Input, run_stage
 from pipelines.studies.stage import STAGE, StudyConfig, read_table
+from pipelines.studies.trainings import note_trainings
 
 MADE_BY = {"teacher": "train", "student": "distill"}  # model -> the stage that makes it
 
@@ -79,6 +80,7 @@ def run_study(
     name: str, study: Study, planned: Sequence[Cell], home: Path, engine: Engine, progress: Progress
 ) -> StudyResult:
     """Make every model that is missing, measure all, and write the table. Raises what a stage raises."""
+    note_trainings(home, name, [cell.config for cell in planned])
     models: list[Input] = []
     last, made_by = None, MADE_BY[study.model]
     needed = {*upstream(made_by), made_by}
@@ -104,5 +106,6 @@ def run_study(
         engine=engine,
         progress=progress,
     )
+    note_trainings(home, name, [])
     out = home / STAGE.name / receipt.fingerprint
     return StudyResult(read_table(home, receipt), out)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.errors import StageBusy, StraightshotError
+from pipelines.config import load_config
+from pipelines.errors import ConfigError, StageBusy, StraightshotError
 from pipelines.graph import downstream
 from pipelines.registry.champion import rollback
 from pipelines.registry.mlflow_store import Tracker
@@ -20,6 +21,7 @@ from pipelines.status import status_of
 from pipelines.store.local import LocalStore
 from pipelines.store.locks import Owner, lock, reading
 from pipelines.store.outputs import load_receipt
+from pipelines.studies.trainings import note_trainings
 from pipelines.verify import targets, verify
 from tests.pipelines.make_champion import make_champion
 from tests.pipelines.retention.small_runs import NAMES, killed_at, register, run
@@ -98,6 +100,23 @@ def test_models_that_an_alias_or_a_rollback_names_keep_all_they_were_made_from(t
         first["distill"] / "model/config.json"
     ).read_bytes()
     assert run(home, "train.images=6144")["train"] == never["train"]  # what went is made again
+
+
+def test_the_trainings_of_a_study_stay_until_it_is_finished(tmp_path):
+    trainings = [run(tmp_path, f"train.images={images}") for images in (512, 1024, 2048)]
+    run(tmp_path, "train.images=4096")
+    configs = [
+        load_config("micro", ["toy.labelled=5", f"train.images={n}"], corpus="toy:20") for n in (512, 1024)
+    ]
+    note_trainings(tmp_path, "guidance", configs)
+    found = survey(tmp_path, keep=1)
+    assert going(found) == trained(trainings[2])
+    assert why(found, trainings[0]["train"]) == (True, "of the study guidance, which is not finished")
+    note_trainings(tmp_path, "guidance", [])
+    assert going(survey(tmp_path, keep=1)) == set.union(*map(trained, trainings))
+    (tmp_path / "study/guidance.json").write_text("{")
+    with pytest.raises(ConfigError, match=r"guidance\.json: damaged; run the study again"):
+        survey(tmp_path)
 
 
 def test_the_newest_outputs_of_each_snapshot_stay(tmp_path):
