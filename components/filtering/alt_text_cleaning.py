@@ -24,6 +24,7 @@ SPACES = re.compile(r"\s+")
 QUOTES = {'"': '"', "'": "'", "“": "”", "‘": "’", "«": "»", "「": "」"}
 
 # Between a description and what pages add to it.
+SEPARATOR_SIGNS = re.compile(r"[-–—|·•»:(\[]")
 SEPARATOR = re.compile(r"\s+(?:[-–—|·•»]+|::)\s+|\s*\|\s*|\s+[(\[](?=[^()\[\]]*[)\]]$)")
 NUMBERED = re.compile(CAMERA.pattern + r"[-_\d]*(?:\s*\(\d+\))?(?:" + EXTENSION.pattern + r")?[\s:_-]+", re.I)
 _MEDIUM = (
@@ -40,6 +41,8 @@ CREDIT_BEFORE = re.compile(rf"^{_CREDIT}[^:|]{{2,50}}?\s*(?::|\s[-–—|])\s+(?
 # Behind it: "A dog. Photo by Ann Lee", "… /사진=뉴스1".
 CREDIT_BEHIND = re.compile(rf"[\s,.;/(\[]{{1,3}}{_CREDIT}[^:|]{{1,50}}$", re.IGNORECASE)
 CREDIT_ALONE = re.compile(rf"^{_CREDIT}\S.{{0,60}}$", re.IGNORECASE)
+# One of these stands in whatever of the last three an ASCII text has; most texts have none.
+CREDIT_SIGNS = ("by", "credit", "courtesy", "source", "quelle", "kredit", "=", "(c)")
 # Where "by" is also "of" ("Foto de un perro"), the agency's name is what makes it a credit.
 CREDIT_TO_AGENCY = re.compile(rf"^{_MEDIUM}\s\S.{{1,40}}?{_PLACE}(?P<place>[\w.]+(?:\s\w+)?)$", re.IGNORECASE)
 GENERATED = re.compile(
@@ -86,16 +89,17 @@ def trim(text: str) -> CleanedText:
     if not MAY_TRIM.search(text):
         return CleanedText(text)
     kept, cut, sold = text, [], False
+    credits = _may_credit(text)
     for pattern in (GENERATED, NUMBERED, CREDIT_BEFORE):
         match = pattern.match(kept)
         if match and _describes(kept[match.end() :]):
             cut.append(match.group().strip())
             kept = kept[match.end() :]
-    match = CREDIT_BEHIND.search(kept)
+    match = CREDIT_BEHIND.search(kept) if credits else None
     if match and _describes(kept[: match.start()]):
         cut.append(match.group().strip())
         kept = kept[: match.start()].rstrip(" ,;")
-    separators = list(SEPARATOR.finditer(kept))
+    separators = list(SEPARATOR.finditer(kept)) if SEPARATOR_SIGNS.search(kept) else []
     while separators:
         separator = separators.pop()
         behind = kept[separator.end() :].rstrip(")]")
@@ -109,9 +113,10 @@ def trim(text: str) -> CleanedText:
 
 def credit_in(text: str) -> str | None:
     """A credit and no description ("Photo by Ann Lee from Pexels", "Ann Lee. Photo: Reuters")."""
-    behind = CREDIT_BEHIND.search(text)
-    if CREDIT_ALONE.match(text) or (behind and not _describes(text[: behind.start()])):
-        return f"only a credit: {text[:40]}"
+    if _may_credit(text):
+        behind = CREDIT_BEHIND.search(text)
+        if CREDIT_ALONE.match(text) or (behind and not _describes(text[: behind.start()])):
+            return f"only a credit: {text[:40]}"
     named = CREDIT_TO_AGENCY.match(text)
     if named and names_agency(words_of(named["place"])):
         return f"only a credit: {text[:40]}"
@@ -132,6 +137,14 @@ def _describes(text: str) -> bool:
     words = words_of(text)
     enough = len(words) >= LEAST_WORDS or (len(text) >= LEAST_UNSPACED and UNSPACED.search(text))
     return bool(enough) and not is_no_description(words)
+
+
+def _may_credit(text: str) -> bool:
+    """Whether it is worth looking for a credit."""
+    if not text.isascii():
+        return True
+    lower = text.lower()
+    return any(sign in lower for sign in CREDIT_SIGNS)
 
 
 def _cleaned_once(text: str) -> str:

@@ -12,6 +12,7 @@ from components.filtering.lexicon import UNSPACED, vocabulary, words_of
 ARABIC_ARTICLE = re.compile(r"^(?:و?ال)(?=..)")
 MAX_UNSPACED_REST = 0.4  # share of a Chinese, Japanese or Korean text that may stand beside placeholders
 
+DIGIT = re.compile(r"\d")  # of the next three
 PERCENT_OFF = re.compile(r"\d\s?%\s*(?:off|rabatt|korting|indirim|скидк)|[-–]\s?\d\d?\s?%")
 PRICE = re.compile(r"[$€£¥₽₹₩]\s?\d|\d\s?[€£₽₹₩]|\b(?:usd|eur|gbp|rs\.?|rp\.?)\s?\d|\d\s?(?:руб|zł|円|元|원)")
 PHONE = re.compile(r"(?:\+|\b00)\d[\d\s()-]{7,}\d|\(\d{3}\)\s?\d{3}-\d{4}|\b\d{3}-\d{3}-\d{4}\b")
@@ -113,19 +114,15 @@ def _shop_phrase_in(words: Sequence[str]) -> str | None:
 
 
 def _spam_patterns(text: str, lower: str) -> Iterator[re.Match[str]]:
-    for pattern in (
-        (PERCENT_OFF, PHONE, LISTICLE)
-        if text.isascii()
-        else (
-            PERCENT_OFF,
-            PHONE,
-            LISTICLE,
-            vocabulary().shop_parts,
-        )
-    ):
-        if match := pattern.search(lower):
-            yield match
-    if match := SUPERLATIVE.search(text):
+    if DIGIT.search(lower):
+        for pattern in (PERCENT_OFF, PHONE):
+            if match := pattern.search(lower):
+                yield match
+    if match := LISTICLE.match(lower):
+        yield match
+    if not text.isascii() and (match := vocabulary().shop_parts.search(lower)):
+        yield match
+    if match := SUPERLATIVE.match(text):
         yield match
 
 
@@ -134,11 +131,11 @@ def _weak_signals(lower: str, words: Sequence[str]) -> list[str]:
     signals = []
     if len(SEPARATORS.findall(lower)) >= 2:
         signals.append("separators")
-    if PRICE.search(lower):
+    if DIGIT.search(lower) and PRICE.search(lower):
         signals.append("a price")
     if EXCLAMATIONS.search(lower):
         signals.append("exclamation marks")
-    if RANKING.search(lower):
+    if RANKING.match(lower):
         signals.append("a ranking")
     signals += sorted(vocabulary().shop_words.intersection(words))
     if lower.count(",") >= KEYWORD_COMMAS and vocabulary().stop.isdisjoint(words):

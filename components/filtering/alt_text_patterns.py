@@ -6,6 +6,7 @@ Each function takes a cleaned text and returns what speaks against it (one short
 import re
 from itertools import pairwise
 
+MARKUP_SIGNS = re.compile(r"[<>&\[#*`{$%(=;]")  # what follows has one of them; most texts have none
 TAG = re.compile(r"</?[a-zA-Z!][^<>]*/?>|<!--|-->")
 ENTITY = re.compile(r"&(?:[a-zA-Z]{2,8}|#\d{2,6}|#x[0-9a-fA-F]{2,6});")
 MARKDOWN = re.compile(
@@ -18,6 +19,7 @@ CODE = re.compile(
 
 # Top-level names that end most of the web's addresses, for a domain without "www." or a scheme. Only where
 # they cannot be the next sentence of a text without a space: two lower-case letters are too few ("end.It").
+ADDRESS_SIGNS = re.compile(r"[:.,@/\\]")  # likewise of addresses
 ADDRESS = re.compile(r"\b[a-z][a-z0-9+.-]*://|\bwww\d?\.|\bdata:image/|\bmailto:|\bbase64,", re.IGNORECASE)
 DOMAIN = re.compile(
     r"(?<![\w@])[\w-]+(?:\.[\w-]+)*\.(?:com|org|net|info|biz|edu|gov|shop|store|online|site|xyz|example|"
@@ -62,6 +64,8 @@ CHARACTER_RUN = 10  # data-juicer's character n-gram
 
 def markup_in(text: str) -> str | None:
     """HTML, entities, Markdown, BBCode or template code."""
+    if not MARKUP_SIGNS.search(text):
+        return None
     for name, pattern in (("tag", TAG), ("entity", ENTITY), ("markdown", MARKDOWN), ("code", CODE)):
         match = pattern.search(text)
         if match:
@@ -71,24 +75,31 @@ def markup_in(text: str) -> str | None:
 
 def url_in(text: str) -> str | None:
     """An address of the web, a mail address or a path."""
-    for name, pattern in (("address", ADDRESS), ("mail", EMAIL), ("domain", DOMAIN), ("path", PATH)):
-        match = pattern.search(text)
-        if match:
+    if not ADDRESS_SIGNS.search(text):
+        return None
+    match = ADDRESS.search(text)
+    if match:
+        return f"address {_shown(match.group())}"
+    for name, sign, pattern in (("mail", "@", EMAIL), ("domain", ".", DOMAIN)):
+        if sign in text and (match := pattern.search(text)):
             return f"{name} {_shown(match.group())}"
-    return None
+    match = PATH.match(text)
+    return f"path {_shown(match.group())}" if match else None
 
 
 def file_name_in(text: str) -> str | None:
     """A file's name: an extension, a camera's or a tool's numbering, words joined as only files join them."""
-    if ADDRESS.search(text):
-        return None  # an address may end like a file; it is the next rule's
-    match = EXTENSION.search(text)
-    if match and match.start() > 0:
-        return f"extension {match.group()}"
-    match = CAMERA.search(text)
-    if match:
-        return f"numbered {_shown(match.group())}"
-    return _joined(text)
+    detail = _extension(text)
+    if detail is None:
+        match = CAMERA.match(text)
+        detail = f"numbered {_shown(match.group())}" if match else _joined(text)
+    # An address may end like a file; it is the next rule's.
+    return None if detail is not None and ADDRESS.search(text) else detail
+
+
+def _extension(text: str) -> str | None:
+    match = EXTENSION.search(text) if "." in text else None
+    return f"extension {match.group()}" if match and match.start() > 0 else None
 
 
 def digits_or_code_in(text: str, max_digit_share: float) -> str | None:
@@ -157,7 +168,7 @@ def _repeated_runs(text: str) -> float:
 
 def _joined(text: str) -> str | None:
     tokens = text.split()
-    if sum("_" in token.strip("_") for token in tokens) * 2 > len(tokens):
+    if "_" in text and sum("_" in token.strip("_") for token in tokens) * 2 > len(tokens):
         return "joined by underscores"
     if len(tokens) > 1:
         return None
