@@ -100,9 +100,16 @@ def run(work: Work) -> list[PartReceipt]:
     from pipelines.stages.learning.autoencoder_run import make_autoencoder
     from pipelines.stages.learning.initial_model import initial_folder, load_initial_model
     from pipelines.stages.learning.reflow_run import draw_couplings, straightness_of
-    from pipelines.stages.learning.training_run import captions, indexes, save_trained, train_tracked
+    from pipelines.stages.learning.training_run import (
+        captions,
+        check_tracking,
+        indexes,
+        save_trained,
+        train_tracked,
+    )
     from pipelines.stages.learning.upsampler_run import make_upsampler
 
+    check_tracking(work)
     config: TrainConfig = work.config
     shards, folder = indexes(work), initial_folder(work)
     initial = load_initial_model(folder, config) if folder is not None else None

@@ -260,6 +260,13 @@ def run_task(
     return trained
 
 
+def check_tracking(work: Work) -> None:
+    """Raise ConfigError now where the curves will have no place, as in a HOME that was moved: not once what
+    comes before the training has been fitted.
+    """
+    _ = Tracker(work.home, work.tracking_uri).experiment
+
+
 def train_tracked(work: Work, task: TrainingTask, make_task: MakeTask) -> Trained:
     """Train with checkpoints under the output, progress on the terminal and curves in MLflow.
 

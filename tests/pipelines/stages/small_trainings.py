@@ -69,7 +69,7 @@ def sample(name: str) -> Sample:
     return Sample(hashlib.sha256(name.encode()).hexdigest()[:32], stream.getvalue(), "png", meta)
 
 
-def run(home: Path, stage, tracking: str, inputs: dict[str, tuple[Input, ...]], **settings) -> Receipt:
+def run(home: Path, stage, tracking: str | None, inputs: dict[str, tuple[Input, ...]], **settings) -> Receipt:
     return run_stage(
         stage,
         stage.config_type(**{**TRAINING, **settings}),
@@ -82,7 +82,7 @@ def run(home: Path, stage, tracking: str, inputs: dict[str, tuple[Input, ...]], 
     )
 
 
-def run_train(home: Path, tracking: str, *snapshots: Input, **settings) -> Receipt:
+def run_train(home: Path, tracking: str | None, *snapshots: Input, **settings) -> Receipt:
     small = {"network": NETWORK, "text": TEXT, "upsampler": UPSAMPLER}
     return run(home, TRAIN, tracking, {"shard": snapshots}, **{**small, **settings})
 

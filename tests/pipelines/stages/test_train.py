@@ -18,7 +18,7 @@ from components.generation.generator import Generator
 from components.generation.model_folder import load_model
 from components.randomness import seeded_weights
 from components.upsampling.prompt_upsampler import unchanged
-from pipelines.errors import StageFailed
+from pipelines.errors import ConfigError, StageFailed
 from pipelines.registry.mlflow_store import Tracker
 from pipelines.stage import Input
 from pipelines.stages.distill import STAGE as DISTILL
@@ -266,3 +266,12 @@ def test_what_the_user_can_set_right_is_one_line(tmp_path, tracking, settings, e
     assert "\n" not in str(caught.value)
     (failed,) = tmp_path.rglob("failed.json")
     assert not list(failed.parent.glob("model"))
+
+
+def test_a_moved_home_is_refused_before_anything_is_fitted(tmp_path, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert Tracker(tmp_path / "home").experiment
+    moved = (tmp_path / "home").rename(tmp_path / "moved")
+    with pytest.raises(ConfigError, match="this HOME was moved or copied"):
+        run_train(moved, None, shards(tmp_path / "shards"))
+    assert not [path for path in moved.glob("train/*/scratch/*") if "upsampler" in path.name]
