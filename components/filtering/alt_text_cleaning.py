@@ -24,7 +24,7 @@ SPACES = re.compile(r"\s+")
 QUOTES = {'"': '"', "'": "'", "“": "”", "‘": "’", "«": "»", "「": "」"}
 
 # Between a description and what pages add to it.
-SEPARATOR_SIGNS = re.compile(r"[-–—|·•»:(\[]")
+SEPARATOR_SIGNS = re.compile(r"[-–—|·•»:(\[]")  # every separator has one
 SEPARATOR = re.compile(r"\s+(?:[-–—|·•»]+|::)\s+|\s*\|\s*|\s+[(\[](?=[^()\[\]]*[)\]]$)")
 NUMBERED = re.compile(CAMERA.pattern + r"[-_\d]*(?:\s*\(\d+\))?(?:" + EXTENSION.pattern + r")?[\s:_-]+", re.I)
 _MEDIUM = (

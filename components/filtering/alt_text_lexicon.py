@@ -12,7 +12,7 @@ from components.filtering.lexicon import UNSPACED, vocabulary, words_of
 ARABIC_ARTICLE = re.compile(r"^(?:و?ال)(?=..)")
 MAX_UNSPACED_REST = 0.4  # share of a Chinese, Japanese or Korean text that may stand beside placeholders
 
-DIGIT = re.compile(r"\d")  # of the next three
+DIGIT = re.compile(r"\d")  # each of the next three has one
 PERCENT_OFF = re.compile(r"\d\s?%\s*(?:off|rabatt|korting|indirim|скидк)|[-–]\s?\d\d?\s?%")
 PRICE = re.compile(r"[$€£¥₽₹₩]\s?\d|\d\s?[€£₽₹₩]|\b(?:usd|eur|gbp|rs\.?|rp\.?)\s?\d|\d\s?(?:руб|zł|円|元|원)")
 PHONE = re.compile(r"(?:\+|\b00)\d[\d\s()-]{7,}\d|\(\d{3}\)\s?\d{3}-\d{4}|\b\d{3}-\d{3}-\d{4}\b")
