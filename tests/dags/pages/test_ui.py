@@ -245,7 +245,15 @@ def test_the_way_to_mlflow_leads_to_where_its_page_is_today(pages):
 def test_the_token_is_in_no_file(pages):
     files = [path for path in pages.home.rglob("*") if path.is_file()]
     assert any(path.name == "dagster.log" for path in files)
-    assert not [path for path in files if pages.token.encode() in path.read_bytes()]
+    assert not [path for path in files if pages.token.encode() in content(path)]
+
+
+def content(path: Path) -> bytes:
+    """Of a file; nothing of a database's log that is gone, since the servers go on closing theirs."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""
 
 
 @pytest.fixture(scope="module")

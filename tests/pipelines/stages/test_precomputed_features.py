@@ -151,7 +151,7 @@ def test_latents_of_a_bucket_are_of_its_size(models, tmp_path):
     ],
 )
 def test_a_training_that_wants_other_features_is_refused_before_it_begins(
-    made, models, tmp_path, changes, message
+    made, models, tmp_path, tracking, changes, message
 ):
     encoders = {
         "autoencoder": {"model": "kl"},
@@ -161,7 +161,7 @@ def test_a_training_that_wants_other_features_is_refused_before_it_begins(
     for name in encoders:
         settings[name] = {**settings[name], "model": models[settings[name]["model"]]}
     with pytest.raises(InputError, match=message) as caught:
-        run_train(tmp_path, "unused", shard_input(*made), **settings)
+        run_train(tmp_path, tracking, shard_input(*made), **settings)
     assert "\n" not in str(caught.value)
 
 
