@@ -89,13 +89,12 @@ def trim(text: str) -> CleanedText:
     if not MAY_TRIM.search(text):
         return CleanedText(text)
     kept, cut, sold = text, [], False
-    credits = _may_credit(text)
     for pattern in (GENERATED, NUMBERED, CREDIT_BEFORE):
         match = pattern.match(kept)
         if match and _describes(kept[match.end() :]):
             cut.append(match.group().strip())
             kept = kept[match.end() :]
-    match = CREDIT_BEHIND.search(kept) if credits else None
+    match = CREDIT_BEHIND.search(kept) if _may_credit(kept) else None
     if match and _describes(kept[: match.start()]):
         cut.append(match.group().strip())
         kept = kept[: match.start()].rstrip(" ,;")

@@ -17,9 +17,9 @@ CODE = re.compile(
     r"\b(?:src|href|alt|class|style|width|height)\s*=\s*[\"'\d]|\b(?:px|em|rem)\s*;|^\[object \w+\]$"
 )
 
+ADDRESS_SIGNS = re.compile(r"[:.,@/\\]")  # likewise of addresses
 # Top-level names that end most of the web's addresses, for a domain without "www." or a scheme. Only where
 # they cannot be the next sentence of a text without a space: two lower-case letters are too few ("end.It").
-ADDRESS_SIGNS = re.compile(r"[:.,@/\\]")  # likewise of addresses
 ADDRESS = re.compile(r"\b[a-z][a-z0-9+.-]*://|\bwww\d?\.|\bdata:image/|\bmailto:|\bbase64,", re.IGNORECASE)
 DOMAIN = re.compile(
     r"(?<![\w@])[\w-]+(?:\.[\w-]+)*\.(?:com|org|net|info|biz|edu|gov|shop|store|online|site|xyz|example|"
