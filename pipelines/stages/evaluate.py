@@ -230,4 +230,4 @@ def _png(pixels: Any) -> bytes:
 
 
 INPUTS = ("annotators", "shard", "train", "distill")
-STAGE = Stage(name="evaluate", version=3, config_type=EvaluateConfig, inputs=INPUTS, run=run)
+STAGE = Stage(name="evaluate", version=4, config_type=EvaluateConfig, inputs=INPUTS, run=run)
