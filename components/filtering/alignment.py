@@ -1,12 +1,8 @@
 """Whether one image is a copy of another: the two thumbnails are laid over each other and compared.
 
 A copy may be cut or bordered by a few per cent, resized, encoded again, brighter or darker, and carry a
-watermark. So the second image is fitted to the first by scale, shift, gain, offset and blur (Gauss-Newton
-from coarse to fine, Lucas and Kanade 1981; robust weights), and what is left over is looked at in small
-windows. In a copy the windows agree. Charts, plates, title cards and pages of the same design fit as a whole
-as well, but some window that has structure in both has another one in each, and that decides.
-
-A watermark makes such windows too. It is believed only on a rich image, most of whose windows agree.
+caption or a watermark. So the second image is fitted to the first by scale, shift, gain, offset and blur
+(Gauss-Newton from coarse to fine, Lucas and Kanade 1981; robust weights); agreement.py looks at what is left.
 """
 
 import io
@@ -18,33 +14,21 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from components.filtering.agreement import Overlaid, agree
 from components.filtering.signature import SIDE, Box
 
 BATCH = 64  # pairs fitted together
 _FINE = 96  # a side of the last comparison, samples of the trimmed image
-_WINDOW = 8  # a side of a window of it; windows overlap by half
-_LEAST_COVER = 0.6  # of the first image, by the second
+_LEAST_COVER, _LEAST_COVER_PLAIN = 0.6, 0.2  # of the first image, by the second; by one on a plain ground
 _SCALE, _SHIFT = (0.75, 1.34), 0.08  # of the whole image; the shift in halves of its side
+_SQUEEZED = 0.2  # log of the scales' ratio
 _GAIN = (0.7, 1.4)  # brightness within 10% and what clipping makes of it
 _LEAST_LIKENESS = 0.7  # correlation of the images at 8 samples a side
+_WHITE, _WHITE_WEIGHT = 248.0, 0.2  # levels; of a sample that is white in both, in a fit
+_PLAIN_LEVELS, _PLAIN = 26.0, 0.7  # of the edge of an image on a plain ground; share of its samples
+_ROWS = (slice(None), slice(1, None), slice(-1))  # of them, of which the best counts
 _TRIMMED = 0.15  # of a box's edges, in halves of the image's side
 _COARSE_MISFIT = 9.0  # mean levels left over at 24 samples a side, above which nothing is looked at closer
-_STRUCTURE = 60.0  # least variance (levels squared) of a window that shows something
-_NOISE = 60.0  # variance (levels squared) that encoding and sampling leave
-_DISAGREES = 0.17  # unexplained share of a window's variance
-_RICH = 0.55  # share of windows with structure, from which an image may carry a watermark
-_FULL = 0.5  # share of the image, margins counted, that is the least for that: a line of text is rich, too
-_WATERMARK = 0.2  # share of them that it may spoil
-_WATERMARK_AREA = 0.35  # share of all windows that it may add structure to
-_WATERMARK_WIDTH = 0.33  # share of a plain image's width that it takes at least: no letter or digit does
-_BRIGHTENED, _CLIPPED = 0.04, 0.2  # of the gain; share of windows whose structure may go with it
-_STRAY = 0.005  # share of windows with structure that may disagree for no reason
-_CLOSE = 0.015  # unexplained share on average of images that agree but for a few windows
-_TYPICAL = 0.12  # largest unexplained share on average: pages of text have the same lines of other words
-_ABSENT = 0.6  # the same, of a window whose structure the other image does not have
-_COLOUR_LEVELS = 14.0  # largest difference of a colour window's mean chroma
-_TINT_LEVELS = 6.0  # largest such difference on average
-_COLOUR_WINDOW = 16  # a side of it
 
 
 def are_copies(
@@ -94,25 +78,32 @@ def _compare(first: Tensor, second: Tensor, boxes_a: Tensor, boxes_b: Tensor) ->
             result[alike] = _compare(first[alike], second[alike], boxes_a[alike], boxes_b[alike])
         return result
     a, b = _pyramid(first[:, 0]), _pyramid(second[:, 0])
-    maps, misfit = _coarse(a[0], b[0], boxes_a, boxes_b)
+    least_cover = _least_cover(second)
+    maps, misfit = _coarse(a[0], b[0], boxes_a, boxes_b, least_cover)
     near = ((misfit < _COARSE_MISFIT) & _in_place(maps, boxes_a, boxes_b)).nonzero()[:, 0]
     if len(near):
         fitted = _Fit(a[1][near], b[1][near], maps[near], steps=3)
         fine = F.interpolate(first[near], (_FINE, _FINE), mode="bilinear", antialias=True)
         fitted = _Fit(fine[:, 0], b[2][near], fitted.maps, steps=2)
         placed = _in_place(fitted.maps, boxes_a[near], boxes_b[near])
-        size = (boxes_a[near, 2:] - boxes_a[near, :2]).prod(1) / 4
-        result[near] = _agree(fine, second[near], fitted, placed, size > _FULL)
+        low, high = _GAIN
+        fits = placed & (fitted.gain > low) & (fitted.gain < high) & (fitted.cover >= least_cover[near])
+        result[near] = fits & agree(_overlaid(fine, second[near], fitted, boxes_a[near]))
     return result
 
 
 def _alike(first: Tensor, second: Tensor, boxes_a: Tensor, boxes_b: Tensor) -> Tensor:
     """Whether a closer look is worth its time: similar large features, or trimmed differently. (N,) bool."""
-    vectors = [F.avg_pool2d(image[:, 0], SIDE // 8).flatten(1) for image in (first, second)]
-    one, other = (vector - vector.mean(1, keepdim=True) for vector in vectors)
-    cosine = F.cosine_similarity(one, other)
+    small = [F.avg_pool2d(image[:, 0], SIDE // 8) for image in (first, second)]
+    # A caption along an edge may have covered a row.
+    cosine = torch.stack([_correlation(*(plane[:, rows] for plane in small)) for rows in _ROWS]).amax(0)
     trimmed_otherwise = (boxes_a - boxes_b).abs().amax(1) > _TRIMMED
     return (cosine > _LEAST_LIKENESS) | trimmed_otherwise
+
+
+def _correlation(one: Tensor, other: Tensor) -> Tensor:
+    one, other = (plane.flatten(1) - plane.flatten(1).mean(1, keepdim=True) for plane in (one, other))
+    return F.cosine_similarity(one, other)
 
 
 def _pyramid(plane: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -120,7 +111,20 @@ def _pyramid(plane: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return F.interpolate(halves, (24, 24), mode="area")[:, 0], halves[:, 0], plane
 
 
-def _coarse(a: Tensor, b: Tensor, boxes_a: Tensor, boxes_b: Tensor) -> tuple[Tensor, Tensor]:
+def _least_cover(second: Tensor) -> Tensor:
+    """The least share of the first image that the second must cover; less where it is on a plain ground. (N,)
+
+    There a watermark or a caption makes the trimmed image larger, and what was trimmed is known to be plain.
+    """
+    edges = torch.cat([second[:, :, 0], second[:, :, -1], second[:, :, :, 0], second[:, :, :, -1]], -1)
+    colours = edges.median(-1, keepdim=True).values
+    plain = ((edges - colours).abs().amax(1) < _PLAIN_LEVELS).float().mean(-1) > _PLAIN
+    return torch.where(plain, _LEAST_COVER_PLAIN, _LEAST_COVER)
+
+
+def _coarse(
+    a: Tensor, b: Tensor, boxes_a: Tensor, boxes_b: Tensor, least_cover: Tensor
+) -> tuple[Tensor, Tensor]:
     """The better of two beginnings, content on content or image on image; and what it leaves over."""
     identity = torch.tensor([1.0, 0.0, 1.0, 0.0]).expand(len(a), 4)
     on_whole = _place(boxes_b, boxes_a)
@@ -129,7 +133,7 @@ def _coarse(a: Tensor, b: Tensor, boxes_a: Tensor, boxes_b: Tensor) -> tuple[Ten
         fitted = _Fit(a, b, maps, steps=5)
         inside = fitted.inside.sum((1, 2)).clamp(min=1)
         misfit = (fitted.residual.abs().clamp(max=40) * fitted.inside).sum((1, 2)) / inside
-        wrong = (fitted.cover < _LEAST_COVER) | (fitted.gain < _GAIN[0] / 1.3)
+        wrong = (fitted.cover < least_cover) | (fitted.gain < _GAIN[0] / 1.3)
         misfit = torch.where(wrong, torch.inf, misfit)
         better = misfit < least
         best, least = torch.where(better[:, None], fitted.maps, best), torch.where(better, misfit, least)
@@ -164,12 +168,15 @@ class _Fit:
             warped, self.inside = self.warp(source)
             columns[:, 0] = warped.reshape(count, -1)
             columns[:, 2] = _laplacian(warped).reshape(count, -1)
-            weighted = columns * (self.inside.reshape(count, 1, -1) * robust)
+            # White stays white when an image is brightened.
+            white = (wanted > _WHITE) & (columns[:, 0] > _WHITE)
+            trusted = self.inside.reshape(count, -1) * torch.where(white, _WHITE_WEIGHT, 1.0)
+            weighted = columns * (trusted[:, None] * robust)
             normal = weighted @ columns.transpose(1, 2)
             normal = normal + torch.diag_embed(1e-4 * normal.diagonal(dim1=1, dim2=2) + 1e-3)
             solved = torch.linalg.solve(normal, weighted @ wanted[..., None])[..., 0]
             residual = wanted - (solved[:, None] @ columns)[:, 0]
-            robust = 1 / (1 + (residual[:, None] / 20) ** 2)
+            robust = 1 / (1 + (residual[:, None] / 20) ** 2) ** 2
             if step < steps:
                 self.maps = _moved(self.maps, solved[:, 3:].clamp(-0.1, 0.1))
         self.residual = residual.reshape(target.shape)
@@ -218,73 +225,13 @@ def _in_place(maps: Tensor, boxes_a: Tensor, boxes_b: Tensor) -> Tensor:
     middle_a, middle_b = (boxes_a[:, 2:] + boxes_a[:, :2]) / 2, (boxes_b[:, 2:] + boxes_b[:, :2]) / 2
     shift = middle_b + width_b * maps[:, [1, 3]] - scale * middle_a
     low, high = _SCALE
-    return ((scale > low) & (scale < high) & (shift.abs() < _SHIFT)).all(1)
+    squeezed = (scale[:, 0] / scale[:, 1]).log().abs() > _SQUEEZED
+    return ((scale > low) & (scale < high) & (shift.abs() < _SHIFT)).all(1) & ~squeezed
 
 
-def _agree(first: Tensor, second: Tensor, fitted: _Fit, placed: Tensor, full: Tensor) -> Tensor:
-    """Whether the windows of fitted images agree. first: (N, 3, _FINE, _FINE). (N,) bool."""
-    inside = fitted.inside.clone()
-    rim = _WINDOW // 4  # what trimming left of a border, or cut of the image
-    inside[:, :rim] = inside[:, -rim:] = 0
-    inside[:, :, :rim] = inside[:, :, -rim:] = 0
-    share = _windows(inside)
-    seen = share > 0.95
-
-    def mean(plane: Tensor) -> Tensor:
-        return _windows(plane * inside) / share.clamp(min=1e-3)
-
-    target = first[:, 0]
-    source = target - fitted.residual
-    here, there = (mean(plane**2) - mean(plane) ** 2 for plane in (target, source))
-    unexplained = mean(fitted.residual**2) / (here + there + _NOISE)
-
-    def count(windows: Tensor) -> Tensor:
-        return (windows & seen).flatten(1).sum(1)
-
-    def mean_of(values: Tensor, windows: Tensor) -> Tensor:
-        return (values * (windows & seen)).flatten(1).sum(1) / count(windows).clamp(min=1)
-
-    both = torch.minimum(here, there) > _STRUCTURE
-    other = both & (unexplained > _DISAGREES)
-    only = [
-        (one > _STRUCTURE) & (4 * another < one) & (unexplained > _ABSENT)
-        for one, another in ((here, there), (there, here))
-    ]
-    windows, structure, disagree = count(seen), count(both), count(other)
-    least, most = torch.stack([count(found) for found in only]).aminmax(dim=0)
-    # Brightening clips what is light, so that some of its structure goes.
-    clipped = ((fitted.gain - 1).abs() > _BRIGHTENED) & full & (least == 0) & (most <= _CLIPPED * windows)
-    typical = mean_of(unexplained, both)
-    stray = torch.where(full & (typical < _CLOSE), 3 * _STRAY, _STRAY) * structure
-    equal = (disagree <= stray) & ((most <= _STRAY * windows) | clipped)
-    # A watermark only adds: nothing of the image without it is missing in the one with it.
-    adds = (least == 0) & (most > 0) & (most <= _WATERMARK_AREA * windows)
-    wide = ((only[0] | only[1] | other) & seen).any(1).float().mean(1) >= _WATERMARK_WIDTH
-    rich = full & (structure > _RICH * windows)
-    watermark = adds & wide & (rich | (most >= disagree)) & (disagree <= _WATERMARK * structure)
-    low, high = _GAIN
-    fits = placed & (fitted.gain > low) & (fitted.gain < high) & (fitted.cover >= _LEAST_COVER)
-    return fits & (typical < _TYPICAL) & (equal | watermark) & _same_colours(first, second, fitted)
-
-
-def _same_colours(first: Tensor, second: Tensor, fitted: _Fit) -> Tensor:
-    """Whether the mean chroma of larger windows is the same."""
-
-    def mean(plane: Tensor) -> Tensor:
-        return F.avg_pool2d(plane[:, None], _COLOUR_WINDOW, _COLOUR_WINDOW // 2)[:, 0]
-
-    inside = mean(fitted.inside)
-    seen = inside > 0.8
-    largest = torch.zeros_like(inside)
-    for plane in (1, 2):
-        other = (fitted.warp(second[:, plane])[0] - 128) * fitted.gain[:, None, None] + 128
-        difference = mean((first[:, plane] - other) * fitted.inside) / inside.clamp(min=1e-3)
-        largest = torch.maximum(largest, difference.abs())
-    windows = seen.flatten(1).sum(1)
-    differs = ((largest > _COLOUR_LEVELS) & seen).flatten(1).any(1)
-    tint = (largest * seen).flatten(1).sum(1) / windows.clamp(min=1)
-    return ~differs & (tint < _TINT_LEVELS)
-
-
-def _windows(plane: Tensor) -> Tensor:
-    return F.avg_pool2d(plane[:, None], _WINDOW, _WINDOW // 2)[:, 0]
+def _overlaid(first: Tensor, second: Tensor, fitted: _Fit, boxes: Tensor) -> Overlaid:
+    """The fitted images as they are compared. first: (N, 3, _FINE, _FINE); second: (N, 3, SIDE, SIDE)."""
+    warped = torch.stack([fitted.warp(second[:, plane])[0] for plane in range(3)], 1)
+    chroma = (warped[:, 1:] - 128) * fitted.gain[:, None, None, None] + 128
+    source = torch.cat([(first[:, 0] - fitted.residual)[:, None], chroma], 1)
+    return Overlaid(first, source, fitted.inside, warped, (boxes[:, [1, 3]] + 1) / 2)

@@ -316,7 +316,7 @@ def _check_something_is_left(receipts: Iterable[PartReceipt]) -> None:
 
 STAGE = Stage(
     name=NAME,
-    version=3,
+    version=4,
     config_type=FilterConfig,
     inputs=("corpus", FETCH, "annotators"),  # one of the first two
     run=run,
