@@ -27,10 +27,14 @@ ADAM7 = (  # of each pass of an interlaced PNG: the first column and row, and th
 INFLATED_AT_A_TIME = 1 << 20  # bytes
 
 
-def decode(image: Image.Image, data: bytes) -> Image.Image:
-    """The pixels of an image that Pillow opened from `data`, with its info. Raises what a decoder raises."""
+def decode(image: Image.Image, data: bytes, least_side: int | None = None) -> Image.Image:
+    """The pixels of an image that Pillow opened from `data`, with its info. Raises what a decoder raises.
+
+    least_side: a JPEG may come out at half of its size or less (n eighths) while its shorter side keeps so
+    many pixels. Its whole scan is read all the same.
+    """
     if image.format in ("JPEG", "MPO"):
-        return _decode_jpeg(image, data)
+        return _decode_jpeg(image, data, least_side)
     if image.format == "PNG":
         return _decode_png(image, data)
     image.load()
@@ -84,7 +88,7 @@ def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
         at = end
 
 
-def _decode_jpeg(image: Image.Image, data: bytes) -> Image.Image:
+def _decode_jpeg(image: Image.Image, data: bytes, least_side: int | None) -> Image.Image:
     """The first picture in `data` (an MPO holds more), by the libjpeg-turbo that Pillow has, too."""
     import simplejpeg
 
@@ -95,17 +99,21 @@ def _decode_jpeg(image: Image.Image, data: bytes) -> Image.Image:
     if (width, height) != image.size:  # the limits were held against Pillow's reading
         raise ValueError(f"JPEG with two sizes: {image.width}x{image.height} and {width}x{height}")
     if image.mode == "CMYK":
-        _jpeg_pixels(data, "CMYK")  # for its warnings; Pillow knows when the inks are inverted
+        _jpeg_pixels(data, "CMYK", None)  # for its warnings; Pillow knows when the inks are inverted
         image.load()
         return image
     # Four bytes a pixel are how Pillow holds RGB: they are copied as they are, where three are spread out.
-    decoded = Image.frombytes("RGB", image.size, _jpeg_pixels(data, "RGBX"), "raw", "RGBX", 0, 1)
+    pixels = _jpeg_pixels(data, "RGBX", least_side)
+    decoded = Image.frombytes("RGB", pixels.shape[1::-1], pixels, "raw", "RGBX", 0, 1)
     decoded.info, decoded.format = image.info, image.format
     return decoded
 
 
-def _jpeg_pixels(data: bytes, colours: str) -> "npt.NDArray[np.uint8]":
+def _jpeg_pixels(data: bytes, colours: str, least_side: int | None) -> "npt.NDArray[np.uint8]":
     import simplejpeg
 
-    pixels: npt.NDArray[np.uint8] = simplejpeg.decode_jpeg(data, colours, strict=True)
+    reduced = {}
+    if least_side is not None:
+        reduced = {"min_height": least_side, "min_width": least_side, "min_factor": 2}
+    pixels: npt.NDArray[np.uint8] = simplejpeg.decode_jpeg(data, colours, strict=True, **reduced)
     return pixels

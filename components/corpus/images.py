@@ -75,12 +75,37 @@ class Measures:
     deviation: float
 
 
+@dataclass(frozen=True)
+class Reduced:
+    """An image that may have been decoded smaller. width, height: of the whole one, pixels, upright."""
+
+    pixels: Image.Image
+    width: int
+    height: int
+
+
 def open_image(data: bytes | None, rules: ImageRules) -> Image.Image:
     """The image in `data`, decoded, upright, RGB, what is transparent on white. Raises ImageRejected."""
-    upright = _opened(data, rules, upright_rgb)
-    if is_blank(upright, rules.min_deviation):
+    return _opened(data, rules, lambda _, decoded: _not_blank(upright_rgb(decoded), rules))
+
+
+def open_reduced(data: bytes | None, rules: ImageRules, least_side: int | None) -> Reduced:
+    """The same; a JPEG at half of its size or less where its shorter side keeps `least_side` pixels, as who
+    only makes a small picture of it may have it. None: whole.
+    """
+
+    def reduced(header: Image.Image, decoded: Image.Image) -> Reduced:
+        pixels = upright_rgb(decoded)
+        width, height = header.size if pixels.size == decoded.size else header.size[::-1]  # or turned
+        return Reduced(_not_blank(pixels, rules), width, height)
+
+    return _opened(data, rules, reduced, least_side)
+
+
+def _not_blank(image: Image.Image, rules: ImageRules) -> Image.Image:
+    if is_blank(image, rules.min_deviation):
         raise ImageRejected(Reason.IMAGE_BLANK, "one colour all over")
-    return upright
+    return image
 
 
 def open_opacity(data: bytes | None, rules: ImageRules) -> Image.Image | None:
@@ -88,7 +113,7 @@ def open_opacity(data: bytes | None, rules: ImageRules) -> Image.Image | None:
 
     Raises ImageRejected as `open_image` does.
     """
-    return _opened(data, rules, upright_opacity)
+    return _opened(data, rules, lambda _, decoded: upright_opacity(decoded))
 
 
 def is_blank(image: Image.Image, min_deviation: float) -> bool:
@@ -143,8 +168,13 @@ def _turned(image: Image.Image) -> Image.Image:
         return image
 
 
-def _opened(data: bytes | None, rules: ImageRules, convert: Callable[[Image.Image], T]) -> T:
-    """What `convert` makes of the decoded image in `data`."""
+def _opened(
+    data: bytes | None,
+    rules: ImageRules,
+    convert: Callable[[Image.Image, Image.Image], T],
+    least_side: int | None = None,
+) -> T:
+    """What `convert` makes of the header and the decoded image in `data`; least_side: see decoders.decode."""
     if not data:
         raise ImageRejected(Reason.IMAGE_MISSING, "null" if data is None else "no bytes")
     if len(data) > rules.max_bytes:
@@ -154,7 +184,7 @@ def _opened(data: bytes | None, rules: ImageRules, convert: Callable[[Image.Imag
         image = _open_header(data)
         _check_header(image, rules)
         try:
-            return convert(decode(image, data))
+            return convert(image, decode(image, data, least_side))
         except MemoryError as error:
             raise ImageRejected(Reason.QUARANTINED, "decoding it takes more memory than there is") from error
         except DECODE_ERRORS as error:

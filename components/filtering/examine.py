@@ -10,21 +10,21 @@ from dataclasses import dataclass
 from PIL import Image
 
 from components.corpus.fragments import RawRecord
-from components.corpus.images import ImageRejected, ImageRules, open_image
+from components.corpus.images import ImageRejected, ImageRules, open_reduced
 from components.corpus.rejection import Rejection
 from components.corpus.schemas import Reason
 from components.errors import one_line
 from components.filtering.alt_text import AltTextRules, check_alt_text
 from components.filtering.language import UNDETERMINED, language_of
-from components.filtering.signature import Box, signature_of
+from components.filtering.signature import SHARP_SIDE, Box, signature_of
 
 
 @dataclass(frozen=True)
 class Kept:
-    """A record that went through, with what was measured. width, height: pixels, upright."""
+    """A record that went through, with what was measured. width, height: of the whole image, upright."""
 
     key: str
-    pixels: Image.Image  # decoded; for the judge, then to be let go
+    pixels: Image.Image  # decoded, perhaps smaller; for the judge, then to be let go
     image: bytes  # as encoded
     alt_text: str | None  # cleaned and trimmed; None where it was dropped for the captioner to write others
     url: str | None
@@ -52,28 +52,34 @@ class Rejected:
 
 
 def examine(
-    record: RawRecord, key: str, alt_text_rules: AltTextRules, image_rules: ImageRules
+    record: RawRecord,
+    key: str,
+    alt_text_rules: AltTextRules,
+    image_rules: ImageRules,
+    judge_side: int | None = None,
 ) -> Kept | Rejected:
     """Check the alt text first (it is cheap), then the image. What fails on the way is a reason, too.
 
-    A text whose reason has the policy `recaption` is dropped, and the record goes on without one.
+    A text whose reason has the policy `recaption` is dropped, and the record goes on without one. judge_side:
+    pixels of the shorter side that the judge wants to see; None: all.
     """
     try:
         checked = check_alt_text(record.alt_text, alt_text_rules)
         rejection = checked.rejection
         if rejection is None or alt_text_rules.policy_for(rejection) == "recaption":
-            pixels = open_image(record.image, image_rules)
+            least_side = None if judge_side is None else max(SHARP_SIDE, judge_side)
+            image = open_reduced(record.image, image_rules, least_side)
             assert record.image is not None
             return Kept(
                 key=key,
-                pixels=pixels,
+                pixels=image.pixels,
                 image=record.image,
                 alt_text=checked.text if rejection is None else None,
                 url=record.url,
-                width=pixels.width,
-                height=pixels.height,
+                width=image.width,
+                height=image.height,
                 sha256=hashlib.sha256(record.image).hexdigest(),
-                **vars(signature_of(pixels)),
+                **vars(signature_of(image.pixels)),
                 license=record.license,
                 source=record.source,
                 language=language_of(checked.text) if rejection is None else UNDETERMINED,

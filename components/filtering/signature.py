@@ -7,8 +7,6 @@ per cent, encodings and sizes move little. `thumbnail` is the trimmed image sque
 """
 
 import io
-import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +14,7 @@ import numpy.typing as npt
 from PIL import Image
 
 SIDE = 128  # pixels of the thumbnail, which is square whatever the image's shape
+SHARP_SIDE = 192  # of an image's shorter side, the pixels from which its thumbnail is sharp, trimmed or not
 QUALITY = 85  # of its JPEG
 HASH_BYTES = 12  # of one hash: 96 bits
 HASH_DIGITS = 2 * 2 * HASH_BYTES  # of both, in hex
@@ -23,17 +22,17 @@ HASH_DIGITS = 2 * 2 * HASH_BYTES  # of both, in hex
 _SAMPLES = 32  # a side of what is transformed, as in pHash
 _LUMA, _CHROMA = 8, 4  # frequencies a side
 _FLAT = {_LUMA: 40.0, _CHROMA: 60.0}  # coefficients below are noise of the encoding (levels, summed)
-_TRIM_SIDE = 256  # pixels of the image in which borders are looked for
 _REDUCING_GAP = 2.0  # Pillow's: it averages whole pixels down to so many times the size first
 _TRIM_LEVELS = 26  # a border's pixels are within so many levels of its colour
 _TRIM_OUTLIERS = 0.03  # share of a border's line that may differ
-_TRIM_BLUR = 2  # lines
+_TRIM_BLUR = 1  # line
 _TRIM_LINES = 8  # looked at together
 _TRIM_RINGING, _TRIM_RINGING_OUTLIERS = 0.06, 0.15  # more may in the outer lines: JPEG rings beside an edge
 _TRIM_MOST, _TRIM_PASSES = 0.4, 2  # of a side, in one pass; a border around a margin takes two
 
 Bytes = npt.NDArray[np.uint8]
 Box = tuple[float, float, float, float]  # left, upper, right, lower, as shares of width and height
+WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -48,24 +47,22 @@ class Signature:
 def signature_of(image: Image.Image) -> Signature:
     """The signature of a decoded RGB image."""
     rgb = image if image.mode == "RGB" else image.convert("RGB")
-    # A thumbnail is as sharp as its source allows; reducing first costs a fraction and changes little.
-    box = content_box(rgb)
-    width, height = rgb.size
-    corners = (box[0] * width, box[1] * height, box[2] * width, box[3] * height)
-    content = rgb.resize((SIDE, SIDE), Image.Resampling.BILINEAR, box=corners, reducing_gap=2.0)
+    whole = content = rgb.resize((SIDE, SIDE), Image.Resampling.BILINEAR, reducing_gap=_REDUCING_GAP)
+    box = content_box(whole)
+    hashes = [_hash(whole)]
+    if box != WHOLE:
+        width, height = rgb.size
+        corners = (box[0] * width, box[1] * height, box[2] * width, box[3] * height)
+        content = rgb.resize(whole.size, Image.Resampling.BILINEAR, corners, reducing_gap=_REDUCING_GAP)
+        hashes.insert(0, _hash(content))
     buffer = io.BytesIO()
     content.save(buffer, "JPEG", quality=QUALITY)
-    hashes = (_hash(content), _hash(rgb) if box != (0, 0, 1, 1) else None)
-    whole = hashes[0] if hashes[1] is None else hashes[1]
-    return Signature((hashes[0] + whole).hex(), buffer.getvalue(), box)
+    return Signature((hashes[0] + hashes[-1]).hex(), buffer.getvalue(), box)
 
 
 def content_box(image: Image.Image) -> Box:
-    """Where the image is, within its uniform borders; all of it where nearly nothing would be left."""
-    if _differs_at_every_edge(image):
-        return (0.0, 0.0, 1.0, 1.0)
-    small = image.resize(_trim_size(*image.size), Image.Resampling.BILINEAR, reducing_gap=_REDUCING_GAP)
-    pixels = np.asarray(small)
+    """Where the image, squeezed into a square, is within its uniform borders; WHOLE where little is left."""
+    pixels = np.asarray(image)
     left, upper, right, lower = 0, 0, pixels.shape[1], pixels.shape[0]
     for _ in range(_TRIM_PASSES):
         # Beside a border that is gone there is a line or two of its blur.
@@ -103,45 +100,6 @@ def _ends(left: int, upper: int, right: int, lower: int, pixels: Bytes) -> list[
     return [(left, 0), (upper, 0), (right, pixels.shape[1]), (lower, pixels.shape[0])]
 
 
-def _differs_at_every_edge(image: Image.Image) -> bool:
-    """Whether the outermost lines alone show that no border is there, as most images' do. May miss some.
-
-    Each is resized by itself, within a level of what resizing all of the image makes of it (Pillow's boxes
-    are of single precision), so that medians and levels move by one at most.
-    """
-    (width, height), (columns, rows) = image.size, _trim_size(*image.size)
-    across, down = width / columns, height / rows
-    if max(across, down) >= 2 * _REDUCING_GAP:  # another grid is reduced for an edge than for the image
-        return False
-    edges = (
-        ((0, 0, width, down), (columns, 1)),
-        ((0, 0, across, height), (1, rows)),
-        ((0, height - down, width, height), (columns, 1)),
-        ((width - across, 0, width, height), (1, rows)),
-    )
-    for box, size in edges:
-        line = np.asarray(image.resize(size, Image.Resampling.BILINEAR, box=box)).reshape(-1, 3)
-        differs = np.abs(2 * line.astype(np.int16) - _twice_median(line)) > 2 * _TRIM_LEVELS + 4
-        outliers = (differs[:, 0] | differs[:, 1] | differs[:, 2]).mean()
-        if outliers <= _TRIM_OUTLIERS + _TRIM_RINGING_OUTLIERS + 1e-6:
-            return False
-    return True
-
-
-def _trim_size(width: int, height: int) -> tuple[int, int]:
-    """The size in which borders are looked for: as `Image.thumbnail` has it, the side at most _TRIM_SIDE."""
-    if max(width, height) <= _TRIM_SIDE:
-        return width, height
-    aspect = width / height
-
-    def nearest(side: float, misfit: Callable[[int], float]) -> int:
-        return max(min(math.floor(side), math.ceil(side), key=misfit), 1)
-
-    if aspect <= 1:
-        return nearest(_TRIM_SIDE * aspect, lambda n: abs(aspect - n / _TRIM_SIDE)), _TRIM_SIDE
-    return _TRIM_SIDE, nearest(_TRIM_SIDE / aspect, lambda n: abs(aspect - _TRIM_SIDE / n) if n else 0)
-
-
 def _twice_median(line: Bytes) -> npt.NDArray[np.int16]:
     """Of each channel: (samples, channels) to (channels,); twice, as it may lie between two levels."""
     ordered = np.sort(line, axis=0).astype(np.int16)
@@ -169,9 +127,10 @@ def _border(lines: Bytes) -> int:
 
 
 def _hash(image: Image.Image) -> bytes:
+    """Of an image of SIDE pixels a side."""
     from scipy.fft import dctn
 
-    small = image.resize((_SAMPLES, _SAMPLES), Image.Resampling.BILINEAR, reducing_gap=2.0).convert("YCbCr")
+    small = image.reduce(SIDE // _SAMPLES).convert("YCbCr")
     planes = np.asarray(small, np.float32) - np.array([0, 128, 128], np.float32)
     spectrum = dctn(planes, axes=(0, 1), norm="ortho")
     signs = [spectrum[:_LUMA, :_LUMA, 0].reshape(-1)[1:] > _FLAT[_LUMA] / 4]

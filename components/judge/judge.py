@@ -68,6 +68,12 @@ class Judge:
             network.eval(), preprocess, tokenizer, torch.device(device), getattr(torch, dtype), batch_size
         )
 
+    @property
+    def image_side(self) -> int | None:
+        """Pixels along the longer side of its input; None where the model does not say."""
+        size = getattr(self.model.visual, "image_size", None)
+        return size if size is None or isinstance(size, int) else max(size)
+
     def prepare(self, image: Image.Image) -> torch.Tensor:
         """The image as the model's input, small: keep this rather than many decoded images. (3, H, W)"""
         return self.preprocess(image)

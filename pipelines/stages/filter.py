@@ -188,7 +188,12 @@ class MeasureWorker:
     def _attempt(self, name: str, records: Iterable[RawRecord], examples: Candidates) -> PartReceipt:
         """The same for one fragment; under guard where a worker died in it before."""
         limits = self.config.record
-        alone = partial(examine, alt_text_rules=self.config.alt_text, image_rules=self.config.image)
+        alone = partial(
+            examine,
+            alt_text_rules=self.config.alt_text,
+            image_rules=self.config.image,
+            judge_side=self.judge.image_side,
+        )
         guarded = self.attempts.begin(name)
         with limited(alone, limits, guarded) as examiner, limited(draw, limits, guarded) as drawer:
             receipt = self._measure(name, records, examiner, examples, drawer)

@@ -70,10 +70,10 @@ class SignatureWorker:
         import hashlib
 
         from components.corpus.fragments import Fragment
-        from components.corpus.images import ImageRejected, open_image
+        from components.corpus.images import ImageRejected, open_reduced
         from components.corpus.labelled import RULES
         from components.corpus.readers import read_stream
-        from components.filtering.signature import signature_of
+        from components.filtering.signature import SHARP_SIDE, signature_of
 
         if (finished := self.parts.finished(task["name"])) is not None:
             return finished
@@ -82,7 +82,7 @@ class SignatureWorker:
         records = (record for _, records in read_stream(fragments) for record in records)
         for number, record in enumerate(records):
             try:
-                signature = signature_of(open_image(record.image, RULES))
+                signature = signature_of(open_reduced(record.image, RULES, SHARP_SIDE).pixels)
             except ImageRejected:
                 continue  # nothing in a corpus can be a copy of what cannot be opened
             name = f"{record.url or number} of {task['uri']}"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from components.corpus.images import ImageRejected, ImageRules, measure, open_image
+from components.corpus.images import ImageRejected, ImageRules, measure, open_image, open_reduced
 from components.corpus.schemas import Reason
 
 RULES = ImageRules()
@@ -79,6 +79,31 @@ def test_an_image_is_turned_as_exif_says():
     upright = open_image(encoded(photo(), "PNG", exif=exif), RULES)
     assert upright.size == (64, 80)
     assert upright.tobytes() == photo().transpose(Image.Transpose.ROTATE_270).tobytes()
+
+
+@pytest.mark.parametrize(
+    ("side", "expected"), [(100, (192, 144)), (192, (256, 192)), (193, (512, 384)), (None, (512, 384))]
+)
+def test_a_jpeg_may_be_decoded_smaller_and_its_size_is_known(side, expected):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for options, turn in (({}, slice(None)), ({"exif": exif}, slice(None, None, -1))):
+        data = encoded(photo(512, 384), "JPEG", quality=90, **options)
+        reduced = open_reduced(data, RULES, side)
+        assert (reduced.width, reduced.height) == (512, 384)[turn]
+        assert reduced.pixels.size == expected[turn]
+        whole = open_image(data, RULES).resize(reduced.pixels.size, Image.Resampling.BOX)
+        difference = np.asarray(whole, np.int16) - np.asarray(reduced.pixels, np.int16)
+        assert np.abs(difference).mean() < 2
+    cut = data[: len(data) // 2] + b"\xff\xd9"
+    with pytest.raises(ImageRejected, match="image_broken"):
+        open_reduced(cut, RULES, side)
+
+
+def test_other_formats_are_decoded_whole():
+    reduced = open_reduced(encoded(photo(512, 384), "PNG"), RULES, 100)
+    assert reduced.pixels.tobytes() == photo(512, 384).tobytes()
+    assert (reduced.width, reduced.height) == (512, 384)
 
 
 def test_sixteen_bits_are_scaled_not_clipped():
