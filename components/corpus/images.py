@@ -67,15 +67,6 @@ class ImageRejected(Exception):
 
 
 @dataclass(frozen=True)
-class Measures:
-    """What the filter records of an image. width, height: pixels, upright. deviation: levels of 255."""
-
-    width: int
-    height: int
-    deviation: float
-
-
-@dataclass(frozen=True)
 class Reduced:
     """An image that may have been decoded smaller. width, height: of the whole one, pixels, upright."""
 
@@ -123,18 +114,18 @@ def is_blank(image: Image.Image, min_deviation: float) -> bool:
     """
     part = image.crop((0, image.height // 2, image.width, image.height // 2 + -(-image.height // PART)))
     share = part.height / image.height
-    if measure(part).deviation * share**0.5 > min_deviation + ROUNDING:
+    if deviation(part) * share**0.5 > min_deviation + ROUNDING:
         return False
-    return measure(image).deviation < min_deviation
+    return deviation(image) < min_deviation
 
 
-def measure(image: Image.Image) -> Measures:
-    """Size and contrast of an RGB image."""
+def deviation(image: Image.Image) -> float:
+    """Standard deviation of the channel of an RGB image that varies most, levels of 255."""
     counts = np.array(image.histogram(), np.float64).reshape(-1, 256)  # (channels, levels)
     shares = counts / counts.sum(1, keepdims=True)
     levels = np.arange(256)
     variance = shares @ levels**2 - (shares @ levels) ** 2
-    return Measures(image.width, image.height, float(np.sqrt(variance.max().clip(0))))
+    return float(np.sqrt(variance.max().clip(0)))
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from components.corpus.images import ImageRejected, ImageRules, measure, open_image, open_reduced
+from components.corpus.images import ImageRejected, ImageRules, deviation, open_image, open_reduced
 from components.corpus.schemas import Reason
 
 RULES = ImageRules()
@@ -58,7 +58,7 @@ def test_every_mode_becomes_rgb(kind, mode):
     image = open_image(data, RULES)
     assert image.mode == "RGB"
     assert image.size == (80, 64)
-    assert measure(image).deviation > 20
+    assert deviation(image) > 20
 
 
 def test_what_is_transparent_becomes_white():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from components.corpus.images import is_blank, measure
+from components.corpus.images import deviation, is_blank
 from components.filtering.signature import WHOLE, signature_of
 
 
@@ -14,7 +14,7 @@ def test_an_image_is_blank_by_a_part_exactly_when_it_is_by_all(spread):
     half = np.concatenate([levels[:25], np.full((25, 70, 3), 100, np.uint8)])
     for image in map(Image.fromarray, (levels, half)):
         for least in (0.0, 0.5, 1.0, 12.0):
-            assert is_blank(image, least) == (measure(image).deviation < least)
+            assert is_blank(image, least) == (deviation(image) < least)
 
 
 def test_a_signature_is_of_the_pixels_whatever_mode_they_came_in():
