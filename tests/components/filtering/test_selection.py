@@ -3,6 +3,7 @@
 import io
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from components.corpus.fragments import RawRecord
@@ -71,6 +72,18 @@ def test_a_good_record_survives_with_its_measures():
     assert (examined.key, examined.alt_text, examined.language) == ("k", "A red & blue square", "en")
     assert (examined.width, examined.height, examined.image) == (64, 48, record.image)
     assert examined.phash == signature_of(noise_image(1)).phash
+
+
+@pytest.mark.parametrize(("judge_side", "side"), [(64, 225), (225, 225), (226, 300), (301, 600), (None, 600)])
+def test_a_jpeg_is_decoded_as_small_as_signature_and_judge_allow(judge_side, side):
+    photo = noise_image(1).resize((600, 600))
+    buffer = io.BytesIO()
+    photo.save(buffer, "JPEG")
+    record = RawRecord(buffer.getvalue(), "A red square", None)
+    examined = examine(record, "k", AltTextRules(), ImageRules(), judge_side)
+    assert isinstance(examined, Kept)
+    assert (examined.width, examined.height) == (600, 600)
+    assert examined.pixels.size == (side, side)
 
 
 def test_a_bad_text_is_rejected_though_its_image_is_fine_and_keeps_its_text_as_it_came():

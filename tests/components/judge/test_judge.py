@@ -69,6 +69,10 @@ def test_prepared_images_score_as_images_and_the_same_batch_to_the_bit(judge: Ju
     assert once.tobytes() == prepared.tobytes() == judge.score(images, texts).tobytes()
 
 
+def test_a_judge_knows_the_side_of_its_images(judge: Judge):
+    assert judge.image_side == judge.prepare(random_images(1)[0]).shape[-1] == 32
+
+
 def test_no_images_have_no_scores(judge: Judge):
     assert judge.score([], []).shape == (0,)
     assert judge.image_features([]).shape == (0, 16)
