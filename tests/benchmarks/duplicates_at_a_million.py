@@ -5,9 +5,9 @@
 Searches half of the rows, then all of them, each in a process of its own, with every step and file of the
 filter's search, in one process instead of a pool's. Hashes are synthetic: natural ones are spread over all
 bits, white ones (drawings on white) lie in few clusters, each a pattern with some bits of an image's own. One
-row in a hundred repeats another's bytes, one in a hundred is a copy with a few other bits, of which each must
-be found; their thumbnails are compared. Embeddings of other images are unlike, as a pretrained judge's are:
-their thumbnails are not. Thumbnails come from a pool, so that files are smaller than a real corpus's.
+row in a hundred repeats another's bytes, one in a hundred is a copy with a few other bits; the share of these
+that is found is printed. Embeddings of other images are unlike, as a pretrained judge's are, so their
+thumbnails are not compared. Thumbnails come from a pool, so that files are smaller than a real corpus's.
 """
 
 import argparse
