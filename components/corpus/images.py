@@ -77,7 +77,7 @@ class Reduced:
 
 def open_image(data: bytes | None, rules: ImageRules) -> Image.Image:
     """The image in `data`, decoded, upright, RGB, what is transparent on white. Raises ImageRejected."""
-    return _opened(data, rules, lambda _, decoded: _not_blank(upright_rgb(decoded), rules))
+    return open_reduced(data, rules, None).pixels
 
 
 def open_reduced(data: bytes | None, rules: ImageRules, least_side: int | None) -> Reduced:
@@ -88,13 +88,10 @@ def open_reduced(data: bytes | None, rules: ImageRules, least_side: int | None) 
     def reduced(header: Image.Image, decoded: Image.Image) -> Reduced:
         pixels = upright_rgb(decoded)
         width, height = header.size if pixels.size == decoded.size else header.size[::-1]  # or turned
-        return Reduced(_not_blank(pixels, rules), width, height)
+        return Reduced(pixels, width, height)
 
-    return _opened(data, rules, reduced, least_side)
-
-
-def _not_blank(image: Image.Image, rules: ImageRules) -> Image.Image:
-    if is_blank(image, rules.min_deviation):
+    image = _opened(data, rules, reduced, least_side)
+    if is_blank(image.pixels, rules.min_deviation):
         raise ImageRejected(Reason.IMAGE_BLANK, "one colour all over")
     return image
 

@@ -178,11 +178,11 @@ def _seen_through(under: Tensor, change: Tensor, where: Tensor) -> Tensor:
     width = where.amax(1).mean(1)
     varied = spread > _BEHIND
     most = torch.where(varied, _OPACITY, _FAINT)[:, None, None]
-    best = torch.zeros_like(spread)
+    best, all_change = torch.zeros_like(spread), mean(change.abs()).clamp(min=1e-3)
     for colour in _COLOURS:
         away = colour - under
         towards = (away * change > 0) & (change.abs() < most * away.abs())
-        best = torch.maximum(best, mean(towards * change.abs()) / mean(change.abs()).clamp(min=1e-3))
+        best = torch.maximum(best, mean(towards * change.abs()) / all_change)
     return (best > _TOWARDS) & (varied | (width > _WIDTH))
 
 
