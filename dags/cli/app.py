@@ -92,11 +92,13 @@ def _exit_status(arguments: list[str], *, debug: bool) -> int:
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  the end of every command
         from dags.cli.messages import ending_of
         from pipelines.errors import traceback_of
+        from pipelines.execution import watchdog
 
         if debug:
             print(traceback_of(error), end="", file=sys.stderr)
         ending = ending_of(error)
         print(f"straightshot: {ending.text}", file=sys.stderr)
+        watchdog.exit_status = ending.exit_status
         return ending.exit_status
 
 

@@ -4,6 +4,7 @@ Ray Train places the processes and has them find each other. Checkpoints are our
 killed costs the steps since the last of them. Ray Train's storage is not used.
 """
 
+import atexit
 import os
 import threading
 import uuid
@@ -15,6 +16,7 @@ from typing import Any
 from pipelines.errors import USER_ERRORS, StageFailed, StraightshotError
 from pipelines.execution.engine import WORKER_RESTARTS, Engine, worker_failure
 from pipelines.execution.room import Room
+from pipelines.execution.watchdog import end_at_once
 from pipelines.execution.worker_events import Event, EventReader, EventWriter
 
 # (rank, world_size, events): what one process does; pickled for Ray's workers
@@ -104,31 +106,41 @@ def _attempt(
         ),
     )
     failures: list[str] = []
+    over = threading.Event()
 
     def fit() -> None:
         try:
             trainer.fit()
         except (TrainingFailedError, RayError) as error:
             failures.append(worker_failure(error))
+        finally:
+            over.set()
 
     # Not in the main thread, where it would take over Ctrl-C.
-    thread = threading.Thread(target=fit, name="ray-train", daemon=True)
-    thread.start()
+    threading.Thread(target=fit, name="ray-train", daemon=True).start()
     try:
-        _follow(thread, group.channel, on_event, room)
-    except StraightshotError:
-        if group.channel.exists():
-            thread.join(CLEAN_UP_SECONDS)  # the other workers are being stopped
+        _follow(over, group.channel, on_event, room)
+    except (StraightshotError, KeyboardInterrupt) as error:
+        if group.channel.exists() and not isinstance(error, KeyboardInterrupt):
+            over.wait(CLEAN_UP_SECONDS)  # the other workers are being stopped
+        atexit.register(_end_before_ray, over)
         raise
     return failures[0] if failures else None
 
 
-def _follow(thread: threading.Thread, channel: Path, on_event: Callable[[Event], None], room: Room) -> None:
+def _end_before_ray(over: threading.Event) -> None:
+    """At the end of this process: a thread that still waits within Ray crashes at times when Python takes
+    itself down under it. What is registered last runs first, and nothing after it.
+    """
+    if not over.is_set():
+        end_at_once()
+
+
+def _follow(over: threading.Event, channel: Path, on_event: Callable[[Event], None], room: Room) -> None:
     """Pass on the first worker's events until the training is over. Raises the error of any of them."""
     events, running = EventReader(channel), True
     while running:
-        thread.join(POLL_SECONDS)
-        running = thread.is_alive()  # before the poll, which thus sees the last events, too
+        running = not over.wait(POLL_SECONDS)  # before the poll, which thus sees the last events, too
         for rank, event in events.poll():
             if rank == "0":
                 on_event(event)

@@ -21,6 +21,8 @@ from pipelines.execution.progress import Progress
 LOOK_SECONDS = 1.0
 GRACE_SECONDS = 60.0  # from the interrupt to the kill
 
+exit_status = StageFailed.exit_status  # of a process that is ended at once; a command sets that of its error
+
 
 class WatchedProgress(Progress):
     """Shows progress, and knows when the last of it came (`time.monotonic`)."""
@@ -115,7 +117,7 @@ def ended_when(
 
 
 def end_at_once() -> None:
-    """End this process and all that it started, with the exit status of a failed stage.
+    """End this process and all that it started, with `exit_status`.
 
     Nothing that is to run at its end does, but for what it has printed, which is written out.
     """
@@ -125,4 +127,4 @@ def end_at_once() -> None:
     for child in psutil.Process().children(recursive=True):
         with suppress(psutil.NoSuchProcess):
             child.kill()
-    os._exit(StageFailed.exit_status)
+    os._exit(exit_status)

@@ -32,6 +32,40 @@ from pipelines.store.faults import FAULT_VARIABLE
 from pipelines.store.receipts import Receipt
 from tests.pipelines.stages.small_trainings import TEXT, contents, output, shards
 
+# A command whose training no node has room for, or that Ctrl-C ends; and what Ray does at times while Python
+# takes itself down under a thread that waits for it: this does it every time.
+WAITING = """
+import atexit, os, signal, sys, threading, time, typer
+from pathlib import Path
+from dags.cli import app
+from pipelines.execution import room
+from pipelines.execution.engine import Engine
+from pipelines.execution.training_workers import train_together
+
+atexit.register(os.abort)
+room.LOOK_SECONDS, room.NO_PROGRESS_SECONDS = 0.1, float(sys.argv[2])
+engine = Engine("local")
+engine.start()
+engine._embedded = False  # as a cluster, which may grow, and here does not
+
+def interrupt():
+    while "ray-train" not in {thread.name for thread in threading.enumerate()}:
+        time.sleep(0.1)
+    time.sleep(1)
+    os.kill(os.getpid(), signal.SIGINT)
+
+commands = typer.Typer()
+
+@commands.command()
+def train():
+    if sys.argv[1] == "Ctrl-C":
+        threading.Thread(target=interrupt, daemon=True).start()
+    scratch = Path(sys.argv[3])
+    train_together(engine, "train", print, workers=10_000, cpus=1, scratch=scratch, on_event=print)
+
+app.build_app = lambda: commands
+app.main([])
+"""
 BATCH, STEPS = 8, 48
 TRAINING = {
     "images": STEPS * BATCH,
@@ -254,3 +288,19 @@ def test_the_number_of_workers_is_no_part_of_what_an_output_depends_on():
     }
     assert len(names) == 1
     assert fingerprint(STAGE, "default", TrainConfig(**{**TRAINING, "seed": 1}), given) not in names
+
+
+@pytest.mark.parametrize(
+    ("end", "patience", "status", "line"),
+    [
+        ("no room", 0.5, 1, "train.workers: the cluster has no room for 10000 processes of 1 CPU each"),
+        ("Ctrl-C", 60, 130, "interrupted; the same command goes on from here"),
+    ],
+)
+def test_a_command_that_leaves_ray_waiting_ends_without_what_ray_does_at_its_end(
+    tmp_path, end, patience, status, line
+):
+    program = [sys.executable, "-c", WAITING, end, str(patience), str(tmp_path)]
+    ended = subprocess.run(program, check=False, capture_output=True, text=True, timeout=120)
+    assert ended.returncode == status, ended.stderr
+    assert ended.stderr.startswith(f"straightshot: {line}")
