@@ -123,17 +123,12 @@ def _attempt(
     except (StraightshotError, KeyboardInterrupt) as error:
         if group.channel.exists() and not isinstance(error, KeyboardInterrupt):
             over.wait(CLEAN_UP_SECONDS)  # the other workers are being stopped
-        atexit.register(_end_before_ray, over)
+        if not over.is_set():
+            # Ray crashes at times when Python takes itself down under a thread that waits within it: what is
+            # registered last runs first, and nothing after it.
+            atexit.register(end_at_once)
         raise
     return failures[0] if failures else None
-
-
-def _end_before_ray(over: threading.Event) -> None:
-    """At the end of this process: a thread that still waits within Ray crashes at times when Python takes
-    itself down under it. What is registered last runs first, and nothing after it.
-    """
-    if not over.is_set():
-        end_at_once()
 
 
 def _follow(over: threading.Event, channel: Path, on_event: Callable[[Event], None], room: Room) -> None:
