@@ -1,7 +1,6 @@
 """MLflow runs: one per output, found again after a kill, nothing logged twice, limits kept."""
 
 import json
-import multiprocessing
 import os
 import signal
 from pathlib import Path
@@ -12,9 +11,7 @@ from pipelines.errors import ConfigError, StageFailed
 from pipelines.registry.mlflow_run import KEY_LENGTH, VALUE_LENGTH, finite, flat_params, tracking_key
 from pipelines.registry.mlflow_store import Tracker
 from pipelines.store.mirror import mirror_of
-
-PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["mlflow"])  # imported once, for all of them
+from tests.pipelines.registry_processes import PROCESSES
 
 
 def train_and_be_killed(home: Path) -> None:

@@ -1,7 +1,6 @@
 """Changes of one registry from several places: one at a time, and none left half made."""
 
 import json
-import multiprocessing
 import os
 import signal
 import socket
@@ -22,9 +21,8 @@ from pipelines.registry.model_version import QUALITY_TAG
 from pipelines.registry.quality import Quality
 from pipelines.registry.registry_lock import LOCK_TAG
 from pipelines.store.locks import STALE_SECONDS, Owner
+from tests.pipelines.registry_processes import PROCESSES
 
-PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["mlflow"])
 GOOD = Quality(1, {"prompt_following": 0.8, "prompt_following_as_is": 0.8}, "p", "r")
 ROUNDS = 4
 

@@ -302,9 +302,12 @@ KILLED_RUNS = """
 import os, pickle, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
+import open_clip
+from components.captioning.captioner import Captioner
 from tests.pipelines.stages import test_recaption
 from pipelines.store.faults import FAULT_VARIABLE
 inputs, faults = pickle.loads(Path(sys.argv[2]).read_bytes())
+Captioner.load(str(inputs["annotators"][0].path / "captioner"))
 for home, fault in faults.items():
     child = os.fork()
     if not child:

@@ -53,7 +53,7 @@ def write_corpus(folder: Path) -> list[Path]:
 def test_many_cells_and_tasks_decide_as_one_does(tmp_path):
     sources = plan_sources(write_corpus(tmp_path))
     once, many = (Parts(tmp_path / name, "duplicates") for name in ("once", "many"))
-    with Engine() as engine:
+    with Engine(workers=1) as engine:
         limits = search(engine, once, sources, SETTINGS)
         assert search(engine, many, sources, SETTINGS, SMALL) == limits
     assert len(list((many.root / "cells").iterdir())) > 1

@@ -109,6 +109,9 @@ import json, os, sys
 from pathlib import Path
 root, corpus, annotators, faults = sys.argv[1], sys.argv[2], Path(sys.argv[3]), json.loads(sys.argv[4])
 sys.path.insert(0, root)
+import open_clip, scipy.fft
+from components.filtering.language import language_of
+language_of("un perro que corre")  # reads its model
 from tests.pipelines.stages.filter import small_filter
 from pipelines.store.faults import FAULT_VARIABLE
 for home, fault in faults.items():

@@ -1,6 +1,5 @@
 """Registered versions: registered once, rolled back, promoted by hand, killed, damaged; card and lineage."""
 
-import multiprocessing
 import os
 import shutil
 import signal
@@ -14,10 +13,9 @@ from pipelines.registry.lineage import Lineage, descendants, lineage_of_version
 from pipelines.registry.mlflow_store import Tracker
 from pipelines.registry.model_registry import models, registered_text, resolve
 from pipelines.registry.repair import inspect
+from tests.pipelines.registry_processes import PROCESSES
 from tests.pipelines.stages.promote.promoting_team import Team
 
-PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["mlflow"])
 FAULTS = (
     "promote.before_version",
     "promote.part.before_rename",
