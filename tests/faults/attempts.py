@@ -13,12 +13,14 @@ import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from tests.pipelines.registry_processes import STORES
+
 TABLES = ("pandas", "pyarrow.parquet")
-TRAINING = ("accelerate", "mlflow", "torch", "transformers")
+MODELS = ("open_clip", "torch._dynamo", "transformers")
 IMPORTS = {  # of the stage's own process; the rest of the work is done by Ray's workers
-    **dict.fromkeys(("annotators", "filter", "recaption", "shard"), TABLES),
-    **dict.fromkeys(("train", "distill"), TRAINING),
-    **dict.fromkeys(("evaluate", "promote"), (*TRAINING, "open_clip")),
+    "annotators": (*TABLES, *MODELS),
+    **dict.fromkeys(("filter", "recaption", "shard"), TABLES),
+    **dict.fromkeys(("train", "distill", "evaluate", "promote"), ("accelerate", *MODELS, *STORES)),
 }
 
 

@@ -2,7 +2,11 @@
 
 import multiprocessing
 
-STORES = ("mlflow.store.tracking.sqlalchemy_store", "mlflow.store.model_registry.sqlalchemy_store")
+STORES = (
+    "mlflow.pyfunc.model",
+    "mlflow.store.tracking.sqlalchemy_store",
+    "mlflow.store.model_registry.sqlalchemy_store",
+)
 
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["mlflow.pyfunc.model", *STORES])
+PROCESSES.set_forkserver_preload(list(STORES))
