@@ -13,7 +13,7 @@ import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tests.pipelines.registry_processes import STORES
+from tests.forks import STORES
 
 TABLES = ("pandas", "pyarrow.parquet")
 MODELS = ("open_clip", "torch._dynamo", "transformers")

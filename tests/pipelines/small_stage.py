@@ -1,6 +1,5 @@
 """A stage of words that takes no time, for tests of the stage contract; and its death at a fault point."""
 
-import multiprocessing
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,10 +10,9 @@ from pipelines.stage import Input, Stage, StageConfig, Work, run_stage
 from pipelines.store import outputs
 from pipelines.store.faults import FAULT_VARIABLE
 from pipelines.store.receipts import Counts, PartReceipt
+from tests.forks import FORKS
 
 KILLED = -9
-FORKS = multiprocessing.get_context("forkserver")  # forks of one process, which has imported this module
-FORKS.set_forkserver_preload([__name__])
 
 
 class ToyConfig(StageConfig):

@@ -24,6 +24,7 @@ from components.training.config import OptimizerConfig, TrainingConfig
 from components.training.loop import Trained, train
 from components.training.loss import Batch, LossContext, Losses
 from components.training.processes import GradientAveraging, choose_averaging
+from tests.forks import FORKS
 
 BATCH = 8
 CONFIG = TrainingConfig(
@@ -128,7 +129,10 @@ def spawn(world_size: int, folder: Path, works: tuple) -> list[dict]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    torch.multiprocessing.spawn(_enter, (world_size, folder, port, works), nprocs=world_size)
+    arguments = (world_size, folder, port, works)
+    torch.multiprocessing.start_processes(
+        _enter, arguments, world_size, start_method=FORKS.get_start_method()
+    )
     return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(world_size)]
 
 

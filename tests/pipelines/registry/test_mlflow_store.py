@@ -11,7 +11,7 @@ from pipelines.errors import ConfigError, StageFailed
 from pipelines.registry.mlflow_run import KEY_LENGTH, VALUE_LENGTH, finite, flat_params, tracking_key
 from pipelines.registry.mlflow_store import Tracker
 from pipelines.store.mirror import mirror_of
-from tests.pipelines.registry_processes import PROCESSES
+from tests.forks import FORKS
 
 
 def train_and_be_killed(home: Path) -> None:
@@ -28,7 +28,7 @@ def train_a_little(home: Path, fingerprint: str) -> None:
 
 def exit_codes(target, *calls) -> list[int | None]:
     """Start the calls together, each in its own process; how they ended."""
-    processes = [PROCESSES.Process(target=target, args=call) for call in calls]
+    processes = [FORKS.Process(target=target, args=call) for call in calls]
     for process in processes:
         process.start()
     for process in processes:

@@ -21,7 +21,7 @@ from pipelines.registry.model_version import QUALITY_TAG
 from pipelines.registry.quality import Quality
 from pipelines.registry.registry_lock import LOCK_TAG
 from pipelines.store.locks import STALE_SECONDS, Owner
-from tests.pipelines.registry_processes import PROCESSES
+from tests.forks import FORKS
 
 GOOD = Quality(1, {"prompt_following": 0.8, "prompt_following_as_is": 0.8}, "p", "r")
 ROUNDS = 4
@@ -69,7 +69,7 @@ def aliases(home: Path, uri: str, name: str) -> dict[str, str]:
 def test_two_homes_on_one_store_promote_one_after_the_other(uri, tmp_path):
     registry_with(tmp_path / "a", uri, "shared", 2)
     processes = [
-        PROCESSES.Process(target=promote_in_turn, args=(tmp_path / home, uri, "shared", version))
+        FORKS.Process(target=promote_in_turn, args=(tmp_path / home, uri, "shared", version))
         for home, version in (("a", "1"), ("b", "2"))
     ]
     for process in processes:
@@ -126,7 +126,7 @@ def test_a_move_that_was_killed_midway_is_finished_by_the_next_change_from_anoth
     registry_with(tmp_path, uri, name, 2)
     promote(tmp_path, "1", uri, name=name)
     for target, champion in ((promote_with_fault, "2"), (rollback_with_fault, "1")):
-        process = PROCESSES.Process(target=target, args=(fault, tmp_path, uri, name))
+        process = FORKS.Process(target=target, args=(fault, tmp_path, uri, name))
         process.start()
         process.join(timeout=60)
         assert process.exitcode == -signal.SIGKILL

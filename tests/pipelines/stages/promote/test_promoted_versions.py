@@ -13,7 +13,7 @@ from pipelines.registry.lineage import Lineage, descendants, lineage_of_version
 from pipelines.registry.mlflow_store import Tracker
 from pipelines.registry.model_registry import models, registered_text, resolve
 from pipelines.registry.repair import inspect
-from tests.pipelines.registry_processes import PROCESSES
+from tests.forks import FORKS
 from tests.pipelines.stages.promote.promoting_team import Team
 
 FAULTS = (
@@ -77,7 +77,7 @@ def test_a_promotion_killed_at_every_point_is_finished_by_the_same_command(home)
     for team in (killed, whole):
         team.run(seed=1)
     for fault in FAULTS:  # each run goes on where the one before it was killed
-        process = PROCESSES.Process(target=run_with_fault, args=(fault, killed))
+        process = FORKS.Process(target=run_with_fault, args=(fault, killed))
         process.start()
         process.join(timeout=60)
         assert (fault, process.exitcode) == (fault, -signal.SIGKILL)
