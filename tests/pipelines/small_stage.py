@@ -1,6 +1,5 @@
 """A stage of words that takes no time, for tests of the stage contract; and its death at a fault point."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,11 +7,10 @@ from pipelines.execution.engine import Engine
 from pipelines.execution.progress import Progress
 from pipelines.stage import Input, Stage, StageConfig, Work, run_stage
 from pipelines.store import outputs
-from pipelines.store.faults import FAULT_VARIABLE
 from pipelines.store.receipts import Counts, PartReceipt
-from tests.forks import FORKS
+from tests.forks import KILLED, imported_once, status_at
 
-KILLED = -9
+imported_once("pipelines.stage")
 
 
 class ToyConfig(StageConfig):
@@ -71,15 +69,10 @@ def input_of(home: Path, receipt) -> dict[str, tuple[Input, ...]]:
 
 def kill_at(point: str, home: Path, *, force: bool = False, exchange: bool = True) -> None:
     """Run the stage in another process, which is killed at the point."""
-    environment = {**os.environ, FAULT_VARIABLE: point}
-    process = FORKS.Process(target=_run_in, args=(environment, home, force, exchange))
-    process.start()
-    process.join()
-    assert process.exitcode == KILLED
+    assert status_at(point, _run, home, force, exchange) == KILLED
 
 
-def _run_in(environment: dict[str, str], home: Path, force: bool, exchange: bool) -> None:
-    os.environ.update(environment)
+def _run(home: Path, force: bool, exchange: bool) -> None:
     if not exchange:
         outputs.exchange = lambda a, b: False
     run(home, force=force)

@@ -24,7 +24,9 @@ from components.training.config import OptimizerConfig, TrainingConfig
 from components.training.loop import Trained, train
 from components.training.loss import Batch, LossContext, Losses
 from components.training.processes import GradientAveraging, choose_averaging
-from tests.forks import FORKS
+from tests.forks import FORKS, imported_once
+
+imported_once("accelerate", "torch._dynamo")
 
 BATCH = 8
 CONFIG = TrainingConfig(

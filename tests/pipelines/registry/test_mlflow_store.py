@@ -11,7 +11,9 @@ from pipelines.errors import ConfigError, StageFailed
 from pipelines.registry.mlflow_run import KEY_LENGTH, VALUE_LENGTH, finite, flat_params, tracking_key
 from pipelines.registry.mlflow_store import Tracker
 from pipelines.store.mirror import mirror_of
-from tests.forks import FORKS
+from tests.forks import FORKS, STORES, imported_once
+
+imported_once(*STORES)
 
 
 def train_and_be_killed(home: Path) -> None:

@@ -2,11 +2,11 @@
 
 import json
 import os
-import signal
 import socket
 import time
 from contextlib import suppress
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -21,7 +21,9 @@ from pipelines.registry.model_version import QUALITY_TAG
 from pipelines.registry.quality import Quality
 from pipelines.registry.registry_lock import LOCK_TAG
 from pipelines.store.locks import STALE_SECONDS, Owner
-from tests.forks import FORKS
+from tests.forks import FORKS, KILLED, STORES, imported_once, status_at
+
+imported_once(*STORES)
 
 GOOD = Quality(1, {"prompt_following": 0.8, "prompt_following_as_is": 0.8}, "p", "r")
 ROUNDS = 4
@@ -50,16 +52,6 @@ def registry_with(home: Path, uri: str, name: str, versions: int) -> Registry:
 def promote_in_turn(home: Path, uri: str, name: str, version: str) -> None:
     for _ in range(ROUNDS):
         promote(home, version, uri, name=name)
-
-
-def promote_with_fault(fault: str, home: Path, uri: str, name: str) -> None:
-    os.environ["STRAIGHTSHOT_FAULT"] = fault
-    promote(home, "2", uri, name=name)
-
-
-def rollback_with_fault(fault: str, home: Path, uri: str, name: str) -> None:
-    os.environ["STRAIGHTSHOT_FAULT"] = fault
-    rollback(home, uri, name=name)
 
 
 def aliases(home: Path, uri: str, name: str) -> dict[str, str]:
@@ -125,11 +117,8 @@ def test_a_move_that_was_killed_midway_is_finished_by_the_next_change_from_anoth
     name = fault.replace(".", " ")
     registry_with(tmp_path, uri, name, 2)
     promote(tmp_path, "1", uri, name=name)
-    for target, champion in ((promote_with_fault, "2"), (rollback_with_fault, "1")):
-        process = FORKS.Process(target=target, args=(fault, tmp_path, uri, name))
-        process.start()
-        process.join(timeout=60)
-        assert process.exitcode == -signal.SIGKILL
+    for change, champion in ((partial(promote, tmp_path, "2"), "2"), (partial(rollback, tmp_path), "1")):
+        assert status_at(fault, partial(change, uri, name=name)) == KILLED
         assert [move.done for move in history(tmp_path, uri, name=name)][-1] is False
         with changing(Registry(Tracker(tmp_path / "other", uri), name)):
             pass  # whatever it was going to do

@@ -2,8 +2,6 @@
 
 import io
 import json
-import os
-import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -32,8 +30,8 @@ from pipelines.errors import ConfigError, StageFailed
 from pipelines.registry.mlflow_store import Tracker
 from pipelines.stages.evaluate import SAMPLE_ROWS, STAGE
 from pipelines.stages.model_runtime import ModelRuntime
-from pipelines.store.faults import FAULT_VARIABLE
 from pipelines.store.receipts import Receipt, content_digest
+from tests.forks import KILLED, STORES, imported_once, status_at
 from tests.pipelines.stages.small_models import (
     CONFIG,
     MODES,
@@ -46,6 +44,8 @@ from tests.pipelines.stages.small_models import (
     write_shards,
 )
 from tests.small_judge import save_judge
+
+imported_once("open_clip", *STORES)
 
 
 @pytest.fixture(scope="module")
@@ -222,24 +222,8 @@ def test_the_same_evaluation_again_is_the_same_bytes(before, done, tmp_path):
     assert (output(tmp_path, again) / "metrics.json").stat().st_mtime_ns == written, "it was made twice"
 
 
-KILLED = """
-import sys
-from pathlib import Path
-from tests.pipelines.stages.small_models import StagesBefore
-StagesBefore(Path(sys.argv[1]), "").run(Path(sys.argv[2]))
-"""
-
-
 def test_a_killed_evaluation_goes_on_where_it_was(before, done, tmp_path):
-    root = Path(__file__).resolve().parents[3]
-    environment = {
-        **os.environ,
-        FAULT_VARIABLE: "evaluate.part.before_receipt:2",
-        "PYTHONPATH": str(root),
-        "CUDA_VISIBLE_DEVICES": "",
-    }
-    command = [sys.executable, "-c", KILLED, str(before.root), str(tmp_path)]
-    assert subprocess.run(command, env=environment, check=False).returncode == -signal.SIGKILL
+    assert status_at("evaluate.part.before_receipt:2", StagesBefore(before.root, "").run, tmp_path) == KILLED
     (out,) = (path for path in (tmp_path / "evaluate").iterdir() if path.is_dir())
     first = out / "samples/teacher-2.parquet"
     written = first.stat().st_mtime_ns

@@ -1,9 +1,6 @@
 """The recaption stage: true captions beside the alt text, part for part, and bytes that never vary."""
 
 import io
-import signal
-import subprocess
-import sys
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
@@ -32,7 +29,10 @@ from pipelines.stages.data.recaption_config import RecaptionConfig
 from pipelines.stages.model_runtime import ModelRuntime
 from pipelines.stages.recaption import STAGE
 from pipelines.store.receipts import Counts, PartReceipt, Receipt
+from tests.forks import KILLED, imported_once, status_at
 from tests.pipelines.one_by_one import OneByOne
+
+imported_once("open_clip", "transformers.models.llava.modeling_llava")
 
 COLOURS = {"red": (230, 20, 30), "blue": (30, 60, 235), "green": (20, 165, 45), "white": (250, 250, 250)}
 KINDS = {"short": {"max_tokens": 8}, "long": {"max_tokens": 16}}
@@ -297,38 +297,12 @@ FAULTS = (
     "recaption.receipt.before_rename:1",
 )
 
-# One process pays for the imports; each fault kills a child of it.
-KILLED_RUNS = """
-import os, pickle, sys
-from pathlib import Path
-sys.path.insert(0, sys.argv[1])
-import open_clip
-from components.captioning.captioner import Captioner
-from tests.pipelines.stages import test_recaption
-from pipelines.store.faults import FAULT_VARIABLE
-inputs, faults = pickle.loads(Path(sys.argv[2]).read_bytes())
-Captioner.load(str(inputs["annotators"][0].path / "captioner"))
-for home, fault in faults.items():
-    child = os.fork()
-    if not child:
-        os.environ[FAULT_VARIABLE] = fault
-        test_recaption.run(Path(home), inputs)
-        os._exit(0)
-    print(fault, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-"""
-
 
 def test_killed_anywhere_and_run_again_gives_the_same_bytes(inputs, done, tmp_path):
-    import pickle
-
     home, receipt = done
     homes = {fault: tmp_path / fault.replace(":", "-") for fault in FAULTS}
-    pickled = tmp_path / "inputs.pickle"
-    pickled.write_bytes(pickle.dumps((inputs, {str(path): fault for fault, path in homes.items()})))
-    command = [sys.executable, "-c", KILLED_RUNS, str(Path(__file__).parents[3]), str(pickled)]
-    ended = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300).stdout
-    assert ended.splitlines() == [f"{fault} {-signal.SIGKILL}" for fault in FAULTS]
-    for path in homes.values():
+    for fault, path in homes.items():
+        assert (fault, status_at(fault, run, path, inputs)) == (fault, KILLED)
         again = run(path, inputs)
         assert contents(path, again) == contents(home, receipt)
         assert not list((path / "recaption").rglob("*.tmp-*"))

@@ -3,10 +3,6 @@
 import hashlib
 import io
 import json
-import os
-import signal
-import subprocess
-import sys
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -31,9 +27,11 @@ from pipelines.execution.engine import Engine
 from pipelines.execution.progress import Progress
 from pipelines.stage import Input, run_stage
 from pipelines.stages.shard import STAGE, ShardConfig
-from pipelines.store.faults import FAULT_VARIABLE
 from pipelines.store.receipts import Counts, FileEntry, Receipt, content_digest, sha256_file
+from tests.forks import KILLED, imported_once, status_at
 from tests.pipelines.one_by_one import OneByOne
+
+imported_once("pipelines.stages.shard")
 
 CONFIG = ShardConfig(samples_per_tar=20, tars_per_group=2, holdout_fraction=0.1)
 FAULTS = ("shard.part.before_rename", "shard.part.before_receipt", "shard.receipt.before_rename")
@@ -160,18 +158,9 @@ def test_any_number_of_workers_writes_the_same_bytes(tmp_path):
 def test_a_stage_killed_anywhere_is_finished_by_the_same_command(tmp_path, point):
     recaption = captioned(tmp_path / "in")
     whole = run(tmp_path / "whole", recaption)
-    script = (
-        "import sys; from pathlib import Path; from tests.pipelines.stages.test_shard import captioned, run\n"
-        "run(Path(sys.argv[1]), captioned(Path(sys.argv[2])))"
-    )
     home = tmp_path / "killed"
-    command = [sys.executable, "-c", script, str(home), str(tmp_path / "in")]
-    root = Path(__file__).parents[3]
     for k in (1, 3) if point == FAULTS[0] else (1,):
-        killed = subprocess.run(
-            command, cwd=root, env={**os.environ, FAULT_VARIABLE: f"{point}:{k}"}, check=False
-        )
-        assert killed.returncode == -signal.SIGKILL
+        assert status_at(f"{point}:{k}", run, home, recaption) == KILLED
     finished = {path: path.stat().st_mtime_ns for path in home.rglob("parts/*.json")}
     resumed = run(home, recaption)
     assert contents(home, resumed) == contents(tmp_path / "whole", whole)

@@ -1,10 +1,6 @@
 """The train and distill stages on tiny shards: what they leave, and that a SIGKILL changes no byte of it."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +19,8 @@ from pipelines.registry.mlflow_store import Tracker
 from pipelines.stage import Input
 from pipelines.stages.distill import STAGE as DISTILL
 from pipelines.stages.train import STAGE as TRAIN
-from pipelines.store.faults import FAULT_VARIABLE
 from pipelines.store.receipts import Receipt
+from tests.forks import KILLED, STORES, imported_once, status_at
 from tests.pipelines.stages.small_trainings import (
     NETWORK,
     SAMPLES,
@@ -37,6 +33,7 @@ from tests.pipelines.stages.small_trainings import (
     shards,
 )
 
+imported_once("torch._dynamo", "transformers", *STORES)
 FAULTS = (
     "upsampler.checkpoint.before_rename:2",
     "train.checkpoint.before_rename:2",
@@ -120,39 +117,11 @@ def test_a_mean_flow_student_starts_from_the_teacher_and_generates(whole, tmp_pa
         assert Generator(student).generate(["all red"], steps=steps).shape == (1, 8, 8, 3)
 
 
-@pytest.fixture(scope="module")
-def killed(tmp_path_factory, whole, tracking) -> dict[str, Path]:
-    """For each fault the HOME that it left: processes of their own, forked from one that has imported all."""
-    _, shard, *_ = whole
-    homes = {fault: tmp_path_factory.mktemp("killed") for fault in FAULTS}
-    script = (
-        "import sys; from tests.pipelines.stages import test_train\n"
-        "test_train.die(*sys.argv[1:4], dict(zip(sys.argv[4::2], sys.argv[5::2])))"
-    )
-    pairs = [str(word) for pair in homes.items() for word in pair]
-    command = [sys.executable, "-c", script, tracking, shard.location, shard.digest, *pairs]
-    subprocess.run(command, cwd=Path(__file__).parents[3], check=True)
-    return homes
-
-
-def die(tracking: str, location: str, digest: str, homes: dict[str, str]) -> None:
-    """Run both stages in a HOME each, every time killed at another fault point."""
-    import mlflow  # noqa: F401  (once, for all that are forked)
-    import torch._dynamo  # noqa: F401  (the optimizers would, each time)
-
-    for fault, home in homes.items():
-        if (child := os.fork()) == 0:
-            os.environ[FAULT_VARIABLE] = fault
-            run_both(Path(home), tracking, Input("shard", location, digest))
-            os._exit(0)
-        _, status = os.waitpid(child, 0)
-        assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL, f"{fault}: {status}"
-
-
 @pytest.mark.parametrize("fault", FAULTS)
-def test_killed_and_run_again_gives_the_same_bytes(killed, whole, tracking, fault):
+def test_killed_and_run_again_gives_the_same_bytes(whole, tracking, tmp_path, fault):
     home, shard, *receipts = whole
-    left = killed[fault]
+    left = tmp_path / "killed"
+    assert status_at(fault, run_both, left, tracking, Input("shard", shard.location, shard.digest)) == KILLED
     stage = fault.partition(".")[0]
     complete = [path.parent for path in left.rglob("checkpoint.json")]
     names = [path.name for path in complete if ("upsampler" in path.parts) == (stage == "upsampler")]

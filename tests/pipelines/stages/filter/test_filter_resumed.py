@@ -1,10 +1,7 @@
 """However the filter's work is cut, interrupted or killed, the bytes are the same."""
 
-import json
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -14,9 +11,12 @@ from pipelines.execution.engine import Engine
 from pipelines.stage import SCRATCH
 from pipelines.stages.filter import MeasureWorker
 from pipelines.store.parts import Parts
+from tests.forks import KILLED, imported_once, status_at
 from tests.pipelines.one_by_one import OneByOne
 from tests.pipelines.stages.crashing_record import CRASHES, draw_or_crash, examine_or_crash
 from tests.pipelines.stages.filter.small_filter import SMALL, contents, output, run, write_corpus
+
+imported_once("open_clip", "py3langid.langid", "scipy.fft")
 
 
 def test_order_of_work_does_not_show_in_the_bytes(small: str, annotators: Path, tmp_path: Path):
@@ -103,37 +103,13 @@ FAULTS = (
     "filter.receipt.before_rename:1",
 )
 
-# One process pays for the imports; each fault kills a child of it.
-KILLED_RUNS = """
-import json, os, sys
-from pathlib import Path
-root, corpus, annotators, faults = sys.argv[1], sys.argv[2], Path(sys.argv[3]), json.loads(sys.argv[4])
-sys.path.insert(0, root)
-import open_clip, scipy.fft
-from components.filtering.language import language_of
-language_of("un perro que corre")  # reads its model
-from tests.pipelines.stages.filter import small_filter
-from pipelines.store.faults import FAULT_VARIABLE
-for home, fault in faults.items():
-    child = os.fork()
-    if not child:
-        os.environ[FAULT_VARIABLE] = fault
-        small_filter.run(Path(home), corpus, annotators, small_filter.SMALL)
-        os._exit(0)
-    print(fault, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-"""
-
 
 def test_killed_anywhere_and_run_again_gives_the_same_bytes(small: str, annotators: Path, tmp_path: Path):
     home = tmp_path / "whole"
     receipt = run(home, small, annotators, SMALL)
     homes = {fault: tmp_path / fault.replace(":", "-") for fault in FAULTS}
-    faults = json.dumps({str(path): fault for fault, path in homes.items()})
-    root = Path(__file__).parents[4]
-    command = [sys.executable, "-c", KILLED_RUNS, str(root), small, str(annotators), faults]
-    ended = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300).stdout
-    assert ended.splitlines() == [f"{fault} {-signal.SIGKILL}" for fault in FAULTS]
-    for path in homes.values():
+    for fault, path in homes.items():
+        assert (fault, status_at(fault, run, path, small, annotators, SMALL)) == (fault, KILLED)
         assert not (path / "filter" / receipt.fingerprint / "receipt.json").exists()
         again = run(path, small, annotators, SMALL)
         assert contents(path, again) == contents(home, receipt)

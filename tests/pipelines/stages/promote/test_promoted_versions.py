@@ -1,8 +1,6 @@
 """Registered versions: registered once, rolled back, promoted by hand, killed, damaged; card and lineage."""
 
-import os
 import shutil
-import signal
 
 import pytest
 
@@ -13,8 +11,10 @@ from pipelines.registry.lineage import Lineage, descendants, lineage_of_version
 from pipelines.registry.mlflow_store import Tracker
 from pipelines.registry.model_registry import models, registered_text, resolve
 from pipelines.registry.repair import inspect
-from tests.forks import FORKS
+from tests.forks import KILLED, STORES, imported_once, status_at
 from tests.pipelines.stages.promote.promoting_team import Team
+
+imported_once(*STORES)
 
 FAULTS = (
     "promote.before_version",
@@ -77,10 +77,7 @@ def test_a_promotion_killed_at_every_point_is_finished_by_the_same_command(home)
     for team in (killed, whole):
         team.run(seed=1)
     for fault in FAULTS:  # each run goes on where the one before it was killed
-        process = FORKS.Process(target=run_with_fault, args=(fault, killed))
-        process.start()
-        process.join(timeout=60)
-        assert (fault, process.exitcode) == (fault, -signal.SIGKILL)
+        assert (fault, status_at(fault, killed.run, 2)) == (fault, KILLED)
     assert killed.run(seed=2).digest == whole.run(seed=2).digest  # the same bytes
     assert killed.holders() == whole.holders() == {"champion": "2", "challenger": "2", "previous": "1"}
     assert killed.lines() == whole.lines() == [("promote", None, "1"), ("promote", "1", "2")]
@@ -141,8 +138,3 @@ def test_card_and_lineage_lead_from_a_version_to_its_outputs_and_back(home):
     assert "| student, 1 step | 0.800 |" in card
     client = Tracker(home).client
     assert client.get_model_version("card", "1").description == card
-
-
-def run_with_fault(fault: str, team: Team) -> None:
-    os.environ["STRAIGHTSHOT_FAULT"] = fault
-    team.run(seed=2)
