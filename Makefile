@@ -30,7 +30,7 @@ demo: $(READY)  ## set up, then run the demo DAG into ./runs (about 80 minutes o
 test: $(READY)  ## set up, then run every test but the long ones of test-faults
 	@$(PYTEST) -m "not faults and not cluster"
 
-test-faults: $(READY)  ## set up, then kill every stage at each of its fault points, and start real clusters
+test-faults: $(READY)  ## set up, then kill every stage at its fault points, and start real clusters
 	@$(PYTEST) -m "faults or cluster"
 
 check: $(READY)  ## lint, format, types and import contracts
