@@ -29,7 +29,7 @@ MOVE = ("before_intent", "after_intent", "between_aliases", "before_done")
 SWAP = ("swap.before_exchange", "swap.before_removal")
 # stage, and how the attempts end at its fault points in turn. Where the work is done by Ray's workers, a
 # killed one is started again a few times: killed at every first part (:1) the stage fails, killed now and
-# then it finishes. Parts that a stage's own process writes are written by the same lines: three stages show it.
+# then it finishes. Parts that a stage's own process writes are written alike by all: three show it.
 SHORT = [("recaption", {"part_receipt.before_rename:2": FINISHED})]
 LONG = [
     (
