@@ -1,8 +1,6 @@
 """Runs of the real graph and configs, with stages that write a line or a small model each, in no time."""
 
 import json
-import os
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -63,15 +61,3 @@ def register(home: Path, outputs: dict[str, Path], *, packaged: bool = False) ->
         registry.name, source=folder.as_uri(), tags={DIGEST_TAG: digest}
     )
     return str(registered.version)
-
-
-def killed_at(point: str, call: Callable[[], object]) -> int:
-    """The exit status of a process of its own that does this, with a fault point set."""
-    child = os.fork()
-    if child == 0:
-        os.environ["STRAIGHTSHOT_FAULT"] = point
-        try:
-            call()
-        finally:
-            os._exit(0)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])

@@ -23,10 +23,11 @@ from pipelines.store.locks import Owner, lock, reading
 from pipelines.store.outputs import load_receipt
 from pipelines.studies.trainings import note_trainings
 from pipelines.verify import targets, verify
+from tests.forks import KILLED, STORES, imported_once, status_at
 from tests.pipelines.make_champion import make_champion
-from tests.pipelines.retention.small_runs import NAMES, killed_at, register, run
+from tests.pipelines.retention.small_runs import NAMES, register, run
 
-KILLED = -9
+imported_once(*STORES)
 DAYS = 2 * 86400
 
 
@@ -189,6 +190,10 @@ def test_a_run_with_another_config_stops_a_collection_that_was_planned_before(tw
     assert all(load_receipt(path) is not None for path in old.values())
 
 
+def survey_and_collect(home: Path) -> None:
+    collect(survey(home, 1))
+
+
 @pytest.mark.parametrize("point", ["before_receipt", "before_rename", "before_removal"])
 @pytest.mark.parametrize("pass_", [1, 3])
 def test_killed_anywhere_every_output_is_whole_or_not_there_and_the_next_one_finishes(
@@ -196,7 +201,7 @@ def test_killed_anywhere_every_output_is_whole_or_not_there_and_the_next_one_fin
 ):
     old, kept = two_runs
     whole = {path: load_receipt(path) for path in (*old.values(), *kept.values())}
-    assert killed_at(f"gc.{point}:{pass_}", lambda: collect(survey(tmp_path, 1))) == KILLED
+    assert status_at(f"gc.{point}:{pass_}", survey_and_collect, tmp_path) == KILLED
     for path, receipt in whole.items():
         assert receipt is not None
         if path.exists():

@@ -24,9 +24,10 @@ from pipelines.retention.takedown import Takedown, purge, requested, take_down
 from pipelines.stages.data.part_records import EXAMPLES_FOLDER
 from pipelines.status import status_of
 from pipelines.withdrawals import withdrawals
+from tests.forks import KILLED, STORES, imported_once, status_at
 from tests.pipelines.one_by_one import OneByOne
-from tests.pipelines.retention.small_runs import killed_at
 
+imported_once(*STORES)
 DATA = ("filter", "recaption", "shard")
 
 
@@ -140,7 +141,7 @@ def test_an_image_file_withdraws_its_record(home, tmp_path):
 
 def test_killed_before_the_models_are_marked_the_same_command_goes_on(home):
     wanted = requested([next(iter(samples(home, TRAIN)))], None)
-    assert killed_at("withdraw.before_mark", lambda: take_down(home, wanted)) == -9
+    assert status_at("withdraw.before_mark", take_down, home, wanted) == KILLED
     assert len(withdrawals(home)) == 1 and tag(home) is None
     assert trained_on(take_down(home, wanted)) == [1] and tag(home) == 1
 
