@@ -48,6 +48,7 @@ class Engine:
         self.startup_seconds = 0.0
         self._embedded = False
         self._head: HeadNode | None = None  # once started
+        self._abandoned = False
 
     def __enter__(self) -> Self:
         return self
@@ -181,9 +182,19 @@ class Engine:
         total = self.total()
         return f"{self.address}: a task ran; {total.get('CPU', 0):g} CPUs, {total.get('GPU', 0):g} GPUs"
 
+    def abandon(self) -> None:
+        """Leave Ray to this process's end, which is then at once (`watchdog.end_at_once`).
+
+        For where a thread still waits within Ray: under it Ray ends the process without a word when it is
+        shut down, and at times crashes when Python takes itself down.
+        """
+        if not self._abandoned:
+            self._abandoned = True
+            atexit.register(end_at_once)  # what is registered last runs first, and nothing after it
+
     def shutdown(self) -> None:
-        """Stop or leave the Ray that this engine started or joined."""
-        if self._head is not None:
+        """Stop or leave the Ray that this engine started or joined, unless it was abandoned."""
+        if self._head is not None and not self._abandoned:
             import ray
 
             ray.shutdown()
@@ -199,9 +210,7 @@ class Engine:
             with ended_when(head.watch(), after=GO_ON, grace=LOST_HEAD_SECONDS, error=HeadLost):
                 yield
         except HeadLost:
-            # Ray's threads go on asking for the head, and at times crash when Python takes itself down under
-            # them: what is registered last runs first, and nothing after it.
-            atexit.register(end_at_once)
+            self.abandon()  # Ray's threads go on asking for the head
             raise
 
     def start(self) -> None:

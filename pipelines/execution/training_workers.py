@@ -4,7 +4,6 @@ Ray Train places the processes and has them find each other. Checkpoints are our
 killed costs the steps since the last of them. Ray Train's storage is not used.
 """
 
-import atexit
 import os
 import threading
 import uuid
@@ -16,7 +15,6 @@ from typing import Any
 from pipelines.errors import USER_ERRORS, StageFailed, StraightshotError
 from pipelines.execution.engine import WORKER_RESTARTS, Engine, worker_failure
 from pipelines.execution.room import Room
-from pipelines.execution.watchdog import end_at_once
 from pipelines.execution.worker_events import Event, EventReader, EventWriter
 
 # (rank, world_size, events): what one process does; pickled for Ray's workers
@@ -34,13 +32,19 @@ SETTINGS = {  # Ray Train's, unless the user set them; the driver's environment 
 
 @dataclass(frozen=True)
 class _Group:
-    """What every process of one attempt needs to know. channel: the folder of its events."""
+    """What every process of one attempt needs to know. each: Ray's resources of one; channel: the folder of
+    its events.
+    """
 
     stage: str
     workers: int
+    each: dict[str, float]
     train_rank: TrainRank
     channel: Path
-    on_gpu: bool
+
+    @property
+    def on_gpu(self) -> bool:
+        return "GPU" in self.each
 
 
 def train_together(
@@ -66,9 +70,9 @@ def train_together(
     room, run = Room(engine, f"{stage}.workers", workers, each), uuid.uuid4().hex[:8]
     for attempt in range(WORKER_RESTARTS + 1):
         channel = scratch / f"events-{run}-{attempt}"
-        group = _Group(stage, workers, train_rank, channel, on_gpu="GPU" in each)
+        group = _Group(stage, workers, each, train_rank, channel)
         with engine.in_use():
-            failure = _attempt(group, each, scratch / "ray", on_event, room)
+            failure = _attempt(engine, group, scratch / "ray", on_event, room)
         if failure is None:
             return
     raise StageFailed(
@@ -78,8 +82,8 @@ def train_together(
 
 
 def _attempt(
+    engine: Engine,
     group: _Group,
-    each: dict[str, float],
     storage: Path,
     on_event: Callable[[Event], None],
     room: Room,
@@ -96,7 +100,7 @@ def _attempt(
     trainer = TorchTrainer(
         lambda: _work(group),
         scaling_config=ScalingConfig(
-            num_workers=group.workers, use_gpu=group.on_gpu, resources_per_worker=each
+            num_workers=group.workers, use_gpu=group.on_gpu, resources_per_worker=group.each
         ),
         run_config=RunConfig(
             name=group.stage,
@@ -124,9 +128,7 @@ def _attempt(
         if group.channel.exists() and not isinstance(error, KeyboardInterrupt):
             over.wait(CLEAN_UP_SECONDS)  # the other workers are being stopped
         if not over.is_set():
-            # Ray crashes at times when Python takes itself down under a thread that waits within it: what is
-            # registered last runs first, and nothing after it.
-            atexit.register(end_at_once)
+            engine.abandon()
         raise
     return failures[0] if failures else None
 

@@ -35,14 +35,16 @@ from tests.pipelines.stages.small_trainings import TEXT, contents, output, shard
 # A command whose training no node has room for, or that Ctrl-C ends; and what Ray does at times while Python
 # takes itself down under a thread that waits for it: this does it every time.
 WAITING = """
-import atexit, os, signal, sys, threading, time, typer
+import atexit, os, signal, sys, threading, time, ray, typer
 from pathlib import Path
 from dags.cli import app
 from pipelines.execution import room
 from pipelines.execution.engine import Engine
 from pipelines.execution.training_workers import train_together
 
+# What Ray does at times under a thread that waits within it is what these do every time.
 atexit.register(os.abort)
+ray.shutdown = lambda: os._exit(1)
 room.LOOK_SECONDS, room.NO_PROGRESS_SECONDS = 0.1, float(sys.argv[2])
 engine = Engine("local")
 engine.start()
@@ -61,7 +63,8 @@ def train():
     if sys.argv[1] == "Ctrl-C":
         threading.Thread(target=interrupt, daemon=True).start()
     scratch = Path(sys.argv[3])
-    train_together(engine, "train", print, workers=10_000, cpus=1, scratch=scratch, on_event=print)
+    with engine:  # left before the line is printed, as a run leaves it
+        train_together(engine, "train", print, workers=10_000, cpus=1, scratch=scratch, on_event=print)
 
 app.build_app = lambda: commands
 app.main([])
