@@ -58,10 +58,16 @@ class Lfm2Decoder:
         return len(self._lengths)
 
     @torch.inference_mode()
-    def scores(self, chunks: Sequence[Sequence[int]], first: int = 0) -> Tensor:
-        """The scores (B, V) of the token after each chunk.
+    def scores(
+        self,
+        chunks: Sequence[Sequence[int]],
+        first: int = 0,
+        ends: Sequence[Sequence[int]] | None = None,
+    ) -> Tensor:
+        """The scores (N, V) of the token after each end of each chunk, in order.
 
         chunks: one token or more for each row from `first` on; those beyond the last row begin new ones.
+        ends: of each chunk, how many of its tokens stand before what is scored; by default all of them.
         """
         lengths = (self._lengths[first:] + [0] * len(chunks))[: len(chunks)]
         sizes = [len(chunk) for chunk in chunks]
@@ -71,8 +77,18 @@ class Lfm2Decoder:
         for layer in self._layers:
             features = layer(features, at)
         self._lengths[first : first + len(chunks)] = map(add, lengths, sizes)
-        ends = torch.tensor([end - 1 for end in accumulate(sizes)], device=ids.device)
-        return F.linear(_normed(features[ends], self._eps), self._answers)
+        begins = accumulate(sizes, initial=-1)  # the place of the token before each chunk
+        scored = [
+            begin + end
+            for begin, of_chunk in zip(begins, ends or [[n] for n in sizes], strict=False)
+            for end in of_chunk
+        ]
+        features = features[torch.tensor(scored, device=ids.device)]
+        return F.linear(_normed(features, self._eps), self._answers)
+
+    def retract(self, row: int, tokens: int) -> None:
+        """Forget the last tokens of a row."""
+        self._lengths[row] -= tokens
 
     @torch.inference_mode()
     def remove(self, row: int) -> None:

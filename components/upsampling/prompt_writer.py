@@ -5,8 +5,9 @@ told what to add. prompt_editor.py is the other kind of writer, which we fit our
 """
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
+
+from torch import Tensor
 
 from components.upsampling.caption_session import write_all
 from components.upsampling.language_model import LanguageModel
@@ -50,7 +51,11 @@ class PromptWriter:
         if not rows:
             return captions
         noises = [RowNoise(seeds[row]) for row in rows]
-        choose = partial(sample, noises=noises, temperature=temperature, min_p=min_p)
+
+        def choose(scores: Tensor) -> list[int]:
+            uniform = [noise.next(scores.shape[-1]) for noise in noises]
+            return sample(scores, uniform, temperature=temperature, min_p=min_p)
+
         answers = self.language_model.continued([inputs[row] for row in rows], choose, MOST_TOKENS)
         for row, answer in zip(rows, answers, strict=True):
             captions[row] = self._caption(starts[row], answer)

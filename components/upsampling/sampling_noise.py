@@ -26,6 +26,10 @@ class RowNoise:
             self._drawn = list(uniform.unbind())[::-1]
         return self._drawn.pop()
 
+    def give_back(self, unused: Sequence[Tensor]) -> None:
+        """Take the last noises back, to return them again."""
+        self._drawn += reversed(unused)
+
 
 def gumbel(uniform: Tensor) -> Tensor:
     """Standard Gumbel noise of uniform noise."""
@@ -38,14 +42,15 @@ def _log(value: float) -> Tensor:
 
 
 def sample(
-    scores: Tensor, noises: Sequence[RowNoise], *, temperature: float = 1.0, min_p: float = 0.0
+    scores: Tensor, noises: Sequence[Tensor], *, temperature: float = 1.0, min_p: float = 0.0
 ) -> list[int]:
     """A token of each row of scores (B, V); -inf is never chosen.
 
-    min_p: tokens below this part of the likeliest one's probability are left out (Nguyen 2024).
+    noises: uniform, (V,) for each row. min_p: tokens below this part of the likeliest one's probability are
+    left out (Nguyen 2024).
     """
     scores = scores.float().cpu() / temperature
-    uniform = torch.stack([row.next(scores.shape[-1]) for row in noises])
+    uniform = torch.stack(list(noises))
     if min_p:  # of a thousand tokens a few are left, and only those get noise
         likeliest = scores.amax(-1, keepdim=True)
         left = (scores >= likeliest + _log(min_p)).nonzero(as_tuple=True)

@@ -75,3 +75,17 @@ def test_cached_scores_are_the_uncached_ones_whatever_the_other_rows_do(model):
             rows.pop()
         assert len(decoder) == len(rows)
     assert checked > 100 and max(map(len, rows)) > FIRST_PLACES
+
+
+def test_scores_within_a_chunk_and_after_tokens_were_taken_back_are_those_of_what_is_left(model):
+    decoder, rows = Lfm2Decoder(model), [tokens(9, 1), tokens(4, 2)]
+    decoder.scores(rows)
+    for turn in range(12):
+        chunks = [tokens(5, 10 + turn), tokens(3, 30 + turn)]
+        scores = decoder.scores(chunks, ends=[[1, 4, 5], [2]])
+        for place, (row, end) in enumerate([(0, 1), (0, 4), (0, 5), (1, 2)]):
+            expected = at_once(model, rows[row] + chunks[row][:end])
+            assert torch.allclose(scores[place], expected, rtol=1e-12, atol=1e-12)
+        for row, kept in enumerate([1 + turn % 4, 2]):
+            decoder.retract(row, len(chunks[row]) - kept)
+            rows[row] = rows[row] + chunks[row][:kept]

@@ -11,8 +11,10 @@ from components.captioning.packing import IGNORED
 from components.toyworld.prompts import make_prompts
 from components.training.checkpoints import Checkpoints
 from components.training.config import OptimizerConfig, TrainingConfig
+from components.upsampling.answer_drafts import AnswerDrafts
 from components.upsampling.content_words import PREPOSITIONS, content_words, subject_words
 from components.upsampling.language_model import LanguageModel
+from components.upsampling.lfm2_decoder import Lfm2Decoder
 from components.upsampling.partial_texts import RecordCaptions
 from components.upsampling.prompt_cleaning import prompt_units, units_of
 from components.upsampling.prompt_editor import MOST_INSERTED, PromptEditor
@@ -89,6 +91,30 @@ def test_the_text_is_a_function_of_prompt_and_seed(editor):
     assert [editor([prompt], [seed])[0] for seed, prompt in enumerate(prompts)] == together
     assert editor(prompts, range(16, 32)) != together
     assert together[2] == "" and editor([], []) == [] and editor([" ", "please"], [0, 0])[0] == ""
+
+
+def test_guessed_answers_save_passes_and_change_no_caption(editor, monkeypatch):
+    """Whether they are good ones, bad ones that stand nowhere, or none at all."""
+    prompts, passes = [f"a {thing} and a {thing}" for thing in THINGS], [0]
+
+    def counted(decoder, *given):
+        passes[0] += 1
+        return scores(decoder, *given)
+
+    def written() -> tuple[list[str], int]:
+        passes[0] = 0
+        return [editor([p], [seed])[0] for seed in range(4) for p in prompts], passes[0]
+
+    scores = Lfm2Decoder.scores
+    monkeypatch.setattr(Lfm2Decoder, "scores", counted)
+    editor(prompts * 4, range(32))
+    captions, passes_with = written()
+    inserted = itertools.cycle(range(20, 90))
+    for guess in (lambda *_: next(inserted), lambda *_: None):
+        monkeypatch.setattr(AnswerDrafts, "guess", guess)
+        others, passes_without = written()
+        assert others == captions and len(set(captions)) > 10
+    assert passes_with < 0.6 * passes_without
 
 
 def test_capitals_and_marks_are_the_prompts(editor):
