@@ -22,6 +22,7 @@ from pipelines.store.receipts import PartReceipt
 
 WORKER_RESTARTS = 3  # a worker killed more often than this fails the stage
 LOST_HEAD_SECONDS = 20.0  # to end in once the head is lost
+HEAD_POLL_SECONDS = 1.0
 GO_ON = "when the cluster is whole again, run the same command again: it goes on from here"
 
 
@@ -212,6 +213,15 @@ class Engine:
         except HeadLost:
             self.abandon()  # Ray's threads go on asking for the head
             raise
+
+    def wait_for_head(self) -> None:
+        """Wait until the head answers: without one Ray ends this process where it needs its object store.
+
+        Raises as `in_use` does.
+        """
+        with self.in_use():
+            while self._head is not None and not self._head.answers():
+                time.sleep(HEAD_POLL_SECONDS)
 
     def start(self) -> None:
         """Start Ray, or join it; nothing to do the second time. Raises ConfigError if there is none."""

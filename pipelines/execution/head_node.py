@@ -29,10 +29,10 @@ class HeadNode:
         self._node = bytes.fromhex(context.get_node_id())
         self._head = NodeInfoGcsServiceStub(init_grpc_channel(context.gcs_address, CHANNEL))
 
-    def watch(self) -> Callable[[], str | None]:
+    def watch(self, patience: float = LOST_SECONDS) -> Callable[[], str | None]:
         """A function that says why nothing on this Ray will ever end; None while its head answers, or may.
 
-        It counts from now on how long there is no answer.
+        It counts from now on how long there is no answer. patience: seconds without one.
         """
         import grpc
         from ray.core.generated.gcs_service_pb2 import CheckAliveRequest  # type: ignore[attr-defined]  # generated
@@ -46,7 +46,7 @@ class HeadNode:
                 reply = self._head.CheckAlive(question, timeout=ASK_SECONDS)
             except grpc.RpcError:
                 silent = time.monotonic() - answered
-                if silent < LOST_SECONDS:
+                if silent < patience:
                     return None
                 return f"{self.name} has lost its head, which has not answered for {silent:.0f} s"
             answered = time.monotonic()
@@ -55,6 +55,10 @@ class HeadNode:
             return f"{self.name} has another head than before, or has lost the node of this command"
 
         return fault
+
+    def answers(self) -> bool:
+        """Whether the head and the node of this process are there."""
+        return self.watch(patience=0.0)() is None
 
     def total(self) -> dict[str, float] | None:
         """The resources of all living nodes together, under Ray's names; None while the head does not answer.

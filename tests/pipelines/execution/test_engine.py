@@ -20,22 +20,45 @@ from pipelines.store.receipts import Counts, PartReceipt
 
 # What Ray does at times while Python takes itself down is what this does every time.
 LOST_HEAD = """
-import atexit, os, time
+import atexit, os, sys, threading, time
+from pathlib import Path
 from pipelines.errors import HeadLost
-from pipelines.execution.engine import Engine
+from pipelines.execution import engine, training_workers
+
+lost = threading.Event()
 
 class Head:
     def watch(self):
-        return lambda: "the head is lost"
+        return lambda: "the head is lost" if lost.is_set() else None
 
-class Lost(Engine):
+    def answers(self):
+        return not lost.is_set()
+
+class Lost(engine.Engine):
     def _connected(self):
         return Head()
 
+    def share_of(self, *_):
+        return {}
+
+def attempt(*_):  # as a training that fails since the head is lost: the next would need Ray's object store
+    if lost.is_set():
+        os._exit(7)
+    lost.set()
+    return "a worker died"
+
+training_workers._attempt = attempt
 atexit.register(os.abort)
 try:
-    with Lost("local").in_use():
-        time.sleep(60)
+    if sys.argv[1] == "a stage":
+        lost.set()
+        with Lost("local").in_use():
+            time.sleep(60)
+    else:
+        scratch = Path("scratch")
+        training_workers.train_together(
+            Lost("local"), "train", print, workers=2, cpus=1, scratch=scratch, on_event=print
+        )
 except HeadLost as error:
     print(error, end="")
 """
@@ -177,8 +200,9 @@ def test_jobs_that_no_node_has_room_for_end_all_with_one_line(engine, tmp_path, 
     assert time.monotonic() - started < 50  # the other job is ended, not waited for
 
 
-def test_a_process_that_lost_the_head_ends_without_what_ray_does_at_its_end():
-    program = [sys.executable, "-c", LOST_HEAD]
+@pytest.mark.parametrize("what", ["a stage", "a training between two attempts"])
+def test_a_process_that_lost_the_head_ends_without_what_ray_does_at_its_end(what):
+    program = [sys.executable, "-c", LOST_HEAD, what]
     ended = subprocess.run(program, check=False, capture_output=True, text=True, timeout=120)
     assert (ended.returncode, ended.stderr) == (1, "")
     assert ended.stdout.startswith("the head is lost; when the cluster is whole again")
