@@ -39,6 +39,7 @@ from pipelines.store.mirror import store_at
 Section = TypeVar("Section", bound=BaseModel)
 
 NO_MODELS = (LEARNED, PIXELS, FITTED, NONE)  # in place of a model's id or path
+PATH_KINDS = ("urls", "parquet", "folder", "webdataset")  # of a corpus, besides toy:N
 
 SAVED = "run.json"  # HOME/run.json: the config of the last run
 
@@ -91,6 +92,14 @@ class RunConfig(BaseModel):
     evaluate: EvaluateConfig = EvaluateConfig()
     promote: PromoteConfig = PromoteConfig()
     operations: OperationsConfig = OperationsConfig()
+
+    @field_validator("corpus")
+    @classmethod
+    def _of_a_kind(cls, corpus: str) -> str:
+        kind, _, path = corpus.partition(":")
+        if kind != "toy" and (kind not in PATH_KINDS or not path):
+            raise ValueError(f"expected toy:N, {', '.join(f'{name}:PATH' for name in PATH_KINDS)}")
+        return corpus
 
     @field_validator("snapshot")
     @classmethod

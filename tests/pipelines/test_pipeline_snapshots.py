@@ -5,8 +5,10 @@ import shutil
 
 import pytest
 
-from pipelines.config import load_config
+from components.corpus.readers import READERS
+from pipelines.config import PATH_KINDS, load_config
 from pipelines.errors import ConfigError
+from pipelines.stages.fetch import URLS
 from tests.pipelines.line_stages import NAMES, digests, pipeline, run, states, why
 
 
@@ -122,11 +124,15 @@ def test_a_corpus_that_cannot_be_read_is_an_error_of_the_run_and_a_reason_of_the
     assert "gone" in why(made, "filter")
 
 
-@pytest.mark.parametrize("corpus", ["toy:", "toy:x", "toy:0", "toy:-1", "web:x", "x", "parquet:"])
+@pytest.mark.parametrize("corpus", ["toy", "toy:", "toy:x", "toy:0", "toy:-1", "web:x", "/x", "parquet:"])
 def test_a_corpus_that_is_not_understood_is_one_line(tmp_path, corpus):
-    with pytest.raises(ConfigError) as error:
-        pipeline(tmp_path, [f"annotators.labelled={__file__}"], corpus=corpus).prepare()
+    with pytest.raises(ConfigError, match=r"corpus.*: expected toy:N") as error:
+        pipeline(tmp_path, corpus=corpus).prepare()
     assert len(str(error.value).splitlines()) == 1
+
+
+def test_every_kind_of_corpus_that_is_read_is_understood():
+    assert {*READERS, URLS} == {*PATH_KINDS}
 
 
 def test_toy_annotators_need_a_toy_corpus(tmp_path):

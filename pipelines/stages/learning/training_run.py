@@ -125,7 +125,8 @@ def caption_loader(
 ) -> ShardLoader:
     """The exact-resume loader of one process over the shards of every snapshot.
 
-    unit: pixels along a side of one patch. Raises InputError where those do not cover images of some bucket.
+    unit: pixels along a side of one patch. Raises InputError where those do not cover images of some bucket,
+    and where no image to train on has the model's own size, at which models are evaluated.
     """
     loader = ShardLoader(
         shards,
@@ -144,6 +145,11 @@ def caption_loader(
                 f"the shards have a bucket of {size}, and the model's patches are {unit} pixels a side; set"
                 f" shard.buckets to multiples of {unit}, or another patch"
             )
+    if split == TRAIN and (square := ImageSize.square(image_size)) not in loader.sizes:
+        raise InputError(
+            f"the shards have images of {', '.join(map(str, loader.sizes))}, and none of {square}, the"
+            f" model's own size, at which it is evaluated; add {square} to shard.buckets"
+        )
     return loader
 
 

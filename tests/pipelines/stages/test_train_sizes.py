@@ -65,8 +65,15 @@ def test_one_square_bucket_trains_the_model_that_no_bucket_trains_to_the_bit(tmp
         assert one == other, name
 
 
-def test_a_bucket_that_the_patches_do_not_cover_is_one_line(tmp_path, tracking):
-    given = in_buckets(tmp_path / "shards", "8x8", "10x6")
-    message = "the shards have a bucket of 10x6, and the model's patches are 4 pixels a side"
+@pytest.mark.parametrize(
+    ("buckets", "message"),
+    [
+        (("8x8", "10x6"), "the shards have a bucket of 10x6, and the model's patches are 4 pixels a side"),
+        (("12x4", "4x12"), "the shards have images of 12x4, 4x12, and none of 8x8, the model's own size"),
+    ],
+    ids=["not covered by patches", "none of the model's own size"],
+)
+def test_buckets_that_do_not_fit_the_model_are_one_line(tmp_path, tracking, buckets, message):
+    given = in_buckets(tmp_path / "shards", *buckets)
     with pytest.raises(InputError, match=message):
         run(tmp_path, TRAIN, tracking, {"shard": (given,)}, **SMALL)
