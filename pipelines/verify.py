@@ -77,8 +77,8 @@ def targets(home: Path, target: str | None = None) -> list[Target]:
             within = out if path.name == RECEIPT else path
             return [Target(out, within)]
     raise ConfigError(
-        f"'{target}' is neither a stage with outputs under {home} nor a path in an output; `straightshot"
-        " verify` alone checks all of them"
+        f"'{target}' is neither a stage with outputs under {home}, nor a path in an output, nor an image;"
+        " `straightshot verify` alone checks all outputs"
     )
 
 

@@ -32,7 +32,9 @@ def _lines(file: Path) -> Iterator[str | None]:
     """The texts of a file, one a line."""
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise ConfigError(f"--file {file}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
         raise ConfigError(f"--file {file}: {one_line(error)}") from error
     for number, line in enumerate(lines, start=1):
         try:

@@ -28,7 +28,10 @@ def ending_of(error: BaseException) -> Ending:
         case StraightshotError():
             text, exit_status = describe(error), error.exit_status
         case TyperException():
-            text, exit_status = f"{one_line(error.format_message())} See straightshot --help.", USAGE
+            text, exit_status = (
+                f"{one_line(error.format_message()).rstrip('.')}. See straightshot --help.",
+                USAGE,
+            )
         case InputError():
             text, exit_status = describe(error), USAGE
         case OSError():

@@ -6,6 +6,7 @@ import os
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from typer import BadParameter
 
 from components.errors import InputError
 from dags.cli.app import repeat_options
@@ -101,6 +102,7 @@ def test_no_space_on_the_way_says_what_to_do():
     [
         (ConfigError("train.images: too few"), 2, "train.images: too few"),
         (InputError("steps is 0; it must be 1 or more"), 2, "steps is 0; it must be 1 or more"),
+        (BadParameter("too low"), 2, "Invalid value: too low. See straightshot --help."),
         (StageFailed("train: diverged\n at 7"), 1, "train: diverged at 7"),
         (GateRefused("too low"), 3, "too low"),
         (ConnectionError("no route"), 1, "no route"),
