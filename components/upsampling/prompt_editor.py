@@ -5,10 +5,9 @@ It can not lose a word that says what is there or how it looks: dropping is not 
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache, partial
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -130,8 +129,7 @@ class EditSession:
         self._rows.pop()
 
 
-@dataclass(frozen=True)
-class _Answered:
+class _Answered(NamedTuple):
     """What was answered of a prompt. inserted: before the word that is next; before: the last two answers."""
 
     prompt: ReadPrompt
@@ -161,9 +159,9 @@ class _Answered:
         before = (self.before[1], answer)
         if answer not in (self.tokens.keep, self.tokens.drop):
             inserted = (*self.inserted, answer)
-            return replace(self, inserted=inserted, left=self.left - 1, before=before), (answer,)
+            return self._replace(inserted=inserted, left=self.left - 1, before=before), (answer,)
         edit = Edit(self.tokens.decode(self.inserted), answer == self.tokens.keep)
-        after = replace(self, edits=(*self.edits, edit), inserted=(), before=before)
+        after = self._replace(edits=(*self.edits, edit), inserted=(), before=before)
         return after, (answer, *after.word)
 
 
