@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.errors import StageFailed
-from pipelines.execution.engine import WORKER_RESTARTS, Engine, worker_failure
+from pipelines.execution.engine import Engine
+from pipelines.execution.part_pool import WORKER_RESTARTS, worker_failure
 from pipelines.execution.room import Room
 from pipelines.execution.worker_events import Event, EventReader, EventWriter
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.errors import USER_ERRORS, StageFailed, StraightshotError
-from pipelines.execution.engine import WORKER_RESTARTS, Engine, worker_failure
+from pipelines.execution.engine import Engine
+from pipelines.execution.part_pool import WORKER_RESTARTS, worker_failure
 from pipelines.execution.room import Room
 from pipelines.execution.worker_events import Event, EventReader, EventWriter
 

@@ -14,8 +14,9 @@ import pytest
 from components.errors import InputError
 from pipelines.errors import ConfigError, StageFailed, UnexpectedError
 from pipelines.execution import room
-from pipelines.execution.engine import WORKER_RESTARTS, Engine
+from pipelines.execution.engine import Engine
 from pipelines.execution.parallel_jobs import Job, run_together
+from pipelines.execution.part_pool import WORKER_RESTARTS
 from pipelines.store.receipts import Counts, PartReceipt
 
 # What Ray does at times while Python takes itself down is what this does every time.
