@@ -154,19 +154,12 @@ class Engine:
         head = self._head = self._head or self._connected()
         try:
             with ended_when(head.watch(), after=GO_ON, grace=LOST_HEAD_SECONDS, error=HeadLost):
+                while not head.answers():  # without one Ray ends this process where it needs its object store
+                    time.sleep(HEAD_POLL_SECONDS)
                 yield
         except HeadLost:
             self.abandon()  # Ray's threads go on asking for the head
             raise
-
-    def wait_for_head(self) -> None:
-        """Wait until the head answers: without one Ray ends this process where it needs its object store.
-
-        Raises as `in_use` does.
-        """
-        with self.in_use():
-            while self._head is not None and not self._head.answers():
-                time.sleep(HEAD_POLL_SECONDS)
 
     def start(self) -> None:
         """Start Ray, or join it; nothing to do the second time. Raises ConfigError if there is none."""

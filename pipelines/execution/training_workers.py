@@ -72,7 +72,6 @@ def train_together(
     for attempt in range(WORKER_RESTARTS + 1):
         channel = scratch / f"events-{run}-{attempt}"
         group = _Group(stage, workers, each, train_rank, channel)
-        engine.wait_for_head()  # the last attempt may have failed for the loss of it
         with engine.in_use():
             failure = _attempt(engine, group, scratch / "ray", on_event, room)
         if failure is None:

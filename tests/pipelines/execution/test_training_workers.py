@@ -32,8 +32,8 @@ from pipelines.store.faults import FAULT_VARIABLE
 from pipelines.store.receipts import Receipt
 from tests.pipelines.stages.small_trainings import TEXT, contents, output, shards
 
-# A command whose training no node has room for, or that Ctrl-C ends; and what Ray does at times while Python
-# takes itself down under a thread that waits for it: this does it every time.
+# A command whose training no node has room for, or that Ctrl-C ends. What Ray does at times under a thread
+# that waits within it, where it is shut down or Python takes itself down, this does every time.
 WAITING = """
 import atexit, os, signal, sys, threading, time, ray, typer
 from pathlib import Path
@@ -42,7 +42,6 @@ from pipelines.execution import room
 from pipelines.execution.engine import Engine
 from pipelines.execution.training_workers import train_together
 
-# What Ray does at times under a thread that waits within it is what these do every time.
 atexit.register(os.abort)
 ray.shutdown = lambda: os._exit(1)
 room.LOOK_SECONDS, room.NO_PROGRESS_SECONDS = 0.1, float(sys.argv[2])
