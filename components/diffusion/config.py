@@ -100,6 +100,14 @@ class DiTConfig(BaseModel):
         False, description="embed a second time r: the output means the path from t to r (MeanFlow)"
     )
 
+    def resized(self, *, width: int, depth: int, heads: int) -> "DiTConfig":
+        """The same but for the size of what is between input and output. Raises InputError, one line."""
+        sizes = {"width": width, "depth": depth, "heads": heads}
+        try:
+            return DiTConfig.model_validate(self.model_dump() | sizes)
+        except ValidationError as error:
+            raise InputError(first_fault(error)) from error
+
     @model_validator(mode="after")
     def _sizes_fit(self) -> "DiTConfig":
         if self.image_size % self.patch:
@@ -107,3 +115,22 @@ class DiTConfig(BaseModel):
         if self.width % (2 * self.heads):
             raise InputError(f"width {self.width} does not split into {self.heads} heads of an even size")
         return self
+
+
+class AutoguideConfig(BaseModel):
+    """A smaller network that is trained less, for guidance to lead away from (Karras 2024b)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    scale: float = Field(1.0, gt=0, description="how far guidance leads away from it; see guidance.py")
+    images: int = Field(16_000, gt=0, description="images that it sees; a tenth of the network's, or fewer")
+    width: int = Field(64, gt=0, description="features of a token")
+    depth: int = Field(3, gt=0, description="blocks")
+    heads: int = Field(4, gt=0)
+
+
+class AutoguideCard(BaseModel):
+    """What a model's card keeps of it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    dit: DiTConfig
+    scale: float = Field(gt=0)

@@ -20,12 +20,27 @@ Network = Callable[[Tensor, Tensor, TextTokens], Tensor]  # (x_t, t, text) -> wh
 
 
 @dataclass(frozen=True)
+class Autoguide:
+    """A weaker version of a network, of the same process and prediction, that guidance leads away from.
+
+    scale: how far (Karras 2024b); see guidance.py.
+    """
+
+    network: Network
+    scale: float
+
+
+@dataclass(frozen=True)
 class Denoiser:
-    """x_t: (B, C, H, W); t: (B,); text: TextTokens of B captions. All estimates are shaped like x_t."""
+    """x_t: (B, C, H, W); t: (B,); text: TextTokens of B captions. All estimates are shaped like x_t.
+
+    autoguide: what `guided` takes beside the scale, where the network has one; no estimate here knows of it.
+    """
 
     network: Network
     process: Process
     prediction: Prediction
+    autoguide: Autoguide | None = None
 
     def estimate(self, quantity: Quantity, x_t: Tensor, t: Tensor, text: TextTokens) -> Tensor:
         """The network's estimate of one quantity, from one evaluation."""
@@ -49,17 +64,22 @@ class Denoiser:
         return self.estimate("score", x_t, t, text)
 
     def with_network(self, network: Network) -> "Denoiser":
-        """The same process and prediction, by another network."""
-        return replace(self, network=network)
+        """The same process and prediction, by another network, which has no autoguide."""
+        return replace(self, network=network, autoguide=None)
 
     def to(self, device: torch.device) -> "Denoiser":
-        """With the network's weights, where it has any, on `device` (a module moves in place)."""
-        return self.with_network(self.network.to(device)) if isinstance(self.network, nn.Module) else self
+        """With the networks' weights, where they have any, on `device` (a module moves in place)."""
+        guide = self.autoguide and replace(self.autoguide, network=_moved(self.autoguide.network, device))
+        return replace(self, network=_moved(self.network, device), autoguide=guide)
 
 
-def make_denoiser(network: Network, config: DiffusionConfig) -> Denoiser:
+def make_denoiser(network: Network, config: DiffusionConfig, autoguide: Autoguide | None = None) -> Denoiser:
     """The denoiser of a network with the config's process and prediction."""
-    return Denoiser(network, make_process(config.process), config.prediction)
+    return Denoiser(network, make_process(config.process), config.prediction, autoguide)
+
+
+def _moved(network: Network, device: torch.device) -> Network:
+    return network.to(device) if isinstance(network, nn.Module) else network
 
 
 class ConditionedDenoiser(ABC):

@@ -1,4 +1,4 @@
-"""Classifier-free guidance as a denoiser: what samplers take knows nothing of it."""
+"""Guidance as a denoiser, classifier-free and by a weaker network: what samplers take knows nothing of it."""
 
 import torch
 from torch import Tensor
@@ -22,10 +22,14 @@ def guided(
 ) -> ConditionedDenoiser:
     """null + w (conditional - null) (Ho 2022), both in one batch; w = 1 evaluates the conditional alone.
 
+    Of a denoiser with an autoguide a (conditional - the guide's conditional) is added, a being its scale
+    (Karras 2024b, Eq. 3 and 5): where a weaker version of the network errs, the network errs the same way,
+    less. Without it at w = 1, which is no guidance.
+
     text: of the batch; null: the empty caption (1, l), no longer than the texts. All quantities are affine in
     each other at one (x_t, t), so guiding one is guiding the others.
 
-    interval: the times, both included, at which w is the scale; elsewhere it is 1 (Kynkäänniemi 2024).
+    interval: the times, both included, at which there is guidance; elsewhere w is 1 (Kynkäänniemi 2024).
     rescale: the share, 0 to 1, to which what the network predicts gets the standard deviation, over each
     image, that it has without guidance (Lin 2023, Eq. 14-16); 0 leaves it as guidance makes it.
     """
@@ -39,18 +43,21 @@ def guided(
 class _Guided(ConditionedDenoiser):
     def __init__(self, denoiser: Denoiser, text: TextTokens, null: TextTokens, scale: float) -> None:
         self.process = denoiser.process
-        self.denoiser, self.scale = denoiser, scale
+        self.denoiser, self.text, self.scale = denoiser, text, scale
         self.both = text.joined(null.repeat(*text.mask.shape))
 
     def estimate(self, quantity: Quantity, x_t: Tensor, t: Tensor) -> Tensor:
-        conditional, null = self.conditional_and_null(quantity, x_t, t)
-        return null + self.scale * (conditional - null)
+        return self.conditional_and_guided(quantity, x_t, t)[1]
 
-    def conditional_and_null(self, quantity: Quantity, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Both estimates, from one evaluation of twice the batch."""
+    def conditional_and_guided(self, quantity: Quantity, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """The estimate without guidance and the one with it, from one evaluation of twice the batch."""
         x_twice, t_twice = torch.cat([x_t, x_t]), torch.cat([t, t])
         conditional, null = self.denoiser.estimate(quantity, x_twice, t_twice, self.both).chunk(2)
-        return conditional, null
+        guided = null + self.scale * (conditional - null)
+        if (guide := self.denoiser.autoguide) is not None:
+            weaker = self.denoiser.with_network(guide.network).estimate(quantity, x_t, t, self.text)
+            guided = guided + guide.scale * (conditional - weaker)
+        return conditional, guided
 
 
 class _LimitedGuidance(_Guided):
@@ -66,7 +73,7 @@ class _LimitedGuidance(_Guided):
         rescale: float,
     ) -> None:
         super().__init__(denoiser, text, null, scale)
-        self.text, self.interval, self.rescale = text, interval, rescale
+        self.interval, self.rescale = interval, rescale
         prediction = denoiser.prediction
         self.predicted: Quantity = "x_0" if prediction == "preconditioned" else prediction
 
@@ -75,9 +82,8 @@ class _LimitedGuidance(_Guided):
         inside = (t >= low) & (t <= high)
         if not inside.any():  # waits for a GPU, but saves half of the evaluation
             return self.denoiser.estimate(quantity, x_t, t, self.text)
-        conditional, null = self.conditional_and_null(self.predicted, x_t, t)
-        scale = over(torch.where(inside, self.scale, 1.0).to(x_t.dtype), x_t)
-        guided = null + scale * (conditional - null)
+        conditional, guided = self.conditional_and_guided(self.predicted, x_t, t)
+        guided = torch.where(over(inside, x_t), guided, conditional)
         if self.rescale:
             guided = rescaled(guided, conditional, self.rescale)
         return self.process.convert(guided, x_t, t, source=self.predicted, target=quantity)

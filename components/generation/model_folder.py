@@ -1,5 +1,6 @@
 """A trained model as a folder: `config.json` (its card), `model.safetensors`, the files of its text encoder,
-autoencoder and upsampler, and `transformer.json` of an SD3's. The card holds what sampling needs: process,
+autoencoder and upsampler, `autoguide.safetensors` where its guidance has a weaker network, and
+`transformer.json` of an SD3's. The card holds what sampling needs: process,
 prediction, steps, guidance.
 """
 
@@ -12,14 +13,21 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from torch import nn
 
 from components.conditioning.autoencoder import Autoencoder, PixelAutoencoder, load_autoencoder
 from components.conditioning.config import AutoencoderConfig, TextConfig
 from components.conditioning.identity import refuse_non_finite
 from components.conditioning.text import TextEncoder, load_text_encoder
 from components.config_field import added_field
-from components.diffusion.config import DEFAULT_SAMPLER, DiffusionConfig, DiTConfig, SamplerConfig
-from components.diffusion.denoiser import Denoiser, make_denoiser
+from components.diffusion.config import (
+    DEFAULT_SAMPLER,
+    AutoguideCard,
+    DiffusionConfig,
+    DiTConfig,
+    SamplerConfig,
+)
+from components.diffusion.denoiser import Autoguide, Denoiser, make_denoiser
 from components.diffusion.dit import DiT
 from components.diffusion.sd3_network import SD3Network
 from components.errors import InputError, first_fault, one_line
@@ -29,6 +37,8 @@ if TYPE_CHECKING:
     from components.upsampling.prompt_upsampler import PromptUpsampler
 
 CARD, WEIGHTS, UPSAMPLER = "config.json", "model.safetensors", "upsampler"
+AUTOGUIDE_WEIGHTS = "autoguide.safetensors"
+OWN_FILES = (CARD, WEIGHTS, AUTOGUIDE_WEIGHTS)  # what a student has not from its teacher
 MOST_ENLARGED = 16  # times the pixels of the largest trained size: beyond it memory ends before sense does
 MAX_DETAIL = 200  # characters of a library's error in ours
 
@@ -55,6 +65,9 @@ class ModelCard(BaseModel):
     autoencoder: AutoencoderConfig = AutoencoderConfig()
     steps: int = Field(gt=0, description="network evaluations (guided ones count once) by default")
     guidance: float | None = Field(description="guidance scale; of a student: absorbed")
+    autoguide: AutoguideCard | None = added_field(
+        None, description="of a flow: the weaker network that guidance leads away from, and how far"
+    )
     sampler: SamplerConfig = added_field(DEFAULT_SAMPLER, description="of a flow; a student has its own")
     images_seen: int = Field(ge=0, description="in the training that made it")
     sizes: tuple[WrittenSize, ...] = added_field(
@@ -81,18 +94,25 @@ class ModelCard(BaseModel):
 
 @dataclass(frozen=True)
 class Model:
-    """A model ready to use: network in evaluation mode, encoders, card and prompt upsampler."""
+    """A model ready to use: network in evaluation mode, encoders, card and prompt upsampler.
+
+    autoguide: the weaker network of its card's autoguide.
+    """
 
     network: DiT | SD3Network
     encoder: TextEncoder
     card: ModelCard
     upsampler: "PromptUpsampler | None" = None
     autoencoder: Autoencoder = field(default_factory=PixelAutoencoder)
+    autoguide: DiT | None = None
 
     @property
     def denoiser(self) -> Denoiser:
-        """The network with the card's process and prediction."""
-        return make_denoiser(self.network, self.card.diffusion)
+        """The network with the card's process and prediction, and with its autoguide."""
+        guide = None
+        if self.autoguide is not None and self.card.autoguide is not None:
+            guide = Autoguide(self.autoguide, self.card.autoguide.scale)
+        return make_denoiser(self.network, self.card.diffusion, guide)
 
     @property
     def image_size(self) -> int:
@@ -139,10 +159,9 @@ def listed_sizes(trained: Iterable[ImageSize], side: int) -> tuple[ImageSize, ..
 
 def save_model(folder: Path, model: Model) -> None:
     """Write the model's files into an existing folder."""
-    from safetensors.torch import save_file
-
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.network.state_dict().items()}
-    save_file(state, folder / WEIGHTS)
+    _save_weights(model.network, folder / WEIGHTS)
+    if model.autoguide is not None:
+        _save_weights(model.autoguide, folder / AUTOGUIDE_WEIGHTS)
     if isinstance(model.network, SD3Network):
         model.network.save_architecture(folder)
     model.encoder.save(folder)
@@ -158,16 +177,15 @@ def load_model(folder: Path, device: str = "cpu", *, upsampler: bool = True) -> 
     Raises InputError, one line, if it is not one.
     """
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
 
-    for name in (CARD, WEIGHTS):
-        if not (folder / name).is_file():
-            raise InputError(f"{folder} is not a model folder: {name} is missing")
+    _refuse_missing(folder, CARD)
     try:
         card = ModelCard.model_validate_json((folder / CARD).read_bytes())
         network = SD3Network.make(folder) if card.network == "sd3" else DiT(card.dit)
-        network.load_state_dict(load_file(folder / WEIGHTS))
-        refuse_non_finite(network.state_dict(), str(folder))
+        _load_weights(network, folder / WEIGHTS)
+        autoguide = DiT(card.autoguide.dit) if card.autoguide else None
+        if autoguide is not None:
+            _load_weights(autoguide, folder / AUTOGUIDE_WEIGHTS)
         encoder = load_text_encoder(card.text, folder)
         autoencoder = load_autoencoder(card.autoencoder, folder)
         prompts = _load_upsampler(folder / UPSAMPLER, device) if upsampler else None
@@ -178,10 +196,38 @@ def load_model(folder: Path, device: str = "cpu", *, upsampler: bool = True) -> 
         raise InputError(f"{folder} does not load as a model ({line}); make it again") from error
     except (SafetensorError, RuntimeError) as error:
         line = one_line(error, MAX_DETAIL)
-        raise InputError(f"{folder} does not load as a model ({WEIGHTS}: {line}); make it again") from error
-    network = network.to(device).eval().requires_grad_(False)
+        raise InputError(f"{folder} does not load as a model ({line}); make it again") from error
+    for one in (network, autoguide):
+        if one is not None:
+            one.to(device).eval().requires_grad_(False)
     target = torch.device(device)
-    return Model(network, encoder.to(target), card, prompts, autoencoder.to(target))
+    return Model(network, encoder.to(target), card, prompts, autoencoder.to(target), autoguide)
+
+
+def _save_weights(network: nn.Module, path: Path) -> None:
+    from safetensors.torch import save_file
+
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    save_file(state, path)
+
+
+def _load_weights(network: nn.Module, path: Path) -> None:
+    """Raises InputError, one line, where they are missing, not the network's or not finite."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    _refuse_missing(path.parent, path.name)
+    try:
+        network.load_state_dict(load_file(path))
+    except (SafetensorError, RuntimeError) as error:
+        line = f"{path.name}: {one_line(error, MAX_DETAIL)}"
+        raise InputError(f"{path.parent} does not load as a model ({line}); make it again") from error
+    refuse_non_finite(network.state_dict(), str(path.parent))
+
+
+def _refuse_missing(folder: Path, name: str) -> None:
+    if not (folder / name).is_file():
+        raise InputError(f"{folder} is not a model folder: {name} is missing")
 
 
 def _load_upsampler(folder: Path, device: str) -> "PromptUpsampler | None":

@@ -18,7 +18,14 @@ from pydantic import Field, model_validator
 from components.autoencoding.config import AutoencoderFitConfig
 from components.conditioning.config import LEARNED, TextConfig
 from components.config_field import added_field
-from components.diffusion.config import DEFAULT_SAMPLER, DiffusionConfig, DiTConfig, SamplerConfig
+from components.diffusion.config import (
+    DEFAULT_SAMPLER,
+    AutoguideCard,
+    AutoguideConfig,
+    DiffusionConfig,
+    DiTConfig,
+    SamplerConfig,
+)
 from components.errors import InputError
 from components.training.config import FlowLossConfig, ReflowConfig
 from components.upsampling.prompt_upsampler_config import PromptUpsamplerConfig
@@ -29,6 +36,7 @@ from pipelines.store.receipts import PartReceipt
 if TYPE_CHECKING:
     from components.conditioning.autoencoder import Autoencoder
     from components.conditioning.text import TextEncoder
+    from components.diffusion.dit import DiT
     from pipelines.stages.learning.training_run import TrainingTask
 
 CAPTIONS_COUNTED = 20_000  # the first ones, to see how many are longer than what is read
@@ -64,6 +72,9 @@ class TrainConfig(LearningConfig):
     )
     steps: int = Field(50, gt=0, description="steps that the model is sampled with by default")
     guidance: float = Field(3.0, ge=1, description="guidance scale that it is sampled with by default")
+    autoguide: AutoguideConfig | None = added_field(
+        None, description="a smaller network, trained less, that guidance leads away from, too"
+    )
 
     @model_validator(mode="after")
     def _a_teacher_can_use_its_sampler(self) -> Self:
@@ -78,9 +89,25 @@ class TrainConfig(LearningConfig):
         return self
 
     @model_validator(mode="after")
+    def _the_autoguide_has_sizes(self) -> Self:
+        if self.autoguide is not None:
+            _ = self.of_the_autoguide
+        return self
+
+    @property
+    def of_the_autoguide(self) -> "TrainConfig":
+        """How the autoguide is trained: as the network, in another size, on fewer images."""
+        assert self.autoguide is not None
+        sizes = self.autoguide.model_dump(include={"width", "depth", "heads"})
+        changes = {"network": self.network.resized(**sizes), "images": self.autoguide.images, "lora": None}
+        return self.model_copy(update=changes)
+
+    @model_validator(mode="after")
     def _reflow_has_a_flow(self) -> Self:
         if self.reflow is not None and self.init is None:
             raise InputError("reflow goes on from a flow; name it with train.init")
+        if self.reflow is not None and self.autoguide is not None:
+            raise InputError("reflow absorbs its guidance, so its model has no autoguide; set autoguide=null")
         if self.reflow is not None and self.diffusion.process != "rectified_flow":
             raise InputError(
                 f"reflow is of rectified flow, and diffusion.process is {self.diffusion.process}"
@@ -124,6 +151,7 @@ def run(work: Work) -> list[PartReceipt]:
     if pretrained := check_features(shards, encoder, autoencoder, image_size).as_dict():
         work.info["encoders"] = pretrained
     upsampler = make_upsampler(work, shards)
+    guide, guide_card = _train_autoguide(work, shards, learned, autoencoder)
     pairs = draw_couplings(work, initial, shards) if initial and config.reflow else None
     task = _make_task(config, shards, folder, pairs, encoder, autoencoder, 0, 1)
     make_task = partial(_make_task, config, shards, folder, pairs, learned, autoencoder)
@@ -139,12 +167,28 @@ def run(work: Work) -> list[PartReceipt]:
         autoencoder=config.autoencoder.card,
         steps=config.steps,
         guidance=config.guidance if config.reflow is None else 1.0,  # absorbed
+        autoguide=guide_card,
         sampler=config.sampler,
         images_seen=trained.curve[-1].images_seen,
         sizes=listed_sizes(task.sizes, image_size),
     )
-    model = Model(trained.ema, encoder, card, upsampler, autoencoder)
+    model = Model(trained.ema, encoder, card, upsampler, autoencoder, guide)
     return save_trained(work, model, trained, task.records)
+
+
+def _train_autoguide(
+    work: Work, shards: Sequence[Path], encoder: Any, autoencoder: "Autoencoder"
+) -> "tuple[DiT | None, AutoguideCard | None]":
+    """The weaker network that the config asks for, and what the card says of it. encoder: see _make_task."""
+    from pipelines.stages.learning.autoguide_run import train_autoguide
+
+    config: TrainConfig = work.config
+    if config.autoguide is None:
+        return None, None
+    of_it = config.of_the_autoguide
+    make_task = partial(_make_task, of_it, shards, None, None, encoder, autoencoder)
+    network = train_autoguide(work, of_it, make_task)
+    return network, AutoguideCard(dit=network.config, scale=config.autoguide.scale)
 
 
 def _count_cut_captions(work: Work, encoder: "TextEncoder", seen: Sequence[str]) -> None:

@@ -33,7 +33,7 @@ from components.evaluation.results import (
     UNDISTILLED,
 )
 from components.generation.generator import Generator
-from components.generation.model_folder import CARD, WEIGHTS
+from components.generation.model_folder import OWN_FILES
 from components.image_size import ImageSize
 from components.judge.judge import Judge
 from components.randomness import derive_seed
@@ -268,7 +268,7 @@ def _digest_beside_weights(folder: Path) -> str:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     names = [path.relative_to(folder).as_posix() for path in files]
     entries = zip(names, files, strict=True)
-    return json_digest([[name, sha256_file(path)] for name, path in entries if name not in (CARD, WEIGHTS)])
+    return json_digest([[name, sha256_file(path)] for name, path in entries if name not in OWN_FILES])
 
 
 def _judge_digest(annotators: Input) -> str:

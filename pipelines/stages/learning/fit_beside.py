@@ -32,13 +32,15 @@ def fit_beside(work: Work, name: str, total: int, unit: str, fit: Callable[..., 
         )
 
 
-def fit_together(work: Work, name: str, training: TrainingConfig, fit: Callable[..., Made]) -> Made:
+def fit_together(
+    work: Work, name: str, training: TrainingConfig, fit: Callable[..., Made], *, accumulation: int = 1
+) -> Made:
     """What `fit(rank, world_size, seed=, checkpoints=, on_batch=)` makes, in the stage's workers together.
 
-    fit: pickled for Ray's workers; with rank 0 of 1 it takes what they made from their last checkpoint. name
-    and errors: as of fit_beside.
+    fit: pickled for Ray's workers; with rank 0 of 1 it takes what they made from their last checkpoint.
+    accumulation: parts that each worker's share of a batch has. name and errors: as of fit_beside.
     """
-    workers = fitting_workers(work, training.batch_size)
+    workers = fitting_workers(work, training.batch_size // accumulation)
     checkpoints = _checkpoints(work.scratch, name)
     if workers == 1:
         return fit_beside(work, name, training.images, "images", partial(fit, 0, 1))

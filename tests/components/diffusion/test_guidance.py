@@ -1,11 +1,13 @@
 """Guidance as a denoiser: linear in its scale, the same whichever quantity is guided."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from components.conditioning.text import TextTokens
 from components.diffusion.config import DiffusionConfig
-from components.diffusion.denoiser import Denoiser, make_denoiser
+from components.diffusion.denoiser import Autoguide, Denoiser, make_denoiser
 from components.diffusion.dit import DiT, DiTConfig
 from components.diffusion.guidance import guided
 from components.diffusion.process import Process, over
@@ -47,11 +49,40 @@ def test_guiding_one_quantity_is_guiding_the_others(name, prediction):
         torch.testing.assert_close(denoiser.estimate(quantity, x_t, t), expected, rtol=1e-6, atol=1e-6)
 
 
-def two_gaussians(process: Process, prediction: str) -> Denoiser:
-    """Of mu .4 with a caption and .2 without, one deviation."""
+@pytest.mark.parametrize("name", PROCESSES)
+@pytest.mark.parametrize("prediction", QUANTITIES)
+def test_guidance_leads_away_from_the_autoguide_of_the_same_caption(name, prediction):
+    """Of Gaussians of one s: mu_null + w (mu_cond - mu_null) + a (mu_cond - mu_guide); unguided at w = 1."""
+    process, (x_t, t) = PROCESSES[name], points()
+    alone = two_gaussians(process, prediction)
+    weaker = two_gaussians(process, prediction, shift=-0.3)
+    both = replace(alone, autoguide=Autoguide(weaker.network, scale=2.0))
+    for quantity in QUANTITIES:
+        expected = Gaussian(0.2 + 3.0 * 0.2 + 2.0 * 0.3, s=0.5).estimate(process, quantity, x_t, t)
+        estimate = guided(both, TEXT, NULL, 3.0).estimate(quantity, x_t, t)
+        torch.testing.assert_close(estimate, expected, rtol=1e-6, atol=1e-6)
+        within = guided(both, TEXT, NULL, 3.0, interval=(0.2, 0.5)).estimate(quantity, x_t, t)
+        unguided = alone.estimate(quantity, x_t, t, TEXT)
+        torch.testing.assert_close(within, torch.stack([expected[0], unguided[1]]), rtol=1e-6, atol=1e-6)
+        assert torch.equal(guided(both, TEXT, NULL, 1.0).estimate(quantity, x_t, t), unguided)
+
+
+def test_another_network_of_a_denoiser_has_not_its_autoguide():
+    denoiser = two_gaussians(PROCESSES["ddpm"], "x_0")
+    guide = Autoguide(torch.nn.Identity(), scale=1.0)
+    both = replace(denoiser, autoguide=guide)
+    assert both.with_network(denoiser.network).autoguide is None
+    assert both.to(torch.device("cpu")).autoguide == guide
+    moved = replace(both, network=torch.nn.Linear(1, 1), autoguide=Autoguide(torch.nn.Linear(1, 1), 1.0))
+    moved = moved.to(torch.device("meta"))
+    assert moved.network.weight.is_meta and moved.autoguide.network.weight.is_meta
+
+
+def two_gaussians(process: Process, prediction: str, shift: float = 0.0) -> Denoiser:
+    """Of mu .4 with a caption and .2 without, both shifted, one deviation."""
 
     def network(x_t, t, text):
-        mu = torch.where(text.mask.sum(1) > 1, 0.4, 0.2).double()
+        mu = torch.where(text.mask.sum(1) > 1, 0.4, 0.2).double() + shift
         return Gaussian(mu, s=0.5).estimate(process, prediction, x_t, t)
 
     return Denoiser(network, process, prediction)

@@ -10,10 +10,18 @@ from safetensors.torch import load_file, save_file
 
 from components.conditioning.config import TextConfig
 from components.conditioning.text import LearnedText
-from components.diffusion.config import DiffusionConfig, DiTConfig, SamplerConfig
+from components.diffusion.config import AutoguideCard, DiffusionConfig, DiTConfig, SamplerConfig
 from components.diffusion.dit import DiT
 from components.errors import InputError
-from components.generation.model_folder import CARD, WEIGHTS, Model, ModelCard, load_model, save_model
+from components.generation.model_folder import (
+    AUTOGUIDE_WEIGHTS,
+    CARD,
+    WEIGHTS,
+    Model,
+    ModelCard,
+    load_model,
+    save_model,
+)
 
 FILES = (CARD, WEIGHTS, "tokenizer.json")
 
@@ -82,6 +90,25 @@ def test_a_card_from_before_there_were_others_is_a_rectified_flow_of_pixels_that
     for older in (card, {**card, "autoencoder": {"model": "pixels"}}):  # without any, and without its sizes
         (folder / CARD).write_text(json.dumps(older))
         assert load_model(folder).card == model.card
+
+
+def test_an_autoguide_comes_back_and_without_its_weights_there_is_no_model(tmp_path, model):
+    guide = DiT(model.card.dit.resized(width=16, depth=1, heads=1))
+    card = model.card.model_copy(update={"autoguide": AutoguideCard(dit=guide.config, scale=1.5)})
+    folder = saved(tmp_path / "model", replace(model, card=card, autoguide=guide))
+    loaded = load_model(folder)
+    assert loaded.card == card and loaded.denoiser.network is loaded.network
+    assert loaded.denoiser.autoguide.network is loaded.autoguide
+    assert loaded.denoiser.autoguide.scale == 1.5 and not loaded.autoguide.training
+    weights = loaded.autoguide.state_dict()
+    assert all(torch.equal(weights[name], given) for name, given in guide.state_dict().items())
+    for damage, message in ((b"", "autoguide.safetensors: "), (None, "autoguide.safetensors is missing")):
+        (folder / AUTOGUIDE_WEIGHTS).unlink()
+        if damage is not None:
+            (folder / AUTOGUIDE_WEIGHTS).write_bytes(damage)
+        with pytest.raises(InputError, match=message) as caught:
+            load_model(folder)
+        assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", FILES)

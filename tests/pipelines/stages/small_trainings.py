@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -100,3 +101,21 @@ def output(home: Path, receipt: Receipt) -> Path:
 
 def contents(home: Path, receipt: Receipt) -> dict[str, bytes]:
     return {entry.path: (output(home, receipt) / entry.path).read_bytes() for entry in receipt.files}
+
+
+def interrupted_after(images: int):
+    """As Progress.task, with a Ctrl-C after so many images."""
+
+    @contextmanager
+    def task(self, name, total, unit):
+        done = 0
+
+        def advance(n: int = 1, note: str = "") -> None:
+            nonlocal done
+            done += n
+            if done >= images:
+                raise KeyboardInterrupt
+
+        yield advance
+
+    return task

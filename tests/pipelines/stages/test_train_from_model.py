@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -23,6 +22,7 @@ from tests.pipelines.stages.small_trainings import (
     NETWORK,
     TEXT,
     contents,
+    interrupted_after,
     output,
     run,
 )
@@ -114,24 +114,6 @@ def test_reflow_without_a_flow_to_go_on_from_is_one_line():
         TRAIN.config_type(reflow={"pairs": 10})
     with pytest.raises(ValidationError, match=r"reflow is of rectified flow, and diffusion\.process is ddpm"):
         TRAIN.config_type(reflow={}, init="champion", diffusion={"process": "ddpm"})
-
-
-def interrupted_after(images: int):
-    """As Progress.task, with a Ctrl-C after so many images."""
-
-    @contextmanager
-    def task(self, name, total, unit):
-        done = 0
-
-        def advance(n: int = 1, note: str = "") -> None:
-            nonlocal done
-            done += n
-            if done >= images:
-                raise KeyboardInterrupt
-
-        yield advance
-
-    return task
 
 
 @pytest.mark.parametrize(
