@@ -79,7 +79,8 @@ class DiT(nn.Module):
         rotation = rotations(length, height, width, side, head_dims, x_t.device)
         first_values: Tensor | None = None
         for block in self.blocks:
-            inputs = (tokens, shared[:, :6], rotation, bias, first_values)
+            unread = length if block is self.blocks[-1] else 0
+            inputs = (tokens, shared[:, :6], rotation, bias, first_values, unread)
             if self.activation_checkpointing and torch.is_grad_enabled():
                 tokens, first_values = checkpoint(
                     block, *inputs, use_reentrant=False, preserve_rng_state=False
@@ -87,7 +88,7 @@ class DiT(nn.Module):
             else:
                 tokens, first_values = block(*inputs)
         shift, scale = shared[:, 6:, None].unbind(1)
-        pixels = self.out(modulate(tokens[:, length:], shift, scale))
+        pixels = self.out(modulate(tokens, shift, scale))
         return in_single(rearrange(pixels, "b (h w) (c p q) -> b c (h p) (w q)", h=height, p=patch, q=patch))
 
     def checkpoint_activations(self) -> None:
@@ -128,13 +129,24 @@ class Block(nn.Module):
         self.mlp_out = nn.Linear(inner, width, bias=False)
 
     def forward(
-        self, tokens: Tensor, condition: Tensor, rotation: Tensor, bias: Tensor, first_values: Tensor | None
+        self,
+        tokens: Tensor,
+        condition: Tensor,
+        rotation: Tensor,
+        bias: Tensor,
+        first_values: Tensor | None,
+        unread: int = 0,
     ) -> tuple[Tensor, Tensor]:
+        """Tokens (B, N, D) -> (B, N - unread, D), and the values (B, N, h, d) that later blocks mix in.
+
+        unread: the first tokens, which nothing reads after this block: they are attended to, and that is all.
+        """
         modulation = (condition + self.modulation)[:, :, None]  # (B, 6, 1, D)
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = modulation.unbind(1)
         qkv = self.qkv(modulate(tokens, shift_a, scale_a))
         q, k, v = rearrange(qkv, "b n (three h d) -> three b n h d", three=3, h=self.heads)
-        q, k = rotate(self.query_norm(q), rotation), rotate(self.key_norm(k), rotation)
+        tokens = tokens[:, unread:]
+        q, k = rotate(self.query_norm(q[:, unread:]), rotation[unread:]), rotate(self.key_norm(k), rotation)
         values = v
         if first_values is not None and self.value_mix is not None:
             values = torch.lerp(v, first_values, self.value_mix.to(v.dtype))

@@ -91,6 +91,30 @@ def test_a_block_distinguishes_tokens_by_their_rotations_alone():
     assert len({tuple(row) for row in patches.round(decimals=4).tolist()}) == 16
 
 
+@torch.no_grad()
+def test_a_block_without_its_unread_tokens_gives_the_others_as_before():
+    torch.manual_seed(0)
+    block = Block(CONFIG, first=False)
+    for parameter in block.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    tokens, condition, before = torch.randn(2, 24, 32), torch.randn(2, 6, 32), torch.randn(2, 24, 2, 16)
+    rotation = rotations(8, 4, 4, 4, 16, torch.device("cpu"))
+    bias = attention_bias(torch.arange(8)[None] < torch.tensor([[3], [8]]), 16)
+    every, values = block(tokens, condition, rotation, bias, before)
+    rest, same = block(tokens, condition, rotation, bias, before, 8)
+    torch.testing.assert_close(rest, every[:, 8:], **CLOSE)
+    torch.testing.assert_close(same, values, **CLOSE)
+
+
+@torch.no_grad()
+def test_the_last_block_takes_no_text_further():
+    model, rows = trained(), []
+    for block in model.blocks:
+        block.mlp_in.register_forward_hook(lambda _, inputs, __: rows.append(inputs[0].shape[1]))
+    model(*batch())
+    assert rows == [8 + 16, 16]
+
+
 def test_attention_depends_on_the_distance_between_positions_only():
     rotation = rotations(0, 6, 1, 6, 16, torch.device("cpu"))  # one column of six rows
     q, k = torch.randn(2, 16, generator=torch.Generator().manual_seed(0)).repeat_interleave(6, 0).chunk(2)
