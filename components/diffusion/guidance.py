@@ -23,7 +23,7 @@ def guided(
     """null + w (conditional - null) (Ho 2022), both in one batch; w = 1 evaluates the conditional alone.
 
     Of a denoiser with an autoguide a (conditional - the guide's conditional) is added, a being its scale
-    (Karras 2024b, Eq. 3 and 5): where a weaker version of the network errs, the network errs the same way,
+    (autoguidance, Karras 2024b): where a weaker version of the network errs, the network errs the same way,
     less. Without it at w = 1, which is no guidance.
 
     text: of the batch; null: the empty caption (1, l), no longer than the texts. All quantities are affine in
