@@ -141,11 +141,17 @@ def _settings(config: Mapping[str, Any]) -> str:
     """Network and process, or the consistency distillation, in a few words."""
     network, consistency = config.get("network"), config.get("consistency")
     if isinstance(network, dict):
-        sizes = ", ".join(f"{name} {network.get(name)}" for name in ("width", "depth", "patch", "image_size"))
-        return f"DiT of {sizes}; {config.get('diffusion', {}).get('process')}"
+        guide = config.get("autoguide")
+        beside = f"; autoguide of {_named(guide, 'width', 'depth', 'images', 'scale')}" if guide else ""
+        process = config.get("diffusion", {}).get("process")
+        return f"DiT of {_named(network, 'width', 'depth', 'patch', 'image_size')}{beside}; {process}"
     settings = consistency.items() if isinstance(consistency, dict) else ()
     method = METHODS[(consistency or {}).get("method", "cd")]
     return f"{method}, {', '.join(f'{name} {value}' for name, value in settings if name != 'method')}"
+
+
+def _named(settings: Mapping[str, Any], *names: str) -> str:
+    return ", ".join(f"{name} {settings.get(name)}" for name in names)
 
 
 def _evaluation(metrics: Metrics) -> Iterator[str]:

@@ -3,8 +3,8 @@
     HOME/distill/<fingerprint>/model/{config.json, model.safetensors, tokenizer.json, upsampler/}, curve.json
 
 A consistency model from the teacher's path or from the data alone, or a MeanFlow (consistency.method). The
-training loop, its data and its checkpoints are train's (training_run.py); only the loss is another. With
-`teacher` set, the student has that one's architecture, encoders and weights to start from.
+training loop, its checkpoints and its data are train's (training_run.py, training_batches.py); only the loss
+is another. With `teacher` set, the student has that one's architecture, encoders and weights to start from.
 """
 
 from collections.abc import Mapping, Sequence
@@ -111,7 +111,8 @@ def _task_of(
     teacher: "Model", config: DistillConfig, shards: Sequence[Path], rank: int, world_size: int
 ) -> "TrainingTask":
     from components.distillation.curriculum import target_halflife
-    from pipelines.stages.learning.training_run import TrainingTask, batches, caption_loader
+    from pipelines.stages.learning.training_batches import batches, caption_loader
+    from pipelines.stages.learning.training_run import TrainingTask
 
     encoder, autoencoder = teacher.encoder, teacher.autoencoder
     loader = caption_loader(shards, config, teacher.image_size, rank, world_size)

@@ -127,13 +127,8 @@ def run(work: Work) -> list[PartReceipt]:
     from pipelines.stages.learning.autoencoder_run import make_autoencoder
     from pipelines.stages.learning.initial_model import initial_folder, load_initial_model
     from pipelines.stages.learning.reflow_run import draw_couplings, straightness_of
-    from pipelines.stages.learning.training_run import (
-        captions,
-        check_tracking,
-        indexes,
-        save_trained,
-        train_tracked,
-    )
+    from pipelines.stages.learning.training_batches import captions
+    from pipelines.stages.learning.training_run import check_tracking, indexes, save_trained, train_tracked
     from pipelines.stages.learning.upsampler_run import make_upsampler
 
     check_tracking(work)
@@ -221,14 +216,13 @@ def _make_task(
     from components.training.validation import Validation
     from pipelines.stages.learning.initial_model import load_initial_model
     from pipelines.stages.learning.reflow_run import coupled_batches
-    from pipelines.stages.learning.training_run import (
-        TrainingTask,
+    from pipelines.stages.learning.training_batches import (
         batches,
-        build_network,
         caption_loader,
         count_held_out,
         held_out_batches,
     )
+    from pipelines.stages.learning.training_run import TrainingTask, build_network
 
     initial = load_initial_model(folder, config) if folder is not None else None
     encoder = encoder or (initial.encoder if initial else fit_text_encoder(config.text, ()))

@@ -18,7 +18,7 @@ from components.conditioning.diffusers_autoencoder import load_diffusers_autoenc
 from components.training.loss import Batch
 from pipelines.stage import Work
 from pipelines.stages.learning.fit_beside import fit_together
-from pipelines.stages.learning.training_run import caption_loader
+from pipelines.stages.learning.training_batches import caption_loader
 from pipelines.stages.model_runtime import captioner_folder
 
 

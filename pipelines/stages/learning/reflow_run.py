@@ -26,7 +26,7 @@ from components.image_size import ImageSize
 from components.training.loss import Batch
 from pipelines.errors import ConfigError
 from pipelines.stage import SCRATCH, Work
-from pipelines.stages.learning.training_run import caption_loader
+from pipelines.stages.learning.training_batches import caption_loader
 from pipelines.store.parts import Parts
 
 FOLDER = f"{SCRATCH}/couplings"

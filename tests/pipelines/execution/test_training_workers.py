@@ -26,7 +26,7 @@ from pipelines.execution.engine import Engine
 from pipelines.execution.progress import Progress
 from pipelines.registry.mlflow_store import Tracker
 from pipelines.stage import Input, fingerprint, run_stage
-from pipelines.stages.learning.training_run import captions
+from pipelines.stages.learning.training_batches import captions
 from pipelines.stages.train import STAGE, TrainConfig, _make_task
 from pipelines.store.faults import FAULT_VARIABLE
 from pipelines.store.receipts import Receipt

@@ -23,7 +23,7 @@ from components.shards.writer import LATENT_EXTENSION, TEXT_EXTENSION
 from pipelines.config import load_config
 from pipelines.errors import ConfigError, StageFailed
 from pipelines.stage import Input
-from pipelines.stages.learning.training_run import batches, caption_loader
+from pipelines.stages.learning.training_batches import batches, caption_loader
 from pipelines.stages.shard import STAGE, ShardConfig
 from pipelines.stages.train import STAGE as TRAIN
 from pipelines.store.receipts import Receipt

@@ -11,7 +11,7 @@ from components.conditioning.autoencoder import PixelAutoencoder
 from components.conditioning.text import FrozenText, LearnedText
 from components.generation.generator import Generator
 from components.shards.index import INDEX_NAME
-from pipelines.stages.learning.training_run import batches, caption_loader
+from pipelines.stages.learning.training_batches import batches, caption_loader
 from pipelines.stages.train import STAGE as TRAIN
 from tests.pipelines.stages.small_trainings import (
     COLOURS,
