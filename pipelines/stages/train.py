@@ -1,7 +1,7 @@
 """train: a text-conditioned diffusion transformer, from the shards of all chosen snapshots.
 
-    HOME/train/<fingerprint>/model/{config.json, model.safetensors, tokenizer.json, autoencoder.safetensors,
-    upsampler/}, curve.json
+    HOME/train/<fingerprint>/model/{config.json, model.safetensors, autoguide.safetensors, tokenizer.json,
+    autoencoder.safetensors, upsampler/}, curve.json
 
 Runs in this process under Accelerate, or with `workers` in several (execution/training_workers.py); resumes
 from its last whole checkpoint, to the bit.
@@ -116,7 +116,7 @@ class TrainConfig(LearningConfig):
 
 
 def run(work: Work) -> list[PartReceipt]:
-    """Fit the vocabulary, the autoencoder and the upsampler, train, save the averaged weights.
+    """Fit the vocabulary, the autoencoder and the upsampler, train the autoguide and the network, save them.
 
     The first two, and the weights to start with, are those of the initial model, if there is one.
     """
