@@ -68,7 +68,7 @@ class Evaluation:
 
     @property
     def network_evaluations(self) -> int:
-        """How often the network is evaluated for one image."""
+        """How often the network is evaluated for one image, its autoguide (which is smaller) apart."""
         return self.steps * NETWORK_CALLS_PER_STEP[self.model]
 
     def to_entry(self) -> dict[str, Any]:
