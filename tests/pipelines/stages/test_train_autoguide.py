@@ -5,9 +5,12 @@ import pytest
 from pydantic import ValidationError
 
 from components.diffusion.dit import DiT
+from components.evaluation.results import Metrics
 from components.generation.generator import Generator
 from components.generation.model_folder import load_model
 from pipelines.execution.progress import Progress
+from pipelines.registry.lineage import Lineage
+from pipelines.registry.model_card import model_card
 from pipelines.stage import Input
 from pipelines.stages.distill import STAGE as DISTILL
 from pipelines.stages.train import STAGE as TRAIN
@@ -41,6 +44,10 @@ def test_the_autoguide_is_trained_beside_the_teacher_and_changes_what_its_guidan
         for scale in (1.0, 3.0)
     ]
     assert np.array_equal(images[0], images[2]) and not np.array_equal(images[1], images[3])
+    card = model_card("of a student", {("train", "here"): train}, Lineage((), (), {}), Metrics((), {}))
+    assert (
+        "DiT of width 32, depth 1, patch 4, image_size 8; autoguide of width 16, depth 1, images 40" in card
+    )
     teacher = Input("train", str(output(tmp_path, train)), train.digest, train)
     inputs = {"train": (teacher,), "shard": (shard,)}
     student = run(tmp_path, DISTILL, tracking, inputs, consistency={"intervals": 4})
