@@ -1,7 +1,6 @@
-"""A trained model as a folder: `config.json` (its card), `model.safetensors`, the files of its text encoder,
-autoencoder and upsampler, `autoguide.safetensors` where its guidance has a weaker network, and
-`transformer.json` of an SD3's. The card holds what sampling needs: process,
-prediction, steps, guidance.
+"""A trained model as a folder: `config.json` (its card), `model.safetensors`, `autoguide.safetensors` where
+guidance has a weaker network, the files of text encoder, autoencoder and upsampler, and `transformer.json` of
+an SD3's. The card holds what sampling needs: process, prediction, steps, guidance.
 """
 
 import json
