@@ -23,6 +23,15 @@ def trained(config: DiTConfig = CONFIG, std: float = 0.2) -> DiT:
     return model.eval()
 
 
+def trained_block() -> Block:
+    """One that is not the first, none of whose weights is zero."""
+    torch.manual_seed(0)
+    block = Block(CONFIG, first=False)
+    for parameter in block.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    return block
+
+
 def texts(*rows: tuple[int, ...], length: int = 8) -> TextTokens:
     values = torch.tensor([[*row, *[0] * (length - len(row))] for row in rows])
     return TextTokens(values, values > 0)
@@ -74,10 +83,7 @@ def test_text_time_and_every_position_of_the_image_matter():
 @torch.no_grad()
 def test_a_block_distinguishes_tokens_by_their_rotations_alone():
     """Attention has no order: tokens permuted with their rotations give permuted outputs."""
-    torch.manual_seed(0)
-    block = Block(CONFIG, first=False)
-    for parameter in block.parameters():
-        nn.init.normal_(parameter, std=0.2)
+    block = trained_block()
     tokens, condition = torch.randn(2, 8 + 16, 32), torch.randn(2, 6, 32)
     rotation = rotations(8, 4, 4, 4, 16, torch.device("cpu"))
     bias = attention_bias(torch.arange(8)[None] < torch.tensor([[3], [8]]), 16)
@@ -93,10 +99,7 @@ def test_a_block_distinguishes_tokens_by_their_rotations_alone():
 
 @torch.no_grad()
 def test_a_block_without_its_unread_tokens_gives_the_others_as_before():
-    torch.manual_seed(0)
-    block = Block(CONFIG, first=False)
-    for parameter in block.parameters():
-        nn.init.normal_(parameter, std=0.2)
+    block = trained_block()
     tokens, condition, before = torch.randn(2, 24, 32), torch.randn(2, 6, 32), torch.randn(2, 24, 2, 16)
     rotation = rotations(8, 4, 4, 4, 16, torch.device("cpu"))
     bias = attention_bias(torch.arange(8)[None] < torch.tensor([[3], [8]]), 16)
