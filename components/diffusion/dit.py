@@ -120,7 +120,9 @@ class Block(nn.Module):
         self.heads = config.heads
         self.modulation = nn.Parameter(torch.zeros(6, width))
         # Value residual (Zhou 2024): how much of the first block's values, which itself has none to mix in.
-        self.value_mix = None if first else nn.Parameter(torch.tensor(0.5))
+        # Of one dimension, along which it can be shared out (sharding.py).
+        self.value_mix = None if first else nn.Parameter(torch.tensor([0.5]))
+        self.register_load_state_dict_pre_hook(_take_number)
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.query_norm = nn.LayerNorm(width // config.heads, bias=False)  # QK-norm (Dehghani 2023)
         self.key_norm = nn.LayerNorm(width // config.heads, bias=False)
@@ -155,6 +157,12 @@ class Block(nn.Module):
         hidden = F.silu(self.mlp_in(modulate(tokens, shift_m, scale_m)))
         tokens = torch.addcmul(tokens, gate_m, self.mlp_out(hidden).to(tokens.dtype))
         return tokens, v if first_values is None else first_values
+
+
+def _take_number(_: nn.Module, state: dict[str, Tensor], prefix: str, *__: object) -> None:
+    """Load a block of earlier models, whose value_mix has no dimension."""
+    if (mix := state.get(prefix + "value_mix")) is not None:
+        state[prefix + "value_mix"] = mix.reshape(1)
 
 
 def modulate(tokens: Tensor, shift: Tensor, scale: Tensor) -> Tensor:

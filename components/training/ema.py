@@ -24,12 +24,11 @@ class EMA:
     def __init__(self, model: nn.Module, halflife: HalfLife) -> None:
         self.halflife = halflife
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
-        self._averaged = [*self.model.parameters(), *self.model.buffers()]
 
     @torch.no_grad()
     def update(self, model: nn.Module, images_seen: int, batch: int) -> None:
         """Take in the weights after a step that ended at `images_seen`."""
         weight = 1.0 - 0.5 ** (batch / max(self.halflife(images_seen), 1e-8))
-        live = [*model.parameters(), *model.buffers()]
-        floats = [(a, b) for a, b in zip(self._averaged, live, strict=True) if a.is_floating_point()]
+        averaged, live = ([*each.parameters(), *each.buffers()] for each in (self.model, model))
+        floats = [(a, b) for a, b in zip(averaged, live, strict=True) if a.is_floating_point()]
         torch._foreach_lerp_([a for a, _ in floats], [b.detach() for _, b in floats], weight)

@@ -7,13 +7,14 @@ Their number may change when a run is resumed; the result then is the same to ro
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from components.malloc import keep_freed_memory
 from components.precision import autocast, resolve_precision
@@ -29,6 +30,7 @@ from components.training.optimizers import (
     set_learning_rate,
 )
 from components.training.processes import Processes, make_accelerator
+from components.training.sharding import gathered, load_optimizer, load_weights
 from components.training.utilisation import count_flops, peak_flops
 from components.training.validation import Validation, named_values
 
@@ -55,6 +57,7 @@ def train(
     purpose: str,
     target_halflife: HalfLife | None = None,
     accumulation: int = 1,
+    sharded: bool = False,
     validation: Validation | None = None,
     utilisation: bool = False,
     checkpoints: Checkpoints | None = None,
@@ -67,6 +70,8 @@ def train(
     the batches from there on, a mapping of tensors (moved to the device) and other things (left alone).
     target_halflife: of the average that the loss takes its targets from (context.target), if it does.
     accumulation: equal parts of this process's share of a batch that go through the model one by one.
+    sharded: each of several processes keeps a share of the weights, and what is returned has shares, too; its
+    last checkpoint is whole.
     validation: of the averaged model, whose values join those of the next point of the curve.
     utilisation: find out, before the first step, how much of the device's arithmetic the points stand for.
     on_batch(images, loss) is called after every step, with the latest loss that is known: on a CPU the
@@ -78,7 +83,7 @@ def train(
     """
     keep_freed_memory()
     accelerator = make_accelerator()
-    run = _Run(model, config, accelerator, target_halflife, accumulation)
+    run = _Run(model, config, accelerator, target_halflife, accumulation, sharded)
     curve = run.restore(checkpoints)
     run.processes.agree_on(run.images_seen)
     with _cpu_threads(config.cpu_threads), _written(checkpoints):
@@ -139,11 +144,12 @@ class _Run:
         accelerator: Accelerator,
         target_halflife: HalfLife | None,
         accumulation: int,
+        sharded: bool,
     ) -> None:
         self.config, self.accelerator, self.images_seen = config, accelerator, 0
         self.accumulation = accumulation
         self.flops_per_image: float | None = None
-        self.processes = Processes(accelerator)
+        self.processes = Processes(accelerator, sharded)
         self.precision = resolve_precision(config.precision, accelerator.device)
         self.meter = Meter(accelerator.device, config.batch_size)
         self.model = model.to(accelerator.device).train()
@@ -151,6 +157,8 @@ class _Run:
         halflife = config.ema_halflife_images
         self.ema = EMA(model, ramped_up(halflife)) if halflife else None
         self.target = EMA(model, target_halflife) if target_halflife is not None else None
+        averages = [average.model for average in (self.ema, self.target) if average is not None]
+        self.processes.shard([model, *averages])
         if config.compile:
             model.compile()
         self.wrapped, self.optimizers = self.processes.prepare(
@@ -165,6 +173,7 @@ class _Run:
         losses = self.backward(loss, batch, self.context(noise))
         means = self.processes.average(self.model.parameters(), [*losses.metrics.values(), losses.loss])
         norm = self.accelerator.clip_grad_norm_(self.model.parameters(), config.optimizer.clip_norm)
+        norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
         names, values = [*losses.metrics, "loss", "grad_norm"], torch.cat([means, norm.float()[None]])
         self.meter.add(StepReport(self.images_seen, factor, names, values))
         for optimizer in self.optimizers:
@@ -200,9 +209,7 @@ class _Run:
         parts = _split(batch, context, self.accumulation)
         losses = []
         for number, (part, part_context) in enumerate(parts, start=1):
-            # DDP averages the gradients over the processes once, in the last part's backward pass.
-            last = number == len(parts)
-            with nullcontext() if last else self.accelerator.no_sync(self.wrapped):
+            with self.processes.accumulating(self.wrapped, last=number == len(parts)):
                 with autocast(self.precision, self.accelerator.device):
                     of_part = loss(self.wrapped, part, part_context)
                 self.accelerator.backward(of_part.loss / len(parts))
@@ -240,7 +247,7 @@ class _Run:
         self.meter.look()
         for optimizer in self.optimizers:
             self.processes.gather_state(optimizer)
-        return {
+        state = {
             "images_seen": self.images_seen,
             "model": self.model.state_dict(),
             "ema": self.ema.model.state_dict() if self.ema is not None else {},
@@ -249,6 +256,7 @@ class _Run:
             "curve": [(point.images_seen, point.values) for point in curve],
             "meter": (self.meter.sums, self.meter.steps),
         }
+        return gathered(state)
 
     def restore(self, checkpoints: Checkpoints | None) -> list[CurvePoint]:
         """Go on from the newest checkpoint, if there is one; returns the curve so far."""
@@ -256,13 +264,13 @@ class _Run:
         if state is None:
             return []
         self.images_seen = state["images_seen"]
-        self.model.load_state_dict(state["model"])
+        load_weights(self.model, state["model"])
         if self.ema is not None:
-            self.ema.model.load_state_dict(state["ema"])
+            load_weights(self.ema.model, state["ema"])
         if self.target is not None:
-            self.target.model.load_state_dict(state["target"])
+            load_weights(self.target.model, state["target"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved)
+            load_optimizer(optimizer, saved)
         self.meter = Meter(self.accelerator.device, self.config.batch_size, *state["meter"])
         return [CurvePoint(images, values) for images, values in state["curve"]]
 

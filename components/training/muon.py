@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor, Shard
 
 MOMENTUM = "momentum_buffer"  # the state of a matrix, as torch.optim.Muon names it
 # The polynomial a x + b x³ + c x⁵ of a Newton-Schulz step (Jordan 2024).
@@ -63,11 +64,21 @@ class Muon(torch.optim.Optimizer):
         torch._foreach_lerp_(buffers, gradients, 1 - momentum)
         ahead = torch._foreach_lerp(gradients, buffers, momentum)  # Nesterov's
         stack = torch.stack([update.reshape(shape) for update in ahead])
-        steps = orthogonalise(stack, group["ns_steps"]).unbind()
+        steps = _orthogonalised(stack, group["ns_steps"]).unbind()
         if group["weight_decay"]:
             torch._foreach_mul_(parameters, 1 - rate * group["weight_decay"])
         changes = [step.reshape(p.shape) for step, p in zip(steps, parameters, strict=True)]
         torch._foreach_add_(parameters, changes, alpha=-rate * math.sqrt(max(1, rows / columns)))
+
+
+def _orthogonalised(stack: Tensor, steps: int) -> Tensor:
+    """`orthogonalise` of (K, m, n); a process with some rows of every matrix does it for some whole ones."""
+    if not isinstance(stack, DTensor):
+        return orthogonalise(stack, steps)
+    mesh, rows = stack.device_mesh, stack.placements
+    mine = orthogonalise(stack.redistribute(placements=[Shard(0)]).to_local(), steps).contiguous()
+    whole = DTensor.from_local(mine, mesh, [Shard(0)], shape=stack.shape, stride=stack.stride())
+    return whole.redistribute(placements=rows)
 
 
 def orthogonalise(matrices: Tensor, steps: int) -> Tensor:

@@ -2,10 +2,11 @@
 
 Each sees a share of every batch and holds the same weights to the bit: what two compute, they compute from
 the same averages. On GPUs Accelerate wraps the model in DDP, which averages the gradients; processes on CPUs
-average them here.
+average them here. Or each holds a share of the weights (sharding.py), and FSDP averages their gradients.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from enum import Enum, auto
 
 import torch
@@ -15,6 +16,7 @@ from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, nn
 
 from components.training.muon import MOMENTUM, Muon
+from components.training.sharding import shard_weights, sync_gradients
 
 
 class GradientAveraging(Enum):
@@ -23,10 +25,11 @@ class GradientAveraging(Enum):
     NOBODY = auto()  # there is one process
     DDP = auto()  # in buckets, while the backward pass still runs
     FLAT = auto()  # one all-reduce of all of them after it
+    SHARDS = auto()  # FSDP: each process gets the mean of its share, block by block
 
 
-def choose_averaging(device_type: str, world_size: int) -> GradientAveraging:
-    """DDP where there are several GPUs, one flat all-reduce between processes on CPUs.
+def choose_averaging(device_type: str, world_size: int, sharded: bool = False) -> GradientAveraging:
+    """DDP where there are several GPUs, one flat all-reduce between processes on CPUs; FSDP where asked.
 
     On a CPU DDP's overlap gains nothing, since communication and computation share the core; and DDP lays
     its buckets out anew after the first step, so that with three processes or more the last bits would
@@ -35,6 +38,8 @@ def choose_averaging(device_type: str, world_size: int) -> GradientAveraging:
     """
     if world_size == 1:
         return GradientAveraging.NOBODY
+    if sharded:
+        return GradientAveraging.SHARDS
     return GradientAveraging.FLAT if device_type == "cpu" else GradientAveraging.DDP
 
 
@@ -48,12 +53,21 @@ def make_accelerator() -> Accelerator:
 
 
 class Processes:
-    """The processes that an Accelerator finds itself among."""
+    """The processes that an Accelerator finds itself among. sharded: whether weights are shared out."""
 
-    def __init__(self, accelerator: Accelerator) -> None:
+    def __init__(self, accelerator: Accelerator, sharded: bool = False) -> None:
         self.accelerator = accelerator
         self.rank, self.world_size = accelerator.process_index, accelerator.num_processes
-        self.averaging = choose_averaging(accelerator.device.type, self.world_size)
+        self.averaging = choose_averaging(accelerator.device.type, self.world_size, sharded)
+
+    def shard(self, networks: Iterable[nn.Module]) -> None:
+        """Leave this process its share of the weights of each, where they are shared out.
+
+        Before the optimizers are built: the parameters are others then.
+        """
+        if self.averaging is GradientAveraging.SHARDS:
+            for network in networks:
+                shard_weights(network, self.accelerator.device.type, self.world_size)
 
     def prepare(
         self, model: nn.Module, optimizers: Sequence[torch.optim.Optimizer]
@@ -61,12 +75,20 @@ class Processes:
         """Model and optimizers as Accelerate prepares them: on the device, wrapped in DDP where it averages.
 
         The model passed in holds the same weights; take state dicts from it, whose names have no prefix.
-        Sharded weights and optimizers (FSDP2) would be one more kind of GradientAveraging here.
         """
-        if self.averaging is GradientAveraging.FLAT:  # Accelerate knows processes on CPUs with DDP only
+        # Accelerate would wrap in DDP: it knows processes on CPUs with nothing else, nor sharded weights.
+        if self.averaging in (GradientAveraging.FLAT, GradientAveraging.SHARDS):
             return model, [self.accelerator.prepare(optimizer) for optimizer in optimizers]
         wrapped, *prepared = self.accelerator.prepare(model, *optimizers)
         return wrapped, prepared
+
+    @contextmanager
+    def accumulating(self, wrapped: nn.Module, last: bool) -> Iterator[None]:
+        """Around a backward pass: only the last of a step averages the gradients over the processes."""
+        if self.averaging is GradientAveraging.SHARDS:
+            sync_gradients(wrapped, last)
+        with nullcontext() if last else self.accelerator.no_sync(wrapped):
+            yield
 
     def agree_on(self, images_seen: int) -> None:
         """Raise RuntimeError unless all go on from the same place."""
@@ -83,7 +105,8 @@ class Processes:
         """The means of the scalars over the processes, (K,), on the device.
 
         Every gradient has become its mean, too: here after FLAT's all-reduce, in which the scalars travel
-        along, or in the backward pass before (DDP). Every process must have reached the same parameters.
+        along, or in the backward pass before (DDP, FSDP). Every process must have reached the same
+        parameters.
         """
         values = torch.stack([scalar.detach().float() for scalar in scalars])
         if self.averaging is GradientAveraging.FLAT:
@@ -92,7 +115,7 @@ class Processes:
             flat = torch.cat([tensor.flatten() for tensor in tensors])
             torch.distributed.all_reduce(flat)
             torch._foreach_copy_(tensors, _split_like(flat.div_(self.world_size), tensors))
-        elif self.averaging is GradientAveraging.DDP:
+        elif self.averaging is not GradientAveraging.NOBODY:
             torch.distributed.all_reduce(values)
             values.div_(self.world_size)
         return values
@@ -103,7 +126,7 @@ class Processes:
         Its Newton-Schulz iterations take as long for a small share of a batch as for a large one: a third of
         the step of two processes with 16 images each (measured, the demo's network).
         """
-        if self.world_size == 1 or not _is_muon(optimizer):
+        if not self._shares_out(optimizer):
             optimizer.step()
             return
         shares = self._shares([p for p in _parameters(optimizer) if p.grad is not None])
@@ -119,11 +142,16 @@ class Processes:
 
         So the state is whole, and any number of processes can go on from it.
         """
-        if self.world_size == 1 or not _is_muon(optimizer):
+        if not self._shares_out(optimizer):
             return
         for matrix in _parameters(optimizer):
             optimizer.state[matrix].setdefault(MOMENTUM, torch.zeros_like(matrix))
         self._exchange(self._shares(_parameters(optimizer)), lambda matrix: optimizer.state[matrix][MOMENTUM])
+
+    def _shares_out(self, optimizer: torch.optim.Optimizer) -> bool:
+        """Whether it is a Muon whose matrices are whole everywhere; one of shares divides its work itself."""
+        apart = self.averaging in (GradientAveraging.NOBODY, GradientAveraging.SHARDS)
+        return not apart and _is_muon(optimizer)
 
     def _shares(self, matrices: Sequence[Tensor]) -> list[list[Tensor]]:
         """The matrices of each rank: the largest first, each to the rank that has least."""

@@ -34,6 +34,7 @@ def _fit(config: Any, make_task: MakeTask, rank: int, world_size: int, *, seed: 
         seed=seed,
         purpose="autoguide",
         accumulation=config.accumulation,
+        sharded=config.shard_weights,
         **loop,
     )
     assert isinstance(trained.ema, DiT)

@@ -23,6 +23,7 @@ class LearningConfig(TrainingConfig, StageConfig):
         "background_checkpoints": True,
         "cache_mb": True,
         "keep_checkpoints": True,
+        "shard_weights": True,
     }
 
     seed: int = Field(0, ge=0)
@@ -42,6 +43,12 @@ class LearningConfig(TrainingConfig, StageConfig):
         False,
         description="keep only each block's input for the backward pass, which computes the rest again: the"
         " same weights to the bit, less memory, more time. May change when a run goes on",
+    )
+    shard_weights: bool = Field(
+        False,
+        description="each worker keeps a share of the weights, of their gradients and averages and of the"
+        " optimizer's state (FSDP2), and gathers the rest block by block: less memory, more communication;"
+        " the weights are the same but for rounding. May change when a run goes on",
     )
     lora: LoraConfig | None = added_field(
         None,

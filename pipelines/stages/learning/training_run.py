@@ -100,7 +100,7 @@ def run_task(
     if config.activation_checkpointing:
         task.network.checkpoint_activations()
     try:
-        trained = train(
+        return train(
             task.network,
             task.loss,
             data,
@@ -109,6 +109,7 @@ def run_task(
             purpose=purpose,
             target_halflife=task.target_halflife,
             accumulation=config.accumulation,
+            sharded=config.shard_weights,
             validation=task.validation,
             utilisation=config.images >= UTILISATION_IMAGES,
             checkpoints=checkpoints,
@@ -117,9 +118,6 @@ def run_task(
         )
     except FloatingPointError as error:
         raise StageFailed(f"{purpose}: {error}") from error
-    if config.lora is not None:
-        merge_adapters(trained.ema)
-    return trained
 
 
 def check_tracking(work: Work) -> None:
@@ -158,6 +156,8 @@ def train_tracked(work: Work, task: TrainingTask, make_task: MakeTask) -> Traine
                 on_event=lambda event: replay(event, progress),
             )
         trained = run_task(task, config, purpose=work.stage, checkpoints=checkpoints, observer=progress)
+        if config.lora is not None:
+            merge_adapters(trained.ema)
         progress.complete(trained.curve)
         work.info["mlflow_run"] = run.id
     work.info["images_per_second"], work.info["mfu"] = progress.images_per_second, progress.mfu

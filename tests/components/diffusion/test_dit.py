@@ -172,6 +172,18 @@ def test_training_s_precision_gives_every_weight_a_gradient_and_stays_near_singl
     assert not without
 
 
+def test_weights_of_earlier_models_load():
+    """Their value_mix is a number, without a dimension."""
+    model = trained()
+    earlier = {
+        name: tensor[0] if name.endswith("value_mix") else tensor
+        for name, tensor in model.state_dict().items()
+    }
+    earlier["blocks.1.value_mix"] = torch.tensor(0.25)
+    model.load_state_dict(earlier)
+    assert model.blocks[1].value_mix.tolist() == [0.25]
+
+
 def test_checkpointed_activations_take_less_memory_and_change_no_bit():
     model, (x_t, t, text) = trained(CONFIG.model_copy(update={"depth": 5})), batch()
     kept = []

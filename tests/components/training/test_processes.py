@@ -24,6 +24,7 @@ from components.training.config import OptimizerConfig, TrainingConfig
 from components.training.loop import Trained, train
 from components.training.loss import Batch, LossContext, Losses
 from components.training.processes import GradientAveraging, choose_averaging
+from components.training.sharding import gathered
 from tests.forks import FORKS, imported_once
 
 imported_once("accelerate", "torch._dynamo")
@@ -114,9 +115,8 @@ def folder(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def two(folder) -> list[dict]:
     """What the functions below returned in each of two processes."""
-    return spawn(
-        2, folder / "two", (learns, learns_undisturbed, learns_under_ddp, diverges, starts_apart, stops)
-    )
+    works = (learns, learns_undisturbed, learns_under_ddp, learns_in_shares, diverges, starts_apart, stops)
+    return spawn(2, folder / "two", works)
 
 
 @pytest.fixture(scope="module")
@@ -179,6 +179,25 @@ def learns_under_ddp(fit: Any, folder: Path, rank: int) -> tuple:
             fit(folder, steps=8, loss=wrapped_loss)
         torch.distributed.barrier()
         return tensors(fit(folder, loss=wrapped_loss))
+
+
+def learns_in_shares(fit: Any, folder: Path, rank: int) -> dict:
+    """Each process keeps a share of the weights; one goes on from a checkpoint, its batches in parts."""
+    held: list[int] = []
+
+    def counting_loss(model: nn.Module, batch: Batch, context: LossContext) -> Losses:
+        held.append(sum(p.to_local().numel() for p in (*model.parameters(), *context.ema.parameters())))
+        with torch.no_grad():
+            context.ema(batch["x"])  # as for the target of a consistency loss
+        return loss(model, batch, context)
+
+    results = {name: tensors(fit(optimizer=name, sharded=True, loss=counting_loss)) for name in CONFIGS}
+    with pytest.raises(StopIteration):
+        fit(folder, steps=8, sharded=True)
+    torch.distributed.barrier()
+    left = shutil.copytree(folder, folder.with_name(f"left to {rank}"))
+    results["in parts"] = tensors(fit(folder, sharded=True, accumulation=2, loss=counting_loss))
+    return {"held": set(held), "left": left.name, **gathered(results)}
 
 
 def diverges(fit: Any, folder: Path, rank: int) -> str:
@@ -286,6 +305,26 @@ def test_under_ddp_the_result_is_the_same_and_its_names_are_the_network_s(two, a
         assert list(result["learns_under_ddp"][0]) == list(Net().state_dict())
 
 
+@pytest.mark.parametrize("optimizer", [*CONFIGS, "in parts"])
+def test_in_shares_the_result_is_the_same_and_each_process_holds_half(two, alone, optimizer):
+    expected = optimizer if optimizer in CONFIGS else "Muon"
+    for result in (one["learns_in_shares"] for one in two):
+        assert_same_but_rounding(result[optimizer], alone[expected], expected)
+        assert_identical(result[optimizer], two[0]["learns_in_shares"][optimizer])
+    parameters = sum(p.numel() for p in Net().parameters())
+    (first,), (second,) = (one["learns_in_shares"]["held"] for one in two)
+    assert first + second == 2 * parameters  # of the model and its average
+    assert max(first, second) < 1.1 * parameters
+
+
+def test_one_process_goes_on_from_a_checkpoint_of_shares(folder, two, alone):
+    left = folder / "two" / two[0]["learns_in_shares"]["left"]
+    steps: list[int] = []
+    resumed = tensors(fit(0, 1, left, on_batch=lambda images, value: steps.append(images)))
+    assert steps == [BATCH] * 6
+    assert_same_but_rounding(resumed, alone["Muon"], "Muon")
+
+
 def test_ddp_averages_on_gpus_and_the_flat_all_reduce_on_cpus():
     choices = {
         (device, size): choose_averaging(device, size) for device in ("cpu", "cuda") for size in (1, 2, 8)
@@ -297,6 +336,11 @@ def test_ddp_averages_on_gpus_and_the_flat_all_reduce_on_cpus():
         ("cuda", 1): GradientAveraging.NOBODY,
         ("cuda", 2): GradientAveraging.DDP,
         ("cuda", 8): GradientAveraging.DDP,
+    }
+    asked = {(device, size): choose_averaging(device, size, sharded=True) for device, size in choices}
+    assert asked == {
+        (device, size): GradientAveraging.SHARDS if size > 1 else GradientAveraging.NOBODY
+        for device, size in choices
     }
 
 

@@ -196,24 +196,26 @@ def test_one_process_goes_on_from_the_checkpoint_of_two(folder):
     assert [point["images_seen"] for point in curve] == [n * 6 * BATCH for n in range(1, 9)]
 
 
-def test_two_workers_fit_the_autoencoder_of_one(tmp_path, tracking, engine):
-    """The same to rounding; then the same run finds it in their last checkpoint."""
+def test_two_workers_fit_the_autoencoder_of_one_and_in_shares_its_network(tmp_path, tracking, engine):
+    """The same to rounding; then the same run finds them in their last checkpoints."""
     fit = {"images": 16 * BATCH, "batch_size": BATCH, "ema_halflife_images": 0, "precision": "no"}
     settings = {
-        "images": BATCH,
+        "images": 2 * BATCH,
         "autoencoder": {"model": "fit", "channels": 8, "widths": (4, 8, 8, 8), "training": fit},
         "network": {"image_size": 4, "channels": 8, "patch": 1, "width": 32, "depth": 1, "heads": 2},
     }
     weights = []
     for workers in (1, 2):
         home, progress = tmp_path / str(workers), CountingProgress()
-        receipt = run_train(home, engine, tracking, progress, workers=workers, **settings)
-        assert progress.done == 17 * BATCH
-        weights.append(load_file(output(home, receipt) / "model" / "autoencoder.safetensors"))
+        shares = {"workers": workers, "shard_weights": True}
+        receipt = run_train(home, engine, tracking, progress, **shares, **settings)
+        assert progress.done == 18 * BATCH
+        model = output(home, receipt) / "model"
+        weights.append(load_file(model / "autoencoder.safetensors") | load_file(model / "model.safetensors"))
     start = ConvolutionalAutoencoder(TrainConfig(**{**TRAINING, **settings}).autoencoder.card).state_dict()
     for name, one in weights[0].items():
         torch.testing.assert_close(weights[1][name], one, rtol=0, atol=1e-3)
-        assert "norm" in name or not torch.equal(one, start[name])
+        assert "norm" in name or name not in start or not torch.equal(one, start[name])
 
 
 def test_where_the_workers_of_a_training_have_room_those_of_its_autoencoder_have():
