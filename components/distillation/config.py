@@ -12,13 +12,22 @@ Metric = Literal["pseudo_huber", "l1", "l2", "perceptual"]
 PERCEPTUAL = "perceptual"
 GUIDANCE = 3.0
 
+MATCHING = "matching"
 MEAN_FLOW_ONLY = ("same_times", "adaptive_power")
 # What a method has no use for: set to anything but its default, it is refused.
 UNUSED: dict[Method, tuple[str, ...]] = {
     "cd": MEAN_FLOW_ONLY,
-    "ct": (*MEAN_FLOW_ONLY, "solver"),
-    "mean_flow": ("intervals", "curriculum", "solver", "target", "metric"),
+    "ct": (*MEAN_FLOW_ONLY, "solver", MATCHING),
+    "mean_flow": ("intervals", "curriculum", "solver", "target", "metric", MATCHING),
 }
+
+
+class MatchingConfig(BaseModel):
+    """Distribution matching beside consistency: see matching.py."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    weight: float = Field(2.0, gt=0, description="of its slope beside that of the consistency loss")
+    guidance: float = Field(GUIDANCE, ge=1, description="scale of the guided teacher that is matched")
 
 
 class ConsistencyConfig(BaseModel):
@@ -55,6 +64,9 @@ class ConsistencyConfig(BaseModel):
     )
     target_halflife_images: int = added_field(
         1_000, gt=0, description="half-life of that average, of the first number of intervals"
+    )
+    matching: MatchingConfig | None = added_field(
+        None, description="of cd: move what is drawn in one step to where the teacher draws as often, too"
     )
     same_times: float = added_field(0.25, ge=0, lt=1, description="of mean_flow: share of times with r = t")
     adaptive_power: float = added_field(

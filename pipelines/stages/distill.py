@@ -2,9 +2,10 @@
 
     HOME/distill/<fingerprint>/model/{config.json, model.safetensors, tokenizer.json, upsampler/}, curve.json
 
-A consistency model from the teacher's path or from the data alone, or a MeanFlow (consistency.method). The
-training loop, its checkpoints and its data are train's (training_run.py, training_batches.py); only the loss
-is another. With `teacher` set, the student has that one's architecture, encoders and weights to start from.
+A consistency model from the teacher's path, its distribution matched too where asked, or from the data alone,
+or a MeanFlow (consistency.method). The training loop, its checkpoints and its data are train's
+(training_run.py, training_batches.py); only the loss is another. With `teacher` set, the student has that
+one's architecture, encoders and weights to start from.
 """
 
 from collections.abc import Mapping, Sequence
@@ -66,6 +67,7 @@ class DistillConfig(LearningConfig):
 def run(work: Work) -> list[PartReceipt]:
     """Train the student, save its averaged weights, and with them the times of a few steps where asked."""
     from components.diffusion.dit import DiT
+    from components.distillation.matching import MatchedStudent
     from components.generation.diffusers_pipeline import load_teacher
     from components.generation.model_folder import Model, ModelCard, listed_sizes
     from components.generation.tuned_times import tune_student
@@ -77,11 +79,12 @@ def run(work: Work) -> list[PartReceipt]:
     teacher = load_teacher(folder)
     task = _task_of(teacher, config, shards, 0, 1)
     trained = train_tracked(work, task, partial(_make_task, folder, config, shards))
-    assert isinstance(trained.ema, type(teacher.network))
+    student = trained.ema.student if isinstance(trained.ema, MatchedStudent) else trained.ema
+    assert isinstance(student, type(teacher.network))
     card = ModelCard(
         kind="mean_flow" if config.consistency.method == "mean_flow" else "consistency",
         network=teacher.card.network,
-        dit=trained.ema.config if isinstance(trained.ema, DiT) else teacher.card.dit,
+        dit=student.config if isinstance(student, DiT) else teacher.card.dit,
         diffusion=teacher.card.diffusion,
         text=teacher.card.text,
         autoencoder=teacher.card.autoencoder,
@@ -90,7 +93,7 @@ def run(work: Work) -> list[PartReceipt]:
         images_seen=trained.curve[-1].images_seen,
         sizes=listed_sizes(task.sizes, teacher.image_size),
     )
-    model = Model(trained.ema, teacher.encoder, card, teacher.upsampler, teacher.autoencoder)
+    model = Model(student, teacher.encoder, card, teacher.upsampler, teacher.autoencoder)
     if config.tuned_steps:
         batches = islice(task.data(0), -(-config.tuning_images // config.batch_size))
         times = tune_student(model, batches, config.tuned_steps, config.seed)
@@ -111,6 +114,7 @@ def _task_of(
     teacher: "Model", config: DistillConfig, shards: Sequence[Path], rank: int, world_size: int
 ) -> "TrainingTask":
     from components.distillation.curriculum import target_halflife
+    from components.distillation.matching import with_fake
     from pipelines.stages.learning.training_batches import batches, caption_loader
     from pipelines.stages.learning.training_run import TrainingTask
 
@@ -118,8 +122,9 @@ def _task_of(
     loader = caption_loader(shards, config, teacher.image_size, rank, world_size)
     for size in loader.sizes:
         teacher.size_of(size)
+    student = _student(teacher, config)
     return TrainingTask(
-        network=_student(teacher, config),
+        network=student if config.consistency.matching is None else with_fake(student, teacher.network),
         loss=_loss(teacher, config.consistency),
         data=lambda images_seen: batches(loader, encoder, autoencoder, images_seen),
         records=loader.samples,
@@ -156,6 +161,7 @@ def _student(teacher: "Model", config: DistillConfig) -> "DiT | SD3Network":
 def _loss(teacher: "Model", config: ConsistencyConfig) -> "LossFunction":
     """What the student learns. Raises InputError where it cannot be learned from this teacher."""
     from components.distillation.consistency import consistency_loss
+    from components.distillation.matching import matched_loss
     from components.distillation.mean_flow import mean_flow_loss
 
     null = teacher.encoder([""])
@@ -174,7 +180,8 @@ def _loss(teacher: "Model", config: ConsistencyConfig) -> "LossFunction":
 
         distance = PerceptualDistance(Captioner.load(config.perceptual))
         metric = perceptual_metric(distance, teacher.autoencoder)
-    return consistency_loss(config, teacher.denoiser, null, metric)
+    loss = consistency_loss(config, teacher.denoiser, null, metric)
+    return loss if config.matching is None else matched_loss(loss, config, teacher.denoiser, null)
 
 
 STAGE = Stage(name="distill", version=2, config_type=DistillConfig, inputs=("train", "shard"), run=run)

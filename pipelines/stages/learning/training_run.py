@@ -14,6 +14,7 @@ from components.conditioning.autoencoder import Autoencoder
 from components.conditioning.config import LEARNED
 from components.diffusion.dit import DiT
 from components.diffusion.sd3_network import SD3Network
+from components.distillation.matching import MatchedStudent
 from components.errors import InputError
 from components.generation.model_folder import Model, save_model
 from components.image_size import ImageSize
@@ -51,7 +52,7 @@ class TrainingTask:
     model on held-out images, if there is one; see train.
     """
 
-    network: DiT | SD3Network
+    network: DiT | SD3Network | MatchedStudent
     loss: LossFunction
     data: Callable[[int], Iterator[Batch]]
     records: int

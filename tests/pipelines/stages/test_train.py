@@ -15,6 +15,7 @@ from components.generation.model_folder import load_model
 from components.randomness import seeded_weights
 from components.upsampling.prompt_upsampler import unchanged
 from pipelines.errors import ConfigError, StageFailed
+from pipelines.execution.progress import Progress
 from pipelines.registry.mlflow_store import Tracker
 from pipelines.stage import Input
 from pipelines.stages.distill import STAGE as DISTILL
@@ -26,6 +27,7 @@ from tests.pipelines.stages.small_trainings import (
     SAMPLES,
     UPSAMPLER_FILES,
     contents,
+    interrupted_after,
     output,
     run,
     run_both,
@@ -115,6 +117,30 @@ def test_a_mean_flow_student_starts_from_the_teacher_and_generates(whole, tmp_pa
     assert student.network.second_time_in[-1].weight.abs().max() > 0
     for steps in (1, 2):
         assert Generator(student).generate(["all red"], steps=steps).shape == (1, 8, 8, 3)
+
+
+def test_a_matched_student_is_kept_without_its_fake_and_goes_on_to_the_same_bytes(
+    whole, tmp_path, tracking, monkeypatch
+):
+    settings = {"consistency": {"intervals": 4, "matching": {}}, "checkpoint_images": 16, "images": 48}
+    alone = distill(whole, tmp_path / "alone", tracking, **{**settings, "consistency": {"intervals": 4}})
+    undisturbed = distill(whole, tmp_path / "undisturbed", tracking, **settings)
+    files, without = contents(tmp_path / "undisturbed", undisturbed), contents(tmp_path / "alone", alone)
+    assert files.keys() == without.keys()
+    weights, unmatched = (
+        load_model(output(tmp_path / name, receipt) / "model").network.state_dict()
+        for name, receipt in (("undisturbed", undisturbed), ("alone", alone))
+    )
+    assert weights.keys() == unmatched.keys() and not torch.equal(
+        weights["out.weight"], unmatched["out.weight"]
+    )
+    assert {"fake", "slope"} <= json.loads(files["curve.json"])[-1]["values"].keys()
+    monkeypatch.setattr(Progress, "task", interrupted_after(24))
+    with pytest.raises(KeyboardInterrupt):
+        distill(whole, tmp_path / "resumed", tracking, **settings)
+    monkeypatch.undo()
+    resumed = distill(whole, tmp_path / "resumed", tracking, **settings)
+    assert contents(tmp_path / "resumed", resumed) == files
 
 
 @pytest.mark.parametrize("fault", FAULTS)
