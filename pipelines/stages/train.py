@@ -96,11 +96,11 @@ class TrainConfig(LearningConfig):
 
     @property
     def of_the_autoguide(self) -> "TrainConfig":
-        """How the autoguide is trained: as the network, in another size, on fewer images."""
+        """How the autoguide is trained: as the network, in another size, on fewer images, anew."""
         assert self.autoguide is not None
         sizes = self.autoguide.model_dump(include={"width", "depth", "heads"})
-        changes = {"network": self.network.resized(**sizes), "images": self.autoguide.images, "lora": None}
-        return self.model_copy(update=changes)
+        network, images = self.network.resized(**sizes), self.autoguide.images
+        return self.model_copy(update={"network": network, "images": images, "lora": None, "init": None})
 
     @model_validator(mode="after")
     def _reflow_has_a_flow(self) -> Self:
@@ -146,7 +146,7 @@ def run(work: Work) -> list[PartReceipt]:
     if pretrained := check_features(shards, encoder, autoencoder, image_size).as_dict():
         work.info["encoders"] = pretrained
     upsampler = make_upsampler(work, shards)
-    guide, guide_card = _train_autoguide(work, shards, learned, autoencoder)
+    guide, guide_card = _train_autoguide(work, shards, folder, learned, autoencoder)
     pairs = draw_couplings(work, initial, shards) if initial and config.reflow else None
     task = _make_task(config, shards, folder, pairs, encoder, autoencoder, 0, 1)
     make_task = partial(_make_task, config, shards, folder, pairs, learned, autoencoder)
@@ -172,16 +172,16 @@ def run(work: Work) -> list[PartReceipt]:
 
 
 def _train_autoguide(
-    work: Work, shards: Sequence[Path], encoder: Any, autoencoder: "Autoencoder"
+    work: Work, shards: Sequence[Path], folder: Path | None, encoder: Any, autoencoder: "Autoencoder"
 ) -> "tuple[DiT | None, AutoguideCard | None]":
-    """The weaker network that the config asks for, and what the card says of it. encoder: see _make_task."""
+    """The weaker network that the config asks for, and what the card says of it. The rest: see _make_task."""
     from pipelines.stages.learning.autoguide_run import train_autoguide
 
     config: TrainConfig = work.config
     if config.autoguide is None:
         return None, None
     of_it = config.of_the_autoguide
-    make_task = partial(_make_task, of_it, shards, None, None, encoder, autoencoder)
+    make_task = partial(_make_task, of_it, shards, folder, None, encoder, autoencoder)
     network = train_autoguide(work, of_it, make_task)
     return network, AutoguideCard(dit=network.config, scale=config.autoguide.scale)
 
@@ -209,12 +209,13 @@ def _make_task(
 ) -> "TrainingTask":
     """What one process trains.
 
-    folder: of the initial model; pairs: of its couplings; encoder: None to load the pretrained one.
+    folder: of the initial model, whose text encoder is taken, and its network where the config has an init;
+    pairs: of its couplings; encoder: None to load the pretrained one.
     """
     from components.conditioning.text import fit_text_encoder
+    from components.generation.model_folder import load_model
     from components.training.flow_loss import FlowLoss
     from components.training.validation import Validation
-    from pipelines.stages.learning.initial_model import load_initial_model
     from pipelines.stages.learning.reflow_run import coupled_batches
     from pipelines.stages.learning.training_batches import (
         batches,
@@ -224,7 +225,7 @@ def _make_task(
     )
     from pipelines.stages.learning.training_run import TrainingTask, build_network
 
-    initial = load_initial_model(folder, config) if folder is not None else None
+    initial = load_model(folder, upsampler=False) if folder is not None else None
     encoder = encoder or (initial.encoder if initial else fit_text_encoder(config.text, ()))
     image_size = config.network.image_size * autoencoder.downscale
     unit = config.network.patch * autoencoder.downscale
@@ -234,7 +235,7 @@ def _make_task(
     measured = config.validation_images and pairs is None and count_held_out(shards)
     return TrainingTask(
         network=initial.network.requires_grad_(True)
-        if initial
+        if initial and config.init
         else build_network(config, encoder, autoencoder),
         loss=loss,
         data=lambda images_seen: (

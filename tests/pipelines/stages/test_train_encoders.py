@@ -10,7 +10,9 @@ from accelerate import PartialState
 from components.conditioning.autoencoder import PixelAutoencoder
 from components.conditioning.text import FrozenText, LearnedText
 from components.generation.generator import Generator
+from components.generation.model_folder import load_model
 from components.shards.index import INDEX_NAME
+from pipelines.stage import INIT, Input
 from pipelines.stages.learning.training_batches import batches, caption_loader
 from pipelines.stages.train import STAGE as TRAIN
 from tests.pipelines.stages.small_trainings import (
@@ -18,6 +20,7 @@ from tests.pipelines.stages.small_trainings import (
     NETWORK,
     TRAINING,
     output,
+    run,
     run_train,
     shards,
 )
@@ -48,7 +51,8 @@ def test_pretrained_encoders_are_trained_on_and_travel_with_the_model(tmp_path, 
         "network": {**NETWORK, "image_size": 4, "channels": 4, "patch": 2},
         "optimizer": {"learning_rate": 0.02, "warmup_images": 0, "decay_fraction": 0},
     }
-    receipt = run_train(tmp_path, tracking, shards(tmp_path / "shards"), **encoders)
+    given = shards(tmp_path / "shards")
+    receipt = run_train(tmp_path, tracking, given, **encoders)
     assert receipt.info["encoders"]["latents"]["model"] == str(tmp_path / "kl")
     shutil.rmtree(tmp_path / "t5")
     shutil.rmtree(tmp_path / "kl")
@@ -59,6 +63,15 @@ def test_pretrained_encoders_are_trained_on_and_travel_with_the_model(tmp_path, 
     encoder, network = generator.model.encoder, generator.model.network
     red, blue = (network(x, t, encoder([caption])) for caption in ("all red", "all blue"))
     assert (red - blue).abs().max() > 1e-3
+    # From the model's folder alone another training goes on, and its autoguide, too.
+    inputs = {
+        "shard": (given,),
+        INIT: (Input(INIT, str(output(tmp_path, receipt) / "model"), receipt.digest),),
+    }
+    more = {"images": 8, "autoguide": {"width": 16, "depth": 1, "heads": 1, "images": 8}}
+    settings = {**encoders, **more, "init": inputs[INIT][0].location, "upsampler": {"model": "none"}}
+    further = run(tmp_path / "further", TRAIN, tracking, inputs, **settings)
+    assert load_model(output(tmp_path / "further", further) / "model").autoguide.config.text_features == 16
 
 
 def test_frozen_features_of_a_resumed_training_are_those_of_one_that_nothing_disturbed(tmp_path):
