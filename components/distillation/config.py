@@ -92,7 +92,8 @@ class ConsistencyConfig(BaseModel):
             )
         for name in UNUSED[self.method]:
             if getattr(self, name) != type(self).model_fields[name].default:
-                raise InputError(f"{method} has no use for consistency.{name}; leave it out")
+                advice = "set it to null" if name == MATCHING else "leave it out"  # a preset may have it
+                raise InputError(f"{method} has no use for consistency.{name}; {advice}")
         if (self.metric == PERCEPTUAL) != (self.perceptual is not None):
             raise InputError(
                 "consistency.metric perceptual and consistency.perceptual, the folder or id of a captioner"

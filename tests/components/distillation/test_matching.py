@@ -148,7 +148,8 @@ def test_the_loss_is_the_consistency_loss_and_two_more_with_metrics_of_all():
 
 @pytest.mark.parametrize("method", ["ct", "mean_flow"])
 def test_only_consistency_distillation_can_be_matched(method):
-    with pytest.raises(ValidationError, match=f"{method} has no use for consistency.matching"):
+    message = f"{method} has no use for consistency.matching; set it to null"
+    with pytest.raises(ValidationError, match=message):
         ConsistencyConfig(method=method, matching={})
 
 
