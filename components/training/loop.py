@@ -243,7 +243,10 @@ class _Run:
         return replace(point, values={**point.values, **named_values(losses)})
 
     def state(self, curve: list[CurvePoint]) -> dict[str, Any]:
-        """What a checkpoint holds. Raises FloatingPointError where a step before it diverged."""
+        """What a checkpoint holds; shares are whole in the first process only.
+
+        Raises FloatingPointError where a step before it diverged.
+        """
         self.meter.look()
         for optimizer in self.optimizers:
             self.processes.gather_state(optimizer)
@@ -256,7 +259,7 @@ class _Run:
             "curve": [(point.images_seen, point.values) for point in curve],
             "meter": (self.meter.sums, self.meter.steps),
         }
-        return gathered(state)
+        return gathered(state, keep=self.accelerator.is_main_process)
 
     def restore(self, checkpoints: Checkpoints | None) -> list[CurvePoint]:
         """Go on from the newest checkpoint, if there is one; returns the curve so far."""

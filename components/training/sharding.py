@@ -37,9 +37,17 @@ def sync_gradients(network: nn.Module, now: bool) -> None:
     network.set_requires_gradient_sync(now)
 
 
-def gathered(state: Any) -> Any:
-    """The state with every share made whole, on the CPU; all processes have to ask together."""
-    return tree_map_only(DTensor, lambda shares: shares.full_tensor().cpu(), state)
+def gathered(state: Any, *, keep: bool = True) -> Any:
+    """The state with every share made whole, on the CPU; all processes have to ask together.
+
+    keep: whether this process wants it; one that does not has None in its place, and takes no memory for it.
+    """
+
+    def whole(shares: DTensor) -> Tensor | None:
+        gathered = shares.full_tensor()
+        return gathered.cpu() if keep else None
+
+    return tree_map_only(DTensor, whole, state)
 
 
 def load_weights(network: nn.Module, state: dict[str, Tensor]) -> None:
