@@ -76,7 +76,7 @@ class Processes:
 
         The model passed in holds the same weights; take state dicts from it, whose names have no prefix.
         """
-        # Accelerate would wrap in DDP: it knows processes on CPUs with nothing else, nor sharded weights.
+        # Accelerate would wrap both in DDP: it has nothing else on CPUs and knows of no shares.
         if self.averaging in (GradientAveraging.FLAT, GradientAveraging.SHARDS):
             return model, [self.accelerator.prepare(optimizer) for optimizer in optimizers]
         wrapped, *prepared = self.accelerator.prepare(model, *optimizers)
