@@ -4,6 +4,7 @@ Used by config.py for the run's config; nothing here knows a stage.
 """
 
 import difflib
+import re
 import typing
 from collections.abc import Mapping
 from pathlib import Path
@@ -172,13 +173,15 @@ def _place_of(values: Any, loc: Loc) -> Loc:
 
 
 class PlainLoader(yaml.SafeLoader):
-    """YAML without dates: 2026-11-20 is the name of a snapshot."""
+    """YAML without dates, and with YAML 1.2's booleans: 2026-11-20 names a snapshot, `no` a precision."""
 
 
+BOOLEAN, DATE = "tag:yaml.org,2002:bool", "tag:yaml.org,2002:timestamp"
 PlainLoader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    first: [(tag, pattern) for tag, pattern in resolvers if tag not in (BOOLEAN, DATE)]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
+PlainLoader.add_implicit_resolver(BOOLEAN, re.compile("(true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

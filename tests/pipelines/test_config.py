@@ -36,6 +36,14 @@ def test_an_override_of_a_text_is_a_text_whatever_it_looks_like():
     assert load_config("micro", snapshot="on").snapshot == "on"
 
 
+def test_no_is_a_text_and_not_a_boolean_unless_a_boolean_is_asked(tmp_path):
+    assert load_config("micro", ["train.precision=no"]).train.precision == "no"
+    (tmp_path / "own.yaml").write_text("train: {precision: no, compile: no}\n")
+    own = load_config(str(tmp_path / "own.yaml")).train
+    assert (own.precision, own.compile) == ("no", False)
+    assert load_config("micro", ["train.compile=yes"]).train.compile is True
+
+
 def test_overrides_come_after_the_preset_and_flags_after_both():
     plain = load_config("micro")
     changed = load_config("micro", ["seed=7"], corpus="toy:11")
