@@ -21,6 +21,7 @@ from components.diffusion.process import over
 from components.diffusion.sd3_network import SD3Network
 from components.diffusion.times import shift_times
 from components.distillation.config import ConsistencyConfig
+from components.distillation.metrics import pseudo_huber_c
 from components.training.loss import Batch, LossContext, Losses, LossFunction
 
 TIMES = (0.05, 0.98)  # of the noise after which the two are compared: at its ends they say nothing
@@ -80,6 +81,7 @@ def matched_loss(
             likelier = guided(teacher, text, null, matching.guidance).x_0(point.x_t, t)
             here = teacher.process.x_0_from_velocity(point.x_t, fake, t)
             distance = (drawn - likelier).flatten(1).norm(dim=1)
+            distance = distance.clamp_min(pseudo_huber_c(x_0[0].numel()))  # an image that is right already
             slope = (here - likelier) / over(distance, x_0)
         towards = (slope * drawn).flatten(1).sum(1).mean()
         metrics = {"fake": flow, "slope": slope.flatten(1).norm(dim=1).mean()}

@@ -13,9 +13,14 @@ PSEUDO_HUBER_C = 0.00054  # times sqrt(dimensions): the pseudo-Huber constant (S
 MetricFunction = Callable[[Tensor, Tensor], Tensor]  # (B, C, H, W) of both -> (B,); the target second
 
 
+def pseudo_huber_c(dimensions: int) -> float:
+    """Below this distance the pseudo-Huber distance is as good as quadratic."""
+    return PSEUDO_HUBER_C * math.sqrt(dimensions)
+
+
 def pseudo_huber(difference: Tensor) -> Tensor:
     """sqrt(||d||² + c²) - c per sample, (B, D) -> (B,): a norm that is smooth at zero."""
-    c = PSEUDO_HUBER_C * math.sqrt(difference.shape[1])
+    c = pseudo_huber_c(difference.shape[1])
     return (difference.square().sum(1) + c**2).sqrt() - c
 
 

@@ -87,6 +87,16 @@ def test_the_slope_is_that_of_the_two_estimates():
     assert student.log_s.grad.item() == pytest.approx((slope * 0.7 * start).sum().item(), rel=1e-4)
 
 
+def test_what_the_teacher_draws_to_the_bit_is_left_where_it_is():
+    """Its distance from the teacher's estimate is 0, and so is the slope where the fake knows it, too."""
+    student = Drawing(0.0, 0.0)
+    found = losses(
+        MatchedStudent(student, Estimating(0.0, 0.0)), teacher=Gaussian(0.0, 0.0).denoiser(FLOW, "velocity")
+    )
+    found.loss.backward()
+    assert (found.metrics["slope"].item(), student.mu.grad.item()) == (0.0, 0.0)
+
+
 def test_the_fake_learns_only_what_is_drawn_and_the_student_only_from_the_slope():
     """Whatever the weight and the teacher, the fake's gradient is the same; at its own data it has none."""
     gradients = []
