@@ -6,11 +6,11 @@ Read by run.py; named by `straightshot study NAME`.
 import difflib
 from pathlib import Path
 
-import yaml
 from pydantic import ValidationError
 
 from components.errors import one_line
 from components.studies.definition import Study
+from pipelines.config_draft import read_yaml
 from pipelines.errors import ConfigError
 
 FOLDER = Path(__file__).parent
@@ -27,15 +27,13 @@ def read_study(name: str) -> Study:
     Raises ConfigError: of an unknown one with the nearest name, of a faulty one with the fault.
     """
     path = Path(name) if name.endswith((".yaml", ".yml")) else FOLDER / f"{name}.yaml"
-    try:
-        return Study.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except FileNotFoundError as error:
+    if not path.is_file():
         near = difflib.get_close_matches(name, studies(), n=1)
         hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(studies())}, or a .yaml file"
-        raise ConfigError(f"study {name}: there is none; {hint}") from error
+        raise ConfigError(f"study {name}: there is none; {hint}")
+    try:
+        return Study.model_validate(read_yaml(path))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise ConfigError(f"{path}: {where}: {one_line(first['msg'])}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not YAML ({one_line(error)})") from error
