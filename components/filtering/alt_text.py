@@ -8,8 +8,7 @@ rejected, or only its text is dropped and the captioner writes others.
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -176,17 +175,14 @@ def explain_alt_text(text: str | None, rules: AltTextRules) -> Explanation:
 
 @dataclass
 class _Subject:
-    """A cleaned and trimmed text, with what several rules ask of it computed once."""
+    """A cleaned and trimmed text, with what several rules ask of it."""
 
     text: str
+    words: list[str]
     cut: tuple[str, ...] = ()
-    signals: tuple[str, ...] = field(default=())
+    signals: tuple[str, ...] = ()
 
-    @cached_property
-    def words(self) -> list[str]:
-        return words_of(self.text)
-
-    @cached_property
+    @property
     def visibility(self) -> float:
         return visibility(MEDIUM_OF.sub("", self.text) or self.text)
 
@@ -203,7 +199,8 @@ def _subject(text: str | None, rules: AltTextRules) -> _Subject | Rejection:
     if not cleaned:
         return Rejection(Reason.ALT_MISSING, "null" if text is None else "empty")
     trimmed = trim(cleaned) if rules.trim and len(cleaned) <= rules.max_chars else CleanedText(cleaned)
-    return _Subject(trimmed.text, trimmed.cut, ("a call that was cut off",) if trimmed.sells else ())
+    signals = ("a call that was cut off",) if trimmed.sells else ()
+    return _Subject(trimmed.text, words_of(trimmed.text), trimmed.cut, signals)
 
 
 def _spam(subject: _Subject, rules: AltTextRules) -> str | None:
@@ -240,9 +237,10 @@ def _too_short(subject: _Subject, rules: AltTextRules) -> str | None:
 
 
 def _not_visible(subject: _Subject, rules: AltTextRules) -> str | None:
-    if rules.min_visibility is None or not subject.is_short or subject.visibility >= rules.min_visibility:
+    if rules.min_visibility is None or not subject.is_short:
         return None
-    return f"log-odds {subject.visibility:.2f} of naming something visible"
+    log_odds = subject.visibility
+    return f"log-odds {log_odds:.2f} of naming something visible" if log_odds < rules.min_visibility else None
 
 
 def _language(subject: _Subject, rules: AltTextRules) -> str | None:

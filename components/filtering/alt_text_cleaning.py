@@ -5,13 +5,15 @@ an agency's credit and a shop's calls where a description is left beside them.
 """
 
 import re
+import unicodedata
 from dataclasses import dataclass
 
 import ftfy
+from ftfy.badness import is_bad
 
 from components.filtering.alt_text_lexicon import is_no_description, names_agency, sells
 from components.filtering.alt_text_patterns import ADDRESS, CAMERA, DOMAIN, EXTENSION
-from components.filtering.lexicon import UNSPACED, words_of
+from components.filtering.lexicon import UNSPACED, any_of, words_of
 
 # The two joiners (U+200C, U+200D) stay where they join: letters of Arabic and Indic scripts, and emoji.
 INVISIBLE = re.compile(
@@ -20,11 +22,14 @@ INVISIBLE = re.compile(
     r"\U000e0020-\U000e007f])[\u200c\u200d]|[\u200c\u200d](?=\s|$)"
 )
 MAX_ROUNDS = 6  # of cleaning: what one round undid may show more (entities of entities, quotes in quotes)
-SPACES = re.compile(r"\s+")
+# What ftfy replaces in a text that can be printed and is no mojibake: ligatures, curly quotes, full width.
+REPLACED = re.compile(
+    r"[\u0132\u0133\u0149\u01c4-\u01cc\u01f1-\u01f3\u02bc\u2018-\u201f\ufb00-\ufb06\uff01-\uffee]"
+)
 QUOTES = {'"': '"', "'": "'", "“": "”", "‘": "’", "«": "»", "「": "」"}
 
 # Between a description and what pages add to it.
-SEPARATOR_SIGNS = re.compile(r"[-–—|·•»:(\[]")  # every separator has one
+SIGNS = re.compile(r"[-–—|·•»:(\[\d]")  # every separator and every camera's number has one
 SEPARATOR = re.compile(r"\s+(?:[-–—|·•»]+|::)\s+|\s*\|\s*|\s+[(\[](?=[^()\[\]]*[)\]]$)")
 NUMBERED = re.compile(CAMERA.pattern + r"[-_\d]*(?:\s*\(\d+\))?(?:" + EXTENSION.pattern + r")?[\s:_-]+", re.I)
 _MEDIUM = (
@@ -33,7 +38,8 @@ _MEDIUM = (
 )
 _CREDIT = (
     rf"(?:{_MEDIUM}\s*(?:by\b|credits?\b|courtesy(?: of)?\b|provided by\b|©|제공)\s*[:=]?|"
-    rf"(?:{_MEDIUM})?\s*(?:credits?|source|quelle|crédit|kredit|ⓒ|©|\(c\))\s*(?:photo\s*)?[:=]?|{_MEDIUM}\s*[=])\s*"
+    rf"(?:{_MEDIUM})?\s*(?:(?:credits?|source|quelle|crédit|kredit)\b|ⓒ|©|\(c\))\s*(?:photo\s*)?[:=]?|"
+    rf"{_MEDIUM}\s*[=])\s*"
 )
 _PLACE = r"\s(?:on|from|via|at|in|auf|von|bei|sur|en|de|su|da|em|no|na|z|op|через|с)\s"
 # A credit in front of a description: "Photo by Ann Lee on Unsplash: a dog".
@@ -41,20 +47,27 @@ CREDIT_BEFORE = re.compile(rf"^{_CREDIT}[^:|]{{2,50}}?\s*(?::|\s[-–—|])\s+(?
 # Behind it: "A dog. Photo by Ann Lee", "… /사진=뉴스1".
 CREDIT_BEHIND = re.compile(rf"[\s,.;/(\[]{{1,3}}{_CREDIT}[^:|]{{1,50}}$", re.IGNORECASE)
 CREDIT_ALONE = re.compile(rf"^{_CREDIT}\S.{{0,60}}$", re.IGNORECASE)
-# One of these stands in whatever of the last three an ASCII text has; most texts have none.
-CREDIT_SIGNS = ("by", "credit", "courtesy", "source", "quelle", "kredit", "=", "(c)")
+# One of these stands in whatever has one of the last three; most texts have none.
+CREDIT_SIGNS = (
+    "by",
+    "credit",
+    "crédit",
+    "courtesy",
+    "source",
+    "quelle",
+    "kredit",
+    "=",
+    "(c)",
+    "©",
+    "ⓒ",
+    "제공",
+)
 # Where "by" is also "of" ("Foto de un perro"), the agency's name is what makes it a credit.
 CREDIT_TO_AGENCY = re.compile(rf"^{_MEDIUM}\s\S.{{1,40}}?{_PLACE}(?P<place>[\w.]+(?:\s\w+)?)$", re.IGNORECASE)
 GENERATED = re.compile(
     r"^(?:image result for|may be an? (?:image|illustration|graphic|photo|art|cartoon|meme|closeup) of|"
     r"(?:image|photo) may contain:|no (?:photo|image) description available\.?|default alt:|"
     r"alt(?: text)?:)\s+",
-    re.IGNORECASE,
-)
-# One of these stands in whatever can be cut; most texts have none, and are done with this one search.
-MAY_TRIM = re.compile(
-    r"\s[-–—·•»:]|[|(\[©ⓒ=]|\d|\b(?:by|credits?|courtesy|source|quelle|result for|"
-    r"(?:image|photo) (?:of|may)|alt)\b|제공",
     re.IGNORECASE,
 )
 LEAST_WORDS = 2  # that must be left of a description
@@ -86,19 +99,20 @@ def clean_alt_text(text: str) -> str:
 
 def trim(text: str) -> CleanedText:
     """A cleaned text without what is no part of its description; whole where no description would be left."""
-    if not MAY_TRIM.search(text):
+    has_signs, may_credit = bool(SIGNS.search(text)), any_of(CREDIT_SIGNS, text.lower())
+    if not (has_signs or may_credit or GENERATED.match(text)):
         return CleanedText(text)
     kept, cut, sold = text, [], False
-    for pattern in (GENERATED, NUMBERED, CREDIT_BEFORE):
-        match = pattern.match(kept)
+    for pattern, possible in ((GENERATED, True), (NUMBERED, has_signs), (CREDIT_BEFORE, may_credit)):
+        match = pattern.match(kept) if possible else None
         if match and _describes(kept[match.end() :]):
             cut.append(match.group().strip())
             kept = kept[match.end() :]
-    match = CREDIT_BEHIND.search(kept) if _may_credit(kept) else None
+    match = CREDIT_BEHIND.search(kept) if may_credit else None
     if match and _describes(kept[: match.start()]):
         cut.append(match.group().strip())
         kept = kept[: match.start()].rstrip(" ,;")
-    separators = list(SEPARATOR.finditer(kept)) if SEPARATOR_SIGNS.search(kept) else []
+    separators = list(SEPARATOR.finditer(kept)) if has_signs else []
     while separators:
         separator = separators.pop()
         behind = kept[separator.end() :].rstrip(")]")
@@ -112,7 +126,7 @@ def trim(text: str) -> CleanedText:
 
 def credit_in(text: str) -> str | None:
     """A credit and no description ("Photo by Ann Lee from Pexels", "Ann Lee. Photo: Reuters")."""
-    if _may_credit(text):
+    if any_of(CREDIT_SIGNS, text.lower()):
         behind = CREDIT_BEHIND.search(text)
         if CREDIT_ALONE.match(text) or (behind and not _describes(text[: behind.start()])):
             return f"only a credit: {text[:40]}"
@@ -138,18 +152,17 @@ def _describes(text: str) -> bool:
     return bool(enough) and not is_no_description(words)
 
 
-def _may_credit(text: str) -> bool:
-    """Whether it is worth looking for a credit."""
-    if not text.isascii():
-        return True
-    lower = text.lower()
-    return any(sign in lower for sign in CREDIT_SIGNS)
-
-
 def _cleaned_once(text: str) -> str:
     if not text.isascii() or "&" in text or not text.isprintable():
-        text = ftfy.fix_text(INVISIBLE.sub("", text), normalization="NFC")
-    text = SPACES.sub(" ", text).strip()
+        text = _repaired(INVISIBLE.sub("", text))
+    text = " ".join(text.split())
     if len(text) >= 2 and QUOTES.get(text[0]) == text[-1] and text[-1] not in text[1:-1]:
         text = text[1:-1].strip()
     return text
+
+
+def _repaired(text: str) -> str:
+    """`text` by ftfy, which is only asked where it would do something: it takes longer than all the rules."""
+    if "&" in text or not text.isprintable() or REPLACED.search(text) or is_bad(text):
+        return ftfy.fix_text(text, normalization="NFC")
+    return unicodedata.normalize("NFC", text)

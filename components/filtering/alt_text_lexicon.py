@@ -5,17 +5,17 @@ A rule takes a cleaned text and returns what speaks against it (one short line),
 """
 
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 
-from components.filtering.lexicon import UNSPACED, vocabulary, words_of
+from components.filtering.lexicon import UNSPACED, any_of, vocabulary, words_of
 
 ARABIC_ARTICLE = re.compile(r"^(?:و?ال)(?=..)")
 MAX_UNSPACED_REST = 0.4  # share of a Chinese, Japanese or Korean text that may stand beside placeholders
 
-DIGIT = re.compile(r"\d")  # each of the next three has one
 PERCENT_OFF = re.compile(r"\d\s?%\s*(?:off|rabatt|korting|indirim|скидк)|[-–]\s?\d\d?\s?%")
 PRICE = re.compile(r"[$€£¥₽₹₩]\s?\d|\d\s?[€£₽₹₩]|\b(?:usd|eur|gbp|rs\.?|rp\.?)\s?\d|\d\s?(?:руб|zł|円|元|원)")
 PHONE = re.compile(r"(?:\+|\b00)\d[\d\s()-]{7,}\d|\(\d{3}\)\s?\d{3}-\d{4}|\b\d{3}-\d{3}-\d{4}\b")
+PHONE_SIGNS = ("+", "-", "(", "00")
 LISTICLE = re.compile(
     r"^(?:the )?(?:top|best) \d+\b.*\b(?:most|best|\w+est|ways|tips|reasons|tools|sites|apps|on)\b|"
     r"^\d+ (?:best|amazing|easy|great|ways|tips|reasons|things)\b|^how to\b|^\w+ \d+ best\b"
@@ -25,8 +25,10 @@ SUPERLATIVE = re.compile(
     r"^(?:The )?(?:Best|Cheap(?:est)?|Top \d+) .*\b(?:in|near|for) (?:[A-Z]\w+|.*\b20\d\d$)"
 )
 RANKING = re.compile(r"^(?:the )?(?:top|best) \d+\b")
+SEPARATOR_SIGNS = re.compile(r"[|•·»/]")
 SEPARATORS = re.compile(r"\s[|•·»]\s|\s/\s|\|")
-EXCLAMATIONS = re.compile(r"!!|！！")
+EXCLAMATIONS = ("!!", "！！")
+DIGIT = re.compile(r"\d")
 KEYWORD_COMMAS = 6  # a comma list this long without one stop word is for a search engine
 SHORT_TEXT = 3  # words
 HYPHENATED = re.compile(r"[^\W\d_]+[-‐‑][^\W\d_]")  # a first word that is part of another
@@ -37,18 +39,25 @@ def placeholder_in(text: str, words: Sequence[str] | None = None) -> str | None:
     if not text.isascii() and UNSPACED.search(text):
         return _unspaced_placeholder(text)
     stop = vocabulary().stop
-    telling = [word for word in (words_of(text) if words is None else words) if word not in stop]
-    if telling and all(map(_is_placeholder, telling)):
-        return "says no more than " + " ".join(telling[:4])
-    return None
+    telling = []
+    for word in words_of(text) if words is None else words:
+        if word not in stop:
+            if not _is_placeholder(word):
+                return None
+            telling.append(word)
+    return "says no more than " + " ".join(telling[:4]) if telling else None
 
 
 def bare_name_in(text: str) -> str | None:
     """A person's name and nothing else: a given name, then one or two capitalised words that are no nouns."""
     words = text.split()
-    if not 2 <= len(words) <= SHORT_TEXT or not all(w[0].isupper() and w[1:].islower() for w in words):
-        return None
-    if words[0].lower() in vocabulary().given_names and words[-1].lower() not in vocabulary().english:
+    known = vocabulary()
+    if (
+        2 <= len(words) <= SHORT_TEXT
+        and words[0].lower() in known.given_names
+        and words[-1].lower() not in known.english
+        and all(word[0].isupper() and word[1:].islower() for word in words)
+    ):
         return f"only the name {text}"
     return None
 
@@ -67,13 +76,12 @@ def spam_in(
     something visible; asked only where the words alone leave it open ("order-picking robot", "order here").
     """
     lower = text.lower()
-    phrase = _shop_phrase_in(words) or next((match.group() for match in _spam_patterns(text, lower)), None)
-    if phrase:
+    if phrase := _shop_phrase_in(words) or _spam_pattern_in(text, lower):
         return f"shop or search text: {phrase[:40]}"
     opener = words[0] if words and not HYPHENATED.match(lower) else ""
     if opener in vocabulary().shop_openers:
         return f"opens with {opener}"
-    if len(words) <= SHORT_TEXT and any(word in vocabulary().shop_words for word in words):
+    if len(words) <= SHORT_TEXT and not vocabulary().shop_words.isdisjoint(words):
         return "sells, and says nothing else"
     signals = [*_weak_signals(lower, words), *further]
     if opener in vocabulary().shop_openers_or_nouns:
@@ -113,27 +121,25 @@ def _shop_phrase_in(words: Sequence[str]) -> str | None:
     return None
 
 
-def _spam_patterns(text: str, lower: str) -> Iterator[re.Match[str]]:
-    if DIGIT.search(lower):
-        for pattern in (PERCENT_OFF, PHONE):
-            if match := pattern.search(lower):
-                yield match
-    if match := LISTICLE.match(lower):
-        yield match
-    if not text.isascii() and (match := vocabulary().shop_parts.search(lower)):
-        yield match
-    if match := SUPERLATIVE.match(text):
-        yield match
+def _spam_pattern_in(text: str, lower: str) -> str | None:
+    match = (
+        ("%" in text and PERCENT_OFF.search(lower))
+        or (any_of(PHONE_SIGNS, lower) and PHONE.search(lower))
+        or LISTICLE.match(lower)
+        or (not text.isascii() and vocabulary().shop_parts.search(lower))
+        or SUPERLATIVE.match(text)
+    )
+    return match.group() if match else None
 
 
 def _weak_signals(lower: str, words: Sequence[str]) -> list[str]:
     """What a shop's text often has and a caption sometimes: two of these together are enough."""
     signals = []
-    if len(SEPARATORS.findall(lower)) >= 2:
+    if SEPARATOR_SIGNS.search(lower) and len(SEPARATORS.findall(lower)) >= 2:
         signals.append("separators")
     if DIGIT.search(lower) and PRICE.search(lower):
         signals.append("a price")
-    if EXCLAMATIONS.search(lower):
+    if any_of(EXCLAMATIONS, lower):
         signals.append("exclamation marks")
     if RANKING.match(lower):
         signals.append("a ranking")

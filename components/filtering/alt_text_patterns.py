@@ -138,11 +138,12 @@ def symbol_share(text: str) -> float:
 def repetition_in(text: str, max_share: float) -> str | None:
     """The same word three times in a row, or mostly word pairs or character runs that were there before."""
     words = _bare_words(text)
-    for first, second, third in zip(words, words[1:], words[2:], strict=False):
-        if first and first == second == third:
-            return f"'{first}' three times in a row"
-    if (share := _repeated_pairs(words)) > max_share:
-        return f"{share:.0%} repeated word pairs"
+    if len(set(words)) < len(words):
+        for first, second, third in zip(words, words[1:], words[2:], strict=False):
+            if first and first == second == third:
+                return f"'{first}' three times in a row"
+        if (share := _repeated_pairs(words)) > max_share:
+            return f"{share:.0%} repeated word pairs"
     if (share := _repeated_runs(text)) > max_share:
         return f"{share:.0%} repeated {CHARACTER_RUN}-character runs"
     return None
@@ -158,12 +159,16 @@ def _bare_words(text: str) -> list[str]:
 
 
 def _repeated_pairs(words: list[str]) -> float:
-    return _repeated(list(pairwise(words))) if len(words) >= MIN_REPETITION_WORDS else 0.0
+    if len(words) < MIN_REPETITION_WORDS:
+        return 0.0
+    return 1 - len(set(pairwise(words))) / (len(words) - 1)
 
 
 def _repeated_runs(text: str) -> float:
-    runs = [text[i : i + CHARACTER_RUN] for i in range(len(text) - CHARACTER_RUN + 1)]
-    return _repeated(runs) if len(runs) > 2 * CHARACTER_RUN else 0.0
+    count = len(text) - CHARACTER_RUN + 1
+    if count <= 2 * CHARACTER_RUN:
+        return 0.0
+    return 1 - len({text[start : start + CHARACTER_RUN] for start in range(count)}) / count
 
 
 def _joined(text: str) -> str | None:
@@ -176,10 +181,6 @@ def _joined(text: str) -> str | None:
     if len(parts) > MAX_COMPOUND or 2 <= sum(map(str.isalpha, parts)) < len(parts):
         return "joined by hyphens"
     return "a file's version" if VERSION.search(text) else None
-
-
-def _repeated(items: list[str] | list[tuple[str, str]]) -> float:
-    return 1 - len(set(items)) / len(items)
 
 
 def _is_code(token: str) -> bool:

@@ -75,6 +75,14 @@ def words_of(text: str) -> list[str]:
     return WORD.findall(text.lower())
 
 
+def any_of(signs: Iterable[str], text: str) -> bool:
+    """Whether one of the signs stands in a text."""
+    for sign in signs:  # noqa: SIM110 - asked of every text several times; a generator takes twice as long
+        if sign in text:
+            return True
+    return False
+
+
 def _lengths(phrases: Iterable[str]) -> dict[str, tuple[int, ...]]:
     """For the first word of each phrase, the numbers of words that phrases beginning with it have."""
     found: dict[str, set[int]] = defaultdict(set)

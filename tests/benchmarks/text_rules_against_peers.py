@@ -1,18 +1,21 @@
 """The alt-text rules, as a ratio to other projects' quality filters on the same texts.
 
-    python -m tests.benchmarks.text_rules_against_peers [--texts 2000]
+    python -m tests.benchmarks.text_rules_against_peers [--texts 2000] [--file F.jsonl]
 
 The peers are no dependencies of ours: one that cannot be imported is left out, and that is said. datatrove's
 are Gopher's quality and repetition filters, data-juicer's the operators that ask what our rules ask of
 length, words, repetition and signs; both called bare, without their executors. Ours clean, trim, check every
 rule and decide.
-The texts are made up. CPU seconds in rounds that take turns, medians.
+The texts are made up, or the `alt_text`s of a file. CPU seconds in rounds that take turns, medians.
 """
 
 import argparse
 import importlib.util
+import json
 import sys
 from collections.abc import Callable
+from itertools import cycle, islice
+from pathlib import Path
 
 import numpy as np
 
@@ -24,9 +27,8 @@ SUBJECTS = ("A brown dog", "Two red cars", "An old wooden house", "Front view", 
 PLACES = ("beside a lake at sunset", "on a crowded street in Lisbon", "in the snow", "with 20% off", "")
 
 
-def microseconds(count: int) -> dict[str, float]:
+def microseconds(texts: list[str]) -> dict[str, float]:
     """A text, for each that is there."""
-    texts = made_texts(count)
     rules = AltTextRules()
     works: dict[str, Callable[[], object]] = {
         "straightshot": lambda: [check_alt_text(text, rules) for text in texts]
@@ -34,7 +36,7 @@ def microseconds(count: int) -> dict[str, float]:
     for name, work_of in PEERS.items():
         if importlib.util.find_spec(name):
             works[name] = work_of(texts)
-    return {name: 1e6 * seconds / count for name, seconds in median_seconds(works, ROUNDS).items()}
+    return {name: 1e6 * seconds / len(texts) for name, seconds in median_seconds(works, ROUNDS).items()}
 
 
 def datatrove(texts: list[str]) -> Callable[[], object]:
@@ -93,10 +95,18 @@ def made_texts(count: int) -> list[str]:
     return [f"{SUBJECTS[a]} {PLACES[b]} {number}" for number, (a, b) in enumerate(pairs)]
 
 
+def texts_of(path: Path, count: int) -> list[str]:
+    """So many of the texts of a file."""
+    rows = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+    return list(islice(cycle([row["alt_text"] for row in rows if row["alt_text"]]), count))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--texts", type=int, default=2000)
-    costs = microseconds(parser.parse_args().texts)
+    parser.add_argument("--file", type=Path)
+    options = parser.parse_args()
+    costs = microseconds(texts_of(options.file, options.texts) if options.file else made_texts(options.texts))
     ours = costs.pop("straightshot")
     sys.stdout.write(f"straightshot {ours:.0f} µs a text\n")
     for name, cost in costs.items():

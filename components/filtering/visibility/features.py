@@ -11,9 +11,9 @@ SHORTEST, LONGEST = 2, 5  # characters of an n-gram, the word's edges counted
 # A run of letters with their combining marks (Devanagari, Arabic, Thai vowels). A run of Han, kana or Hangul
 # is cut where the script changes; such a run is a word here, for its n-grams are what tells.
 WORD = re.compile(
-    r"[\u3041-\u309f]+|[\u30a0-\u30ff]+|[\u3400-\u4dbf\u4e00-\u9fff\u3005]+|[\uac00-\ud7a3]+|"
-    r"(?:[^\W\d_\u3041-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7a3][\u0300-\u036f\u0591-\u05c7\u064b-\u065f"
-    r"\u0900-\u0903\u093a-\u094f\u0e31-\u0e4e]*)+(?:['’][^\W\d_]+)*|\d+"
+    r"(?:[^\W\d_\u3041-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7a3]+[\u0300-\u036f\u0591-\u05c7\u064b-\u065f"
+    r"\u0900-\u0903\u093a-\u094f\u0e31-\u0e4e]*)+(?:['’][^\W\d_]+)*|\d+|"
+    r"[\u3041-\u309f]+|[\u30a0-\u30ff]+|[\u3400-\u4dbf\u4e00-\u9fff\u3005]+|[\uac00-\ud7a3]+"
 )
 LENGTHS = (1, 2, 3, 5, 8)  # words; the length of a text is known up to these
 

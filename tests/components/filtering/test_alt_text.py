@@ -3,15 +3,18 @@
 import hashlib
 import json
 import time
+import unicodedata
 from pathlib import Path
 
+import ftfy
 import pytest
+from ftfy.badness import is_bad
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from components.corpus.schemas import Reason
 from components.filtering.alt_text import AltTextRules, check_alt_text, explain_alt_text
-from components.filtering.alt_text_cleaning import clean_alt_text, trim
+from components.filtering.alt_text_cleaning import INVISIBLE, REPLACED, clean_alt_text, trim
 from components.filtering.visibility.sources import is_held_out, prompts_in
 
 ANY_LANGUAGE = AltTextRules()
@@ -236,6 +239,13 @@ def test_cleaning_leaves_compatible_characters_and_joiners(text):
     assert clean_alt_text(text) == text
 
 
+def test_cleaning_leaves_out_no_character_that_ftfy_replaces():
+    for code in [*range(0x20, 0xD800), *range(0xE000, 0x10000)]:
+        text = INVISIBLE.sub("", f"a{chr(code)}b")
+        if code != ord("&") and text.isprintable() and not REPLACED.search(text) and not is_bad(text):
+            assert ftfy.fix_text(text, normalization="NFC") == unicodedata.normalize("NFC", text), hex(code)
+
+
 def test_cleaning_composes():
     assert clean_alt_text("a cafe\u0301 terrace") == "a café terrace"
 
@@ -252,7 +262,9 @@ def test_cleaning_composes():
         ("A cup of tea beside a window. Photo by Ann Lee", "A cup of tea beside a window"),
         ("눈 덮인 한옥 지붕 /사진=연합뉴스", "눈 덮인 한옥 지붕"),
         ("May be an image of an ironing board", "an ironing board"),
+        ("May be an illustration of a red barn", "a red barn"),
         ("Lighthouse at dusk (stock image)", "Lighthouse at dusk"),
+        ("Lighthouse at dusk © Ann Lee", "Lighthouse at dusk"),
         # Nothing is taken from a description, nor where none would be left.
         ("Smiling woman in a denim jacket - find your soulmate", None),
         ("The bridge - seen from the river - at night", None),
@@ -261,6 +273,7 @@ def test_cleaning_composes():
         ("Stock Photo - Shutterstock", None),
         ("A coffee by the sea for two", None),
         ("2 cats and 1 dog", None),
+        ("2 cats on the front page of phpfmg.sourceforge.net", None),
     ],
 )
 def test_what_is_no_description_is_cut_off(text, kept):
