@@ -89,11 +89,16 @@ def _write(work: Work) -> Iterator[PartReceipt]:
 
     settings: ToyWebConfig = work.config
     with (
-        work.progress.task("toy web", settings.records, "records") as advance,
+        work.progress.task("toy web", settings.records + settings.labelled, "images") as advance,
         work.folder("toy") as folder,
     ):
-        write_toy_web(folder, records=settings.records, seed=settings.seed, labelled=settings.labelled)
-        advance(settings.records)
+        write_toy_web(
+            folder,
+            records=settings.records,
+            seed=settings.seed,
+            labelled=settings.labelled,
+            advance=advance,
+        )
     yield work.adopt("toy")
 
 

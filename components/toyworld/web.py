@@ -7,10 +7,14 @@ about each record is stored apart, for tests and for the evaluation; no stage re
 
 import json
 import multiprocessing
+import os
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -27,7 +31,7 @@ from components.toyworld.layout import draw_scene
 from components.toyworld.scene import Scene
 
 ROWS_PER_FILE = 500
-WORTH_A_PROCESS = 500  # labelled images: from so many on a second process is worth its start
+WORTH_A_PROCESS = 800  # images: from twice as many on a second process is worth its start
 
 # What a record is, and how often. Everything from "filename" on is junk, and its name is the junk's reason.
 GOOD_KINDS: dict[str, float] = {"good": 0.407, "partial": 0.20, "vague": 0.08, "colourless": 0.003}
@@ -42,6 +46,9 @@ ROWS_PER_GROUP = 512  # of the Parquet files; workers of the filter share a file
 ORIGINAL_KINDS = ("good", "partial", "vague")  # what gets copied
 ORIGINALS_KEPT = 2000  # records; a copy is never further from its original
 LABELLED_SHARE = 4  # one scene in so many is the labelled set's: it never shows a scene of the web
+
+Row = dict[str, object]
+T = TypeVar("T")
 
 # The labelled set and, as JSON, the scene of each image: nothing is fitted on it, captions are judged by it.
 LABELLED_TRUTH = pa.schema([*LABELLED, (TOY_SCENE, pa.string())])
@@ -67,6 +74,15 @@ class ToyWeb:
 
 
 @dataclass(frozen=True)
+class PlannedRecord:
+    """What a row of the web will be. original: what a copy repeats."""
+
+    index: int
+    kind: str
+    original: "PlannedRecord | None" = None
+
+
+@dataclass(frozen=True)
 class ToyRecord:
     """One row of the web and the truth about it."""
 
@@ -78,10 +94,10 @@ class ToyRecord:
     junk_reason: str | None
     duplicate_of: str | None
 
-    def corpus_row(self) -> dict[str, object]:
+    def corpus_row(self) -> Row:
         return {"image": self.image, "alt_text": self.alt_text, "url": self.url}
 
-    def truth_row(self) -> dict[str, object]:
+    def truth_row(self) -> Row:
         return {
             "url": self.url,
             "scene": json.dumps(self.scene.to_dict()),
@@ -92,67 +108,94 @@ class ToyRecord:
         }
 
 
-def write_toy_web(folder: Path | str, records: int, seed: int, labelled: int) -> ToyWeb:
+def write_toy_web(
+    folder: Path | str,
+    records: int,
+    seed: int,
+    labelled: int,
+    *,
+    rows_per_file: int = ROWS_PER_FILE,
+    advance: Callable[[int], None] = lambda images: None,
+) -> ToyWeb:
     """Write `records` rows of folder/web and folder/truth.parquet, and `labelled` of folder/labelled.parquet.
 
-    The same arguments write the same bytes. Each file appears whole or not at all. A second process draws a
-    large labelled set meanwhile.
+    The same arguments write the same bytes, however many processes draw them. Each file appears whole or not
+    at all. advance: called with how many images more are drawn.
     """
     folder = Path(folder)
     toy = ToyWeb(folder / "web", folder / "labelled.parquet", folder / "truth.parquet")
     toy.web.mkdir(parents=True, exist_ok=True)
-    if labelled < WORTH_A_PROCESS:
-        _write_web(toy, records, seed)
-        _write_labelled(toy.labelled, labelled, seed)
-        return toy
-    # Spawned, since a fork of threads may hang. Where this process is killed, the other ends when it has
-    # drawn its set: the same bytes as whoever draws it again.
-    with multiprocessing.get_context("spawn").Pool(1, _leave_interrupts) as pool:
-        beside = pool.apply_async(_write_labelled, (toy.labelled, labelled, seed))
-        _write_web(toy, records, seed)
-        beside.get()
+    with _processes(records + labelled) as each:
+
+        def rows(draw: Callable[[list[T]], list[Row]], items: Sequence[T]) -> Iterator[Row]:
+            starts = range(0, len(items), rows_per_file)
+            for drawn in each(draw, [items[start : start + rows_per_file] for start in starts]):
+                advance(len(drawn))
+                yield from drawn
+
+        write = partial(_write_part, toy.web, seed, rows_per_file)
+        truth = list(rows(write, plan_records(records, seed)))
+        for file in toy.web.glob("part-*.parquet"):
+            if file >= toy.web / _part(records + rows_per_file - 1, rows_per_file):
+                file.unlink()  # of a larger web that was written here before
+        _write(toy.truth, truth, TRUTH)
+        _write(toy.labelled, rows(partial(draw_labelled, seed), range(labelled)), LABELLED_TRUTH)
     return toy
 
 
-def _write_web(toy: ToyWeb, records: int, seed: int) -> None:
-    truth: list[dict[str, object]] = []
-    rows: list[dict[str, object]] = []
-    names: list[str] = []
-    for record in draw_records(records, seed):
-        truth.append(record.truth_row())
-        rows.append(record.corpus_row())
-        if len(rows) == ROWS_PER_FILE or len(truth) == records:
-            names.append(f"part-{len(names):05d}.parquet")
-            _write(toy.web / names[-1], rows, CORPUS)
-            rows = []
-    for stale in set(toy.web.glob("part-*.parquet")) - {toy.web / name for name in names}:
-        stale.unlink()  # of a larger web that was written here before
-    _write(toy.truth, truth, TRUTH)
+@contextmanager
+def _processes(images: int) -> Iterator[Callable[..., Iterable[list[Row]]]]:
+    """The built-in map, or its like over several processes where so many images are worth them."""
+    count = min(os.cpu_count() or 1, images // WORTH_A_PROCESS)
+    if count < 2:
+        yield map
+        return
+    # Spawned, since a fork of threads may hang. Where this process is killed, the others end after their
+    # file: the same bytes as whoever draws it again.
+    with multiprocessing.get_context("spawn").Pool(count, _leave_interrupts) as pool:
+        yield pool.imap
 
 
-def _write_labelled(path: Path, count: int, seed: int) -> None:
-    _write(path, draw_labelled(count, seed), LABELLED_TRUTH)
+def _write_part(web: Path, seed: int, rows_per_file: int, plan: Sequence[PlannedRecord]) -> list[Row]:
+    """Write a file of the web; the truth about its rows."""
+    records = [draw_record(planned, seed) for planned in plan]
+    name = _part(plan[0].index, rows_per_file)
+    _write(web / name, (record.corpus_row() for record in records), CORPUS)
+    return [record.truth_row() for record in records]
+
+
+def _part(index: int, rows_per_file: int) -> str:
+    """The file that has this row."""
+    return f"part-{index // rows_per_file:05d}.parquet"
 
 
 def _leave_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the first process's to answer
 
 
-def draw_records(records: int, seed: int) -> Iterator[ToyRecord]:
-    """The web's rows in order. A copy comes after its original, which is always a good record."""
+def plan_records(records: int, seed: int) -> list[PlannedRecord]:
+    """What the web's rows will be, in order. A copy comes after its original, always a good record."""
     rng = np.random.default_rng(derive_seed(seed, "toy web plan"))
     shares = GOOD_KINDS | JUNK_KINDS
-    plan = rng.choice(list(shares), size=records, p=list(shares.values())).tolist()
-    originals: list[ToyRecord] = []
-    for index, kind in enumerate(plan):
+    kinds = rng.choice(list(shares), size=records, p=list(shares.values())).tolist()
+    plan: list[PlannedRecord] = []
+    originals: list[PlannedRecord] = []
+    for index, kind in enumerate(kinds):
         if kind in COPIES and originals:
-            yield _draw_copy(originals[int(rng.integers(len(originals)))], seed, index, kind)
+            plan.append(PlannedRecord(index, kind, originals[int(rng.integers(len(originals)))]))
             continue
-        record = _draw_record(seed, index, "good" if kind in COPIES else kind)
-        if record.alt_kind in ORIGINAL_KINDS and record.junk_reason is None:
-            originals.append(record)
+        plan.append(PlannedRecord(index, "good" if kind in COPIES else kind))
+        if plan[-1].kind in ORIGINAL_KINDS:
+            originals.append(plan[-1])
             del originals[:-ORIGINALS_KEPT]
-        yield record
+    return plan
+
+
+def draw_record(planned: PlannedRecord, seed: int) -> ToyRecord:
+    """A row of the web; a copy's original is drawn again, so that any row can be drawn alone."""
+    if planned.original is None:
+        return _draw_record(seed, planned.index, planned.kind)
+    return _draw_copy(draw_record(planned.original, seed), seed, planned.index, planned.kind)
 
 
 def new_scene(rng: np.random.Generator, *, labelled: bool) -> Scene:
@@ -164,17 +207,16 @@ def new_scene(rng: np.random.Generator, *, labelled: bool) -> Scene:
             return scene
 
 
-def draw_labelled(count: int, seed: int) -> Iterator[dict[str, object]]:
+def draw_labelled(seed: int, indices: Iterable[int]) -> list[Row]:
     """Rows of LABELLED_TRUTH: other scenes than the web's, with their true short and long captions."""
-    for index in range(count):
+    rows: list[Row] = []
+    for index in indices:
         rng = np.random.default_rng(derive_seed(seed, "toy labelled", index))
         scene = new_scene(rng, labelled=True)
-        yield {
-            "image": images.encode_scene(scene, rng),
-            "caption_short": caption_short(scene, rng),
-            "caption_long": caption_long(scene, rng),
-            TOY_SCENE: json.dumps(scene.to_dict()),
-        }
+        image = images.encode_scene(scene, rng)
+        captions = {"caption_short": caption_short(scene, rng), "caption_long": caption_long(scene, rng)}
+        rows.append({"image": image, **captions, TOY_SCENE: json.dumps(scene.to_dict())})
+    return rows
 
 
 def _draw_record(seed: int, index: int, kind: str) -> ToyRecord:
@@ -231,7 +273,7 @@ _SPOILED_IMAGES = {
 }
 
 
-def _write(path: Path, rows: Iterable[dict[str, object]], schema: pa.Schema) -> None:
+def _write(path: Path, rows: Iterable[Row], schema: pa.Schema) -> None:
     table = pa.Table.from_pylist(list(rows), schema)
     options = {"compression": "zstd", "row_group_size": ROWS_PER_GROUP}
     write_file(path, lambda temporary: pq.write_table(table, temporary, **options))

@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 from collections import Counter
+from functools import partial
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -64,19 +65,24 @@ def test_the_same_seed_writes_the_same_bytes(tmp_path):
     assert first != digests(tmp_path / "c", 1)
 
 
-def test_a_large_labelled_set_is_drawn_beside_the_web_and_is_the_same(tmp_path, monkeypatch):
-    alone = write_toy_web(tmp_path / "alone", records=20, seed=0, labelled=10)
-    monkeypatch.setattr(web, "WORTH_A_PROCESS", 10)
-    beside = write_toy_web(tmp_path / "beside", records=20, seed=0, labelled=10)
-    assert beside.labelled.read_bytes() == alone.labelled.read_bytes()
-    assert beside.truth.read_bytes() == alone.truth.read_bytes()
+def test_several_processes_draw_the_same_web(tmp_path, monkeypatch):
+    drawn: list[int] = []
+    few = partial(write_toy_web, records=100, seed=0, labelled=50, rows_per_file=40)
+    alone = few(tmp_path / "alone")
+    monkeypatch.setattr(web, "WORTH_A_PROCESS", 75)
+    several = few(tmp_path / "several", advance=drawn.append)
+    assert drawn == [40, 40, 20, 40, 10]
+    files = [*sorted(alone.web.iterdir()), alone.labelled, alone.truth]
+    assert len(files) == 5
+    for file in files:
+        assert file.read_bytes() == (several.web.parent / file.relative_to(tmp_path / "alone")).read_bytes()
 
 
-def test_what_fails_beside_the_web_fails_the_whole(tmp_path, monkeypatch):
+def test_what_fails_in_one_of_several_processes_fails_the_whole(tmp_path, monkeypatch):
     monkeypatch.setattr(web, "WORTH_A_PROCESS", 1)
-    (tmp_path / "labelled.parquet" / "not empty").mkdir(parents=True)
-    with pytest.raises(OSError, match=r"labelled\.parquet"):
-        write_toy_web(tmp_path, records=1, seed=0, labelled=1)
+    (tmp_path / "web" / "part-00001.parquet" / "not empty").mkdir(parents=True)
+    with pytest.raises(OSError, match=r"part-00001\.parquet"):
+        write_toy_web(tmp_path, records=4, seed=0, labelled=1, rows_per_file=2)
 
 
 def test_a_smaller_web_leaves_nothing_of_a_larger_one(tmp_path):
@@ -189,7 +195,7 @@ def test_tiny_blank_and_banner_images_are_what_they_are_called(rows):
 def test_the_labelled_set_is_true_complete_and_disjoint_from_the_web(toy, rows):
     labelled = pq.read_table(toy.labelled).to_pylist()
     assert len(labelled) == 60
-    assert labelled == list(draw_labelled(60, 3))
+    assert labelled == draw_labelled(3, range(60))
     assert not {row["image"] for row in labelled} & {row["image"] for row in rows}
     rendered = {row["scene"] for row in rows}
     for row in labelled:
