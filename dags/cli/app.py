@@ -20,7 +20,11 @@ ENVIRONMENT = {
     "OMP_WAIT_POLICY": "PASSIVE",  # threads that wait in a busy loop cost a loaded machine ten times the work
     "GRPC_VERBOSITY": "ERROR",  # otherwise a line on a head that ends while it is asked something
 }
-LIST_OPTIONS = ("--select", "--force", "--set")  # of `run`: each takes several values, --force train distill
+LIST_OPTIONS = {  # by command: each takes several values, --force train distill
+    "run": ("--select", "--force", "--set"),
+    "study": ("--set",),
+    "deploy": ("--set",),
+}
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -103,16 +107,19 @@ def _exit_status(arguments: list[str], *, debug: bool) -> int:
 
 
 def repeat_options(arguments: list[str]) -> list[str]:
-    """`--force train distill` as `--force train --force distill`: `run` has no other words on its line."""
-    if "run" not in arguments[:1]:
-        return arguments
+    """`--force train distill` as `--force train --force distill`.
+
+    `run` has no other words on its line; of those of other commands, values have an equals sign.
+    """
+    command = arguments[0] if arguments else ""
+    several = LIST_OPTIONS.get(command, ())
     repeated: list[str] = []
     option = ""
     for word in arguments:
-        is_first_value = repeated and repeated[-1] in LIST_OPTIONS
+        is_first_value = repeated and repeated[-1] in several
         if word.startswith("-"):
-            option = word if word in LIST_OPTIONS else ""
-        elif option and not is_first_value:
+            option = word if word in several else ""
+        elif option and not is_first_value and (command == "run" or "=" in word):
             repeated.append(option)
         repeated.append(word)
     return repeated

@@ -167,6 +167,9 @@ def test_an_option_of_run_takes_several_values():
         *("run", "--force", "train", "--force", "distill", "--set", "a.b=1", "--set", "c.d=2", "--home", "h")
     ]
     assert repeat_options(["generate", "--set", "a", "b"]) == ["generate", "--set", "a", "b"]
+    assert repeat_options(["study", "--set", "a=1", "b=2", "captions"]) == (
+        ["study", "--set", "a=1", "--set", "b=2", "captions"]
+    )
     assert repeat_options(["run", "--select", "+train", "evaluate+"]) == [
         *("run", "--select", "+train", "--select", "evaluate+")
     ]
