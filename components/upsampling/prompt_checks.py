@@ -44,6 +44,14 @@ class PromptChecks:
             open_rows = [row for row, v in zip(open_rows, verdicts, strict=True) if v is None]
         return results
 
+    def in_plain_words(self, prompt: str) -> str:
+        """The prompt; on the toy world in a caption's words, where its own are others."""
+        if "toy_statements" not in self.card.checks:
+            return prompt
+        from components.toyworld.free_text import in_plain_words
+
+        return in_plain_words(prompt)
+
     def is_complete(self, prompt: str) -> bool:
         """Whether the prompt says all: by the toy world's parser where that is asked, else by its length."""
         if not self.card.keep_complete:

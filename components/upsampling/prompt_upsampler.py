@@ -33,7 +33,8 @@ class UpsampledPrompt:
     """A prompt and what is generated from in its place.
 
     kept: as it was, as it says all already, or no upsampler was asked. rewritten: the caption passed every
-    check. refused: none did, and the caption is the prompt; refused_by: the check that refused the last one.
+    check, or is a prompt that says all in plain words. refused: none did, and the caption is the prompt (on
+    the toy world in plain words); refused_by: the check that refused the last one.
     """
 
     prompt: str
@@ -104,8 +105,11 @@ class PromptUpsampler:
 
 @dataclass
 class _OpenPrompt:
-    """One prompt on its way. captions: of the attempt (from 0), by the number of their sample."""
+    """One prompt on its way. asked: as it came; prompt: in plain words. captions: of the attempt (from 0), by
+    the number of their sample.
+    """
 
+    asked: str
     prompt: str
     seed: SampleSeed
     attempt: int = 0
@@ -142,10 +146,11 @@ class UpsamplingSession:
 
     def add(self, key: Any, prompt: str, seed: SampleSeed) -> None:
         """Let a prompt be upsampled beside the others. key: names it in what `advance` returns."""
-        if not prompt.strip() or self.checks.is_complete(prompt):
-            self._kept[key] = UpsampledPrompt(prompt, prompt, "kept")
+        plain = self.checks.in_plain_words(prompt)
+        if not plain.strip() or self.checks.is_complete(plain):
+            self._kept[key] = UpsampledPrompt(prompt, plain, "kept" if plain == prompt else "rewritten")
         else:
-            self._open[key] = _OpenPrompt(prompt, seed)
+            self._open[key] = _OpenPrompt(prompt, plain, seed)
             self._sample(key)
 
     def retain(self, is_wanted: Callable[[Any], bool]) -> None:
@@ -187,15 +192,13 @@ class UpsamplingSession:
         refusals = iter(zip(captions, self.checks.refused_by(texts, captions), strict=True))
         results = []
         for one in prompts:
-            tried = [
-                _result(one.prompt, caption, one.attempt + 1, refusal)
-                for caption, refusal in islice(refusals, one.samples)
-            ]
+            tried = [_result(one, caption, refusal) for caption, refusal in islice(refusals, one.samples)]
             results.append(next((result for result in tried if result.outcome == "rewritten"), tried[-1]))
         return results
 
 
-def _result(prompt: str, caption: str, tries: int, refusal: str | None) -> UpsampledPrompt:
+def _result(one: _OpenPrompt, caption: str, refusal: str | None) -> UpsampledPrompt:
+    tries = one.attempt + 1
     if not caption or refusal is not None:
-        return UpsampledPrompt(prompt, prompt, "refused", tries, refusal if caption else NO_ANSWER)
-    return UpsampledPrompt(prompt, caption, "rewritten", tries)
+        return UpsampledPrompt(one.asked, one.prompt, "refused", tries, refusal if caption else NO_ANSWER)
+    return UpsampledPrompt(one.asked, caption, "rewritten", tries)

@@ -66,6 +66,18 @@ def test_a_prompt_whose_captions_are_all_refused_stays_as_it_is(editor):
         assert one.how == "refused: toy_statements"
 
 
+def test_a_prompt_in_free_words_is_upsampled_from_plain_ones(editor):
+    (one,) = upsampler(editor, 4)(["red star, blue star pls"])
+    assert one.prompt == "red star, blue star pls" and one.outcome == "rewritten"
+    stated = parse(one.caption)
+    assert stated is not None and refines(stated, parse("a red star and a blue star"))
+    whole = "huge red star, left, black backdrop"
+    said = "a large red star at left on a black background"
+    assert upsampler(editor, 4)([whole]) == [UpsampledPrompt(whole, said, "rewritten")]
+    elsewhere = PromptChecks(UpsamplerCard(checks=("words",)))
+    assert elsewhere.in_plain_words(whole) == whole
+
+
 def test_a_prompt_that_says_all_goes_through_unchanged(editor):
     whole = "a large red star at left on a black background"
     assert upsampler(editor, 4)([whole]) == unchanged([whole])
