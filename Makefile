@@ -24,7 +24,7 @@ help:  ## list the targets
 
 setup: $(READY)  ## make .venv from the lock; does nothing when it stands
 
-demo: $(READY)  ## set up, then run the demo DAG into ./runs (45 to 90 minutes on two cores)
+demo: $(READY)  ## set up, then run the demo DAG into ./runs (35 to 90 minutes on two cores)
 	@$(BIN)/straightshot run --preset demo
 
 test: $(READY)  ## set up, then run every test but the long ones of test-faults
