@@ -48,20 +48,7 @@ CREDIT_BEFORE = re.compile(rf"^{_CREDIT}[^:|]{{2,50}}?\s*(?::|\s[-–—|])\s+(?
 CREDIT_BEHIND = re.compile(rf"[\s,.;/(\[]{{1,3}}{_CREDIT}[^:|]{{1,50}}$", re.IGNORECASE)
 CREDIT_ALONE = re.compile(rf"^{_CREDIT}\S.{{0,60}}$", re.IGNORECASE)
 # One of these stands in whatever has one of the last three; most texts have none.
-CREDIT_SIGNS = (
-    "by",
-    "credit",
-    "crédit",
-    "courtesy",
-    "source",
-    "quelle",
-    "kredit",
-    "=",
-    "(c)",
-    "©",
-    "ⓒ",
-    "제공",
-)
+CREDIT_SIGNS = tuple("by credit crédit kredit courtesy source quelle = (c) © ⓒ 제공".split())
 # Where "by" is also "of" ("Foto de un perro"), the agency's name is what makes it a credit.
 CREDIT_TO_AGENCY = re.compile(rf"^{_MEDIUM}\s\S.{{1,40}}?{_PLACE}(?P<place>[\w.]+(?:\s\w+)?)$", re.IGNORECASE)
 GENERATED = re.compile(

@@ -32,6 +32,7 @@ from components.toyworld.scene import Scene
 
 ROWS_PER_FILE = 500
 WORTH_A_PROCESS = 800  # images: from twice as many on a second process is worth its start
+MOST_PROCESSES = 8  # of 150 MB each
 
 # What a record is, and how often. Everything from "filename" on is junk, and its name is the junk's reason.
 GOOD_KINDS: dict[str, float] = {"good": 0.407, "partial": 0.20, "vague": 0.08, "colourless": 0.003}
@@ -146,7 +147,7 @@ def write_toy_web(
 @contextmanager
 def _processes(images: int) -> Iterator[Callable[..., Iterable[list[Row]]]]:
     """The built-in map, or its like over several processes where so many images are worth them."""
-    count = min(os.cpu_count() or 1, images // WORTH_A_PROCESS)
+    count = min(os.cpu_count() or 1, MOST_PROCESSES, images // WORTH_A_PROCESS)
     if count < 2:
         yield map
         return
