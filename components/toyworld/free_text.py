@@ -29,11 +29,11 @@ from components.toyworld.free_words import (
 from components.toyworld.manners import OPPOSITE, write
 from components.toyworld.parsing import parse
 from components.toyworld.refinement import is_consistent
-from components.toyworld.scene import BACKGROUNDS
+from components.toyworld.scene import BACKGROUNDS, CELLS
 from components.toyworld.statements import Claim, Statements
 
 MOST_THINGS = 4  # of a scene
-CORNERS = ("top left", "top right", "bottom left", "bottom right")
+CORNERS = tuple(cell for cell in CELLS if " " in cell)
 DIRECTIONS = ("above", "below", "left", "right")  # in the order of a diagonal's words
 
 
@@ -149,8 +149,8 @@ class _Reader:
         if word in NOT_READ or word.isdigit():
             raise _NotUnderstoodError
         if word not in KNOWN:
-            before = self._word_at(self.at - 1)
-            if before in ARTICLES or before in NUMBER_OF or self._after(1) in {*SHAPE_OF, *SIZE_OF}:
+            before, after = self._word_at(self.at - 1), self._after(1)
+            if before in ARTICLES or before in NUMBER_OF or after in SHAPE_OF or after in SIZE_OF:
                 raise _NotUnderstoodError
 
     def _number(self, number: int) -> None:

@@ -100,7 +100,7 @@ NOT_READ = {
 FILLERS = """
     and with of in front on at to is are it its their there this that which has have plus also then i we you
     me my would want need like could can please just only some draw show paint create make generate give put
-    place picture photograph photo painting rendering sketch whole icon graphic vector design style shape
+    place photograph painting rendering sketch whole icon graphic vector design style shape
     shapes object objects thing things figure colour color background backdrop bg ground backing hand corner
     side part area half edge edges field surface page near next beside by each all them both other size
     position positions reads shows containing saying
