@@ -12,7 +12,7 @@ from enum import Enum, auto
 import torch
 import torch.distributed
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs
+from accelerate.utils import DistributedDataParallelKwargs, environment
 from torch import Tensor, nn
 
 from components.training.muon import MOMENTUM, Muon
@@ -48,6 +48,9 @@ def make_accelerator() -> Accelerator:
 
     Its precision is one for the whole program, and our trainings differ in theirs: autocast is the loop's.
     """
+    # To learn its classes' defaults it empties the environment for a moment. They read none of it, but Ray's
+    # threads do meanwhile, and getenv beside setenv can end the process; see pipelines/environment.py.
+    environment.clear_environment = nullcontext
     ddp = DistributedDataParallelKwargs(broadcast_buffers=False)  # they are constants, the same everywhere
     return Accelerator(mixed_precision="no", kwargs_handlers=[ddp])
 

@@ -8,18 +8,14 @@ new group is a module of `commands/`, added in `build_app`.
 Nothing heavy is imported before a command runs, and what it needs it imports itself.
 """
 
-import os
 import sys
 from typing import TYPE_CHECKING, Annotated
+
+from pipelines.environment import set_defaults
 
 if TYPE_CHECKING:
     import typer
 
-# Each is read once, when its library is imported, which no command has done yet; what the user set stays.
-ENVIRONMENT = {
-    "OMP_WAIT_POLICY": "PASSIVE",  # threads that wait in a busy loop cost a loaded machine ten times the work
-    "GRPC_VERBOSITY": "ERROR",  # otherwise a line on a head that ends while it is asked something
-}
 LIST_OPTIONS = {  # by command: each takes several values, --force train distill
     "run": ("--select", "--force", "--set"),
     "study": ("--set",),
@@ -29,8 +25,7 @@ LIST_OPTIONS = {  # by command: each takes several values, --force train distill
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point: runs one command and exits with its status."""
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
+    set_defaults()  # before any of the libraries is imported
     words = list(sys.argv[1:] if arguments is None else arguments)
     sys.exit(_exit_status([word for word in words if word != "--debug"], debug="--debug" in words))
 

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from components.errors import one_line
+from pipelines.environment import set_defaults
 from pipelines.errors import ConfigError, StageFailed
 
 ADDRESS_VARIABLE = "RAY_ADDRESS"
@@ -24,16 +25,7 @@ CONNECT_SECONDS = 5.0
 NO_PROGRESS_SECONDS = 600  # a pool that stands still for so long is an error, not a wait
 OBJECT_STORE_BYTES = 256 * 2**20  # fragments travel by name, so the store holds receipts only
 MOST_DETAIL = 300  # characters of Ray's own message in one of ours
-ENVIRONMENT = {  # unless the user set them
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
-    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
-    "RAY_DEDUP_LOGS_SKIP_REGEX": ".*",  # its C++ side's words on each retry, which are printed all the same
-    "RAY_BACKEND_LOG_LEVEL": "fatal",  # its C++ side writes past log_to_driver
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "OMP_WAIT_POLICY": "PASSIVE",  # waiting threads leave the cores to others
-}
-CLUSTER_ENVIRONMENT = {
+CLUSTER_ENVIRONMENT = {  # unless the user set them
     # Attempts to join a cluster whose port answers: Ray's twenty take 20 s where the token is wrong, and
     # minutes where something else than Ray listens.
     "RAY_gcs_server_port_wait_time_s": "1",
@@ -69,13 +61,13 @@ def connect(address: str, *, insecure: bool = False) -> None:
     """
     if (fault := address_fault(address)) is not None:
         raise ConfigError(f"--ray or {ADDRESS_VARIABLE} '{address}': {fault}")
-    for name, value in (ENVIRONMENT if address == "local" else ENVIRONMENT | CLUSTER_ENVIRONMENT).items():
-        os.environ.setdefault(name, value)
+    set_defaults()
+    if address != "local":
+        set_defaults(CLUSTER_ENVIRONMENT)
     if ":" in address:
         _check_reachable(address)
         if not _is_open(address):
-            for name, value in AUTH_MODE.items():
-                os.environ.setdefault(name, value)
+            set_defaults(AUTH_MODE)
         elif not insecure:
             raise _open_to_all(address)
     import ray

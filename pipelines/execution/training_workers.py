@@ -4,7 +4,6 @@ Ray Train places the processes and has them find each other. Checkpoints are our
 killed costs the steps since the last of them. Ray Train's storage is not used.
 """
 
-import os
 import threading
 import uuid
 from collections.abc import Callable
@@ -22,13 +21,6 @@ from pipelines.execution.worker_events import Event, EventReader, EventWriter
 TrainRank = Callable[[int, int, EventWriter], None]
 
 POLL_SECONDS, CLEAN_UP_SECONDS = 0.2, 30
-SETTINGS = {  # Ray Train's, unless the user set them; the driver's environment is where it reads them
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # it is how soon an end or a death is seen
-    "RAY_TRAIN_METRICS_ENABLED": "0",
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a process more; what it would save, our checkpoints do
-    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",
-}
 
 
 @dataclass(frozen=True)
@@ -90,14 +82,14 @@ def _attempt(
     room: Room,
 ) -> str | None:
     """Train once; None when it came to its end, else the line that says what went wrong."""
-    for name, value in SETTINGS.items():
-        os.environ.setdefault(name, value)
     from ray.exceptions import RayError
     from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchTrainer
 
     limits: Any = {"max_failures": 0, "controller_failure_limit": WORKER_RESTARTS}
-    settings: Any = {"worker_runtime_env": {"env_vars": {"OMP_WAIT_POLICY": "PASSIVE"}}}
+    # Without the second Accelerate looks for several GPUs only.
+    variables = {"OMP_WAIT_POLICY": "PASSIVE"} | ({} if group.on_gpu else {"ACCELERATE_USE_CPU": "true"})
+    settings: Any = {"worker_runtime_env": {"env_vars": variables}}
     trainer = TorchTrainer(
         lambda: _work(group),
         scaling_config=ScalingConfig(
@@ -148,8 +140,6 @@ def _follow(over: threading.Event, channel: Path, on_event: Callable[[Event], No
 
 def _work(group: _Group) -> None:
     """One process's part, in a Ray worker."""
-    if not group.on_gpu:
-        os.environ["ACCELERATE_USE_CPU"] = "true"  # without it Accelerate looks for several GPUs only
     from ray.train import get_context
 
     context = get_context()

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 from components.errors import REASON_LENGTH, one_line
+from pipelines.environment import set_defaults
 from pipelines.errors import ConfigError, StageFailed
 from pipelines.registry.mlflow_run import TrackedRun
 from pipelines.store.mirror import remote_of
@@ -29,12 +30,6 @@ ARTIFACTS = "mlflow-artifacts"
 URI_VARIABLE = "MLFLOW_TRACKING_URI"
 STAGE_TAG = "straightshot.stage"
 FINGERPRINT_TAG = "straightshot.fingerprint"
-SETTINGS = {  # MLflow's, unless the user set them
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",  # of its own 7 the last ones wait for minutes
-}
 
 
 class Tracker:
@@ -101,10 +96,8 @@ class Tracker:
         try:
             yield
         finally:
-            unset: Any = None  # it accepts None, though its signature does not
-            mlflow.set_tracking_uri(unset)  # it unsets the variable, too
-            if before is not None:
-                os.environ[URI_VARIABLE] = before
+            was: Any = before  # it accepts None, and unsets the variable then, though its signature does not
+            mlflow.set_tracking_uri(was)
 
     @contextmanager
     def answering(self) -> Iterator[None]:
@@ -212,8 +205,7 @@ def absolute_uri(uri: str) -> str:
 
 def import_mlflow() -> None:
     """Import MLflow quietly: no usage reports, no bars of its own, no notes about tables and addresses."""
-    for name, value in SETTINGS.items():
-        os.environ.setdefault(name, value)
+    set_defaults()
     import mlflow  # noqa: F401  (its import sets its log level, so ours comes after)
 
     for name in ("mlflow", "alembic"):
