@@ -83,7 +83,7 @@ def _stage_asset(stage: Stage) -> dg.AssetsDefinition:
     )
     def run(straightshot: StraightshotRun) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
         with shown_failures():
-            if stage.name == FETCH.name and not straightshot.pipeline.fetches:
+            if stage.name == FETCH.name and not straightshot.pipeline.inputs.fetches:
                 yield _nothing_to_fetch(straightshot.source("corpus"))
                 return
             try:

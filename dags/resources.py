@@ -22,7 +22,7 @@ from pipelines.config import (
     refuse_config,
     saved_config,
 )
-from pipelines.deployment import deployment, train_on_finished_snapshots
+from pipelines.deployment import deployment, training_on_finished_snapshots
 from pipelines.execution.engine import Engine
 from pipelines.execution.watchdog import WatchedProgress, watched
 from pipelines.pipeline import Outcome, Pipeline
@@ -68,7 +68,7 @@ class StraightshotRun(dg.ConfigurableResource):
         assert isinstance(pipeline.progress, WatchedProgress)
         limits = {"most": operations.stage_seconds.get(name), "still": operations.stall_seconds}
         with (
-            self._alerting(f"{name} of snapshot {pipeline.snapshot_of(name)}"),
+            self._alerting(f"{name} of snapshot {pipeline.inputs.snapshot_of(name)}"),
             watched(name, pipeline.progress, **limits),
         ):
             outcome = pipeline.run_one(name, force=name in self.force)
@@ -105,7 +105,7 @@ class StraightshotRun(dg.ConfigurableResource):
         self._pipeline = Pipeline(config, home, engine, WatchedProgress())
         if self.deployed and not partition:
             with self._alerting("the models of all snapshots"):
-                left_out = train_on_finished_snapshots(self._pipeline)
+                self._pipeline, left_out = training_on_finished_snapshots(self._pipeline)
             for name, why in left_out.items():
                 line = f"snapshot {name} is left out: {why}"
                 (context.log or dg.get_dagster_logger()).warning(line)

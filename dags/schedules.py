@@ -70,7 +70,7 @@ def _data_requests(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequ
     """A run for every registered snapshot that the deployed config has no shards of. Raises ConfigError."""
     home = home_path(None)
     deployed = deployment(home)
-    finished, _ = Pipeline(deployed.config, home).finished_snapshots()
+    finished, _ = Pipeline(deployed.config, home).inputs.finished_snapshots()
     for snapshot in all_registered(home):
         if snapshot.name in finished:
             continue

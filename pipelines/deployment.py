@@ -4,7 +4,7 @@
 half runs for every registered snapshot, its model half on all of them together.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -83,15 +83,15 @@ def deployment(home: Path) -> Deployment:
     return deployed
 
 
-def train_on_finished_snapshots(pipeline: Pipeline) -> dict[str, str]:
-    """Have the pipeline's models read every registered snapshot that has shards of its config.
+def training_on_finished_snapshots(pipeline: Pipeline) -> tuple[Pipeline, dict[str, str]]:
+    """The pipeline with models that read every registered snapshot that has shards of its config.
 
-    Returns the names of the others, each with why it has none. Raises ConfigError when no snapshot has any.
+    And the names of the others, each with why it has none. Raises ConfigError when no snapshot has any.
     """
     pipeline.source("labelled")
-    finished, missing = pipeline.finished_snapshots()
+    finished, missing = pipeline.inputs.finished_snapshots()
     if not finished:
         reasons = "; ".join(missing.values()) or "no snapshot is registered"
         raise ConfigError(f"there is nothing to train on under {pipeline.home}: {reasons}")
-    pipeline.config = pipeline.config.model_copy(update={"train_snapshots": finished})
-    return missing
+    config = pipeline.config.model_copy(update={"train_snapshots": finished})
+    return replace(pipeline, config=config), missing

@@ -41,7 +41,7 @@ def measure_editing(
     from pipelines.stages.model_runtime import judge_name, load_judge
 
     folder = resolve(model, home, uri, config.promote.registered_name)
-    given = Pipeline(config, home, progress=progress).inputs_of("evaluate", GIVEN)
+    given = Pipeline(config, home, progress=progress).inputs.some_of("evaluate", GIVEN)
     (annotators,) = given["annotators"]
     editor = Editor(Generator.load(folder).model)
     indexes = [shard.path / INDEX_NAME for shard in given["shard"]]

@@ -105,7 +105,7 @@ def _inputs(config: RunConfig, home: Path, folder: Path, progress: Progress) -> 
     """What the stage measures with, for this model alone."""
     from pipelines.stages.learning.evaluation_inputs import EvaluationInputs
 
-    given = Pipeline(config, home, progress=progress).inputs_of("evaluate", GIVEN)
+    given = Pipeline(config, home, progress=progress).inputs.some_of("evaluate", GIVEN)
     (annotators,) = given["annotators"]
     return EvaluationInputs.of_model(config.evaluate, annotators, given["shard"], folder)
 

@@ -41,7 +41,7 @@ def deployed_lines(home: Path | None) -> list[str]:
 
 def _lines(home: Path, deployed: Deployment) -> list[str]:
     config, operations = deployed.config, deployed.config.operations
-    finished, missing = Pipeline(config, home).finished_snapshots()
+    finished, missing = Pipeline(config, home).inputs.finished_snapshots()
     to_make = f"; to be made by this config: {', '.join(missing)}" if missing else ""
     return [
         f"deployed   {config.preset} {deployed.digest[:12]}, by {deployed.by} at {deployed.at[:19]}Z",

@@ -73,7 +73,7 @@ def dry_run_of(request: RunRequest) -> None:
     _refuse_fetch(config, (*request.select, *request.force))
     home = home_path(request.home)
     pipeline = Pipeline(config, home, progress=Progress())
-    pipeline.refuse_other_corpus()
+    pipeline.inputs.refuse_other_corpus()
     plan = pipeline.plan()
     todo = _todo(plan, chosen, forced)
     print_plan(plan, todo, forced)
@@ -94,7 +94,7 @@ def run_pipeline(request: RunRequest) -> None:
     _refuse_busy(plan, todo)
     _refuse_gaps(plan, todo)
     if any("shard" in stage_named(name).inputs for name in todo):
-        pipeline.refuse_missing_snapshots()
+        pipeline.inputs.refuse_missing_snapshots()
     save_config(config, home)
     if "filter" in chosen:
         pipeline.register()

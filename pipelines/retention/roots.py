@@ -145,7 +145,7 @@ def _planned(config: RunConfig, home: Path) -> list[Path]:
             location = Path(source.location.partition(":")[2] or source.location) if source else home
             paths += [out for out in (location, *location.parents) if out.parent == home / TOY_WEB.name]
     with suppress(ConfigError):  # of the other snapshots that train reads, too
-        paths += [item.path for item in pipeline.inputs_of("train", ["shard"])["shard"]]
+        paths += [item.path for item in pipeline.inputs.some_of("train", ["shard"])["shard"]]
     return paths
 
 

@@ -91,9 +91,9 @@ def run_study(
         for plan in last.plan():
             if plan.stage.name in needed and not plan.fresh:
                 last.run_one(plan.stage.name)
-        models += last.inputs_of("evaluate", [made_by])[made_by]
+        models += last.inputs.some_of("evaluate", [made_by])[made_by]
     assert last is not None
-    given = last.inputs_of("evaluate", ["annotators", "shard"])
+    given = last.inputs.some_of("evaluate", ["annotators", "shard"])
     config = StudyConfig(
         name=name, study=study, seeds=1 + max(cell.seed for cell in planned), evaluate=last.config.evaluate
     )
@@ -102,7 +102,7 @@ def run_study(
         config,
         {**given, "model": tuple(models)},
         home=home,
-        snapshot=last.snapshot_of("evaluate"),
+        snapshot=last.inputs.snapshot_of("evaluate"),
         engine=engine,
         progress=progress,
     )

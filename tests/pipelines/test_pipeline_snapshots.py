@@ -46,19 +46,19 @@ def test_a_snapshot_without_an_output_of_this_config_is_named_with_the_command_t
     other = ["shard.samples_per_tar=99", "train_snapshots=[monday, tuesday]"]
     made = pipeline(tmp_path, other, snapshot="tuesday", corpus="toy:30")
     run(made, NAMES[:4])
-    for refused in (made.refuse_missing_snapshots, lambda: made.run_one("train")):
+    for refused in (made.inputs.refuse_missing_snapshots, lambda: made.run_one("train")):
         with pytest.raises(ConfigError, match=r"no shard of snapshot 'monday' .*--snapshot monday --select"):
             refused()
-    assert made.finished_snapshots()[0] == ("tuesday",)
+    assert made.inputs.finished_snapshots()[0] == ("tuesday",)
     run(pipeline(tmp_path, other[:1], snapshot="monday"), NAMES[:4])
-    assert made.finished_snapshots() == (("monday", "tuesday"), {})
+    assert made.inputs.finished_snapshots() == (("monday", "tuesday"), {})
     assert made.run_one("train").ran
 
 
 def test_a_snapshots_name_keeps_its_corpus(tmp_path):
     run(pipeline(tmp_path, snapshot="monday"), NAMES[:2])
     other = pipeline(tmp_path, snapshot="monday", corpus="toy:30")
-    for refused in (other.refuse_other_corpus, other.prepare, lambda: other.run_one("filter")):
+    for refused in (other.inputs.refuse_other_corpus, other.prepare, lambda: other.run_one("filter")):
         with pytest.raises(ConfigError, match=r"toy:30: snapshot 'monday' is toy:20 since .*--snapshot NAME"):
             refused()
     assert len(list(tmp_path.glob("corpus/*/receipt.json"))) == 1  # the other web was not even written

@@ -40,7 +40,7 @@ def test_another_model_under_the_same_path_is_another_run_and_the_same_under_ano
 ):
     def name(path: Path) -> str:
         config = load_config(preset, [f"train.init={path}"])
-        (found,) = Pipeline(config, tmp_path).inputs_of("train", [INIT])[INIT]
+        (found,) = Pipeline(config, tmp_path).inputs.some_of("train", [INIT])[INIT]
         assert found.path == path
         inputs = {"shard": (Input("shard", "", "of shards"),), INIT: (found,)}
         return fingerprint(STAGE, "default", config.train, inputs)

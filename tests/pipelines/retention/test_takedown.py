@@ -136,7 +136,7 @@ def test_an_image_file_withdraws_its_record(home, tmp_path):
     takedown = take_down(home, requested([], tmp_path / "picture"))
     assert trained_on(takedown) == [1] and takedown.holdings[0].records == 1
     config = saved_config(home)
-    assert config is not None and Pipeline(config, home)._source("corpus").withdrawn == (key,)
+    assert config is not None and Pipeline(config, home).inputs.source("corpus").withdrawn == (key,)
 
 
 def test_killed_before_the_models_are_marked_the_same_command_goes_on(home):
