@@ -1,7 +1,8 @@
 """Prompts in free words: understood as what they say, or not at all.
 
-free_prompts.jsonl: 240 prompts with what each states, written by a language model as twelve kinds of people
-who knew the world and neither grammar nor code. The reader was made with the first half in sight.
+free_prompts.jsonl: five sets of 120 prompts with what each states, by a language model as many kinds of
+people who knew what can be drawn and neither grammar nor code (a and b by one, c, d and e each by another).
+The reader was made with a, c and d in sight; b and e were kept apart.
 """
 
 import json
@@ -43,6 +44,27 @@ WRITTEN = Path(__file__).with_name("free_prompts.jsonl").read_text(encoding="utf
         ),
         ("Color=red, shape=circle, position=bottom", "a red circle at bottom"),
         ("minimalist poster, small yellow star, 4k --ar 1:1", "a small yellow star"),
+        (
+            "For lesson 2: three big yellow circles, please. The pupils will count them. Nothing else.",
+            "three large yellow circles",
+        ),
+        (
+            "- a pink circle\n- a red square\n- the circle is to the right of the square",
+            "a pink circle to the right of a red square",
+        ),
+        (
+            "Below the huge blue square, one small green circle.",
+            "a large blue square above a small green circle",
+        ),
+        ("a bleu star udner a pnik crosss", "a blue star below a pink cross"),
+        ("a cyan circle and a pink square, both small", "a small cyan circle and a small pink square"),
+        (
+            "a green triangle to the upper left of a yellow circle",
+            "a green triangle above and to the left of a yellow circle",
+        ),
+        ("yo can u do 2 lil pink stars on a blk bg thx", "two small pink stars on a black background"),
+        ("um a red cross, like a plus sign, any size will do", "a red cross"),
+        ("a blue circle x3", "three blue circles"),
     ],
 )
 def test_what_is_said_is_put_into_plain_words(text, plain):
@@ -68,8 +90,15 @@ def test_what_is_said_is_put_into_plain_words(text, plain):
         "a star to the left of two crosses",
         "circle at the top, star at the top",  # they do not fit
         "a circle on a black and white background",
-        "halfway down the left edge a star",
+        "a quarter of the way down a star",
         "the number 7 and a star",
+        "a red rectangle",
+        "a dog. A red circle.",
+        "a red circle and a blue square, the same size, small",
+        "two stars, one larger than the other",
+        "a star across a circle",
+        "something cute",
+        "two dogs, a red star",
     ],
 )
 def test_what_may_say_more_than_is_understood_is_left_alone(text):
@@ -83,13 +112,13 @@ def test_free_reading_agrees_with_the_grammar():
         assert in_plain_words(prompt.text) == prompt.text
 
 
-@pytest.mark.parametrize(("half", "understood"), [(WRITTEN[:120], 0.85), (WRITTEN[120:], 0.75)])
-def test_most_of_what_other_people_type_is_understood(half, understood):
-    read = [(parse(row["text"]) or read_freely(row["text"]), stated(row)) for row in map(json.loads, half)]
+@pytest.mark.parametrize(("sets", "understood", "right"), [("acd", 0.8, 1.0), ("be", 0.75, 0.96)])
+def test_most_of_what_other_people_type_is_understood(sets, understood, right):
+    rows = [row for row in map(json.loads, WRITTEN) if row["set"] in sets]
+    read = [(parse(row["text"]) or read_freely(row["text"]), stated(row)) for row in rows]
     known = [(found, said) for found, said in read if found is not None]
-    assert len(known) >= understood * len(half)
-    right = sum(refines(found, said) and refines(said, found) for found, said in known)
-    assert right >= 0.96 * len(known)
+    assert len(known) >= understood * len(rows)
+    assert sum(refines(found, said) and refines(said, found) for found, said in known) >= right * len(known)
 
 
 def stated(row: dict) -> Statements:
