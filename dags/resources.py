@@ -73,7 +73,7 @@ class StraightshotRun(dg.ConfigurableResource):
         ):
             outcome = pipeline.run_one(name, force=name in self.force)
         if name == "promote":
-            notice_champion(pipeline.home)
+            notice_champion(pipeline.home, pipeline.config.promote.registered_name)
         return outcome
 
     def config(self, partition: str = "") -> RunConfig:

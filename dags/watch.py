@@ -18,6 +18,7 @@ from pipelines.absence import absent_champion, alert_once_a_day, notice_champion
 from pipelines.alerts import deliver
 from pipelines.deployment import Deployment, find_deployment
 from pipelines.errors import ConfigError
+from pipelines.registry.model_registry import REGISTERED_NAME
 from pipelines.store.home import home_path
 
 SENSOR = "new_snapshots"
@@ -43,7 +44,8 @@ def look(home: Path, instance: dg.DagsterInstance, now: float) -> list[str]:
         deployed = find_deployment(home)
     except ConfigError as error:
         deployed, lines = None, [str(error)]
-    notice_champion(home, now)
+    named = deployed.config.promote.registered_name if deployed else REGISTERED_NAME
+    notice_champion(home, named, now)
     lines += _failures_unheard_of(instance, now)
     if deployed is not None:
         absences = {

@@ -8,6 +8,7 @@ from typing import Any
 from pipelines.alerts import alert
 from pipelines.deployment import Deployment
 from pipelines.errors import StraightshotError
+from pipelines.registry.model_registry import REGISTERED_NAME, champion_of
 from pipelines.store.mirror import store_at
 from pipelines.store.store import Stored
 
@@ -15,26 +16,27 @@ KEY = "noticed.json"
 DAY = 86400.0
 
 
-def notice_champion(home: Path, now: float | None = None) -> None:
-    """Alert when another version is champion than at the last look, whoever promoted it."""
-    from pipelines.registry.model_registry import champion_of
-
+def notice_champion(home: Path, name: str, now: float | None = None) -> None:
+    """Alert when another version of that name is champion than at the last look, whoever promoted it."""
     try:
-        champion = champion_of(home)
+        champion = champion_of(home, name=name)
     except (StraightshotError, OSError):  # no registry to look at; the run that needs it says so
         return
     stored, noticed = _noticed(home)
-    if champion != noticed.get("champion"):
-        before = noticed.get("champion")
+    before = _champion(noticed, name)
+    if champion != before.get("version"):
         if champion is not None:
-            alert(home, "promoted", f"version {champion} is champion; it was {before or 'none'}")
-        _note(home, stored, {**noticed, "champion": champion, "since": now or time.time()})
+            was = before.get("version") or "none"
+            alert(home, "promoted", f"version {champion} of '{name}' is champion; it was {was}")
+        known = {**noticed.get("champions", {}), name: {"version": champion, "since": now or time.time()}}
+        _note(home, stored, {**noticed, "champions": known})
 
 
 def absent_champion(home: Path, deployed: Deployment, now: float) -> str | None:
     """A line when no other version became champion for operations.champion_days of the deployed config."""
     days = deployed.config.operations.champion_days
-    since = max(_noticed(home)[1].get("since", 0.0), deployed.time)
+    champion = _champion(_noticed(home)[1], deployed.config.promote.registered_name)
+    since = max(champion.get("since", 0.0), deployed.time)
     if days is None or now - since < days * DAY:
         return None
     return f"no new champion for {(now - since) / DAY:.0f} days (operations.champion_days={days:g})"
@@ -46,6 +48,14 @@ def alert_once_a_day(home: Path, event: str, line: str, now: float) -> None:
     if now - noticed.get(event, 0.0) >= DAY:
         alert(home, event, line)
         _note(home, stored, {**noticed, event: now})
+
+
+def _champion(noticed: dict[str, Any], name: str) -> dict[str, Any]:
+    """What was noticed of a name's champion: its version, and since when."""
+    known = noticed.get("champions", {}).get(name)
+    if known is None and name == REGISTERED_NAME:  # as it was noted when only this one was looked at
+        known = {"version": noticed.get("champion"), "since": noticed.get("since", 0.0)}
+    return known or {}
 
 
 def _noticed(home: Path) -> tuple[Stored | None, dict[str, Any]]:

@@ -38,7 +38,8 @@ def are_copies(
 
     thumbnails, boxes: as `signature_of` makes them.
     """
-    decoded = {index: _decode(thumbnails[index]) for pair in pairs for index in pair[:2]}
+    indices = {index for pair in pairs for index in pair[:2]}  # an image is in several pairs
+    decoded = {index: _decode(thumbnails[index]) for index in indices}
     found: list[bool] = []
     # The one with more in it is the frame: what it has beyond the other must count against them.
     ordered = [(b, a, flip) if _area(boxes[b]) > _area(boxes[a]) else (a, b, flip) for a, b, flip in pairs]

@@ -23,16 +23,6 @@ from components.filtering.lexicon import words_of
 from components.filtering.visibility.model import visibility
 
 MAX_UNCLEANED = 8  # times max_chars: beyond, not even cleaned (entities and spaces may shrink a text so much)
-# A text with more words or letters than these is taken to name something visible.
-MAX_JUDGED_WORDS, MAX_JUDGED_LETTERS = 5, 40
-# What says that an image shows something says nothing of whether that can be seen.
-MEDIUM_OF = re.compile(
-    r"^(?:an? |the |eine? |une? |una? |um |uma |il |la |le |das |el )?(?:stock |close-up )?(?:picture|image|"
-    r"pic|photo(?:graph|graphie|grafie)?|drawing|painting|illustration|sketch|render(?:ing)?|dibujo|dessin|zeichnung|"
-    r"foto|imagen|imagem|immagine|bild|afbeelding|фото(?:графия)?|рисунок) "
-    r"(?:of|von|mit|de|d['’]|du|di|da|do|van|av|af) ?",
-    re.IGNORECASE,
-)
 CLEARLY_VISIBLE = 1.0  # log-odds from which a text that opens as a shop's may be a description
 Policy = Literal["reject", "recaption"]
 ALT_REASONS = frozenset(reason for reason in Reason if reason.startswith("alt_"))
@@ -79,8 +69,8 @@ class AltTextRules(BaseModel):
         default=True, description='a person\'s name and nothing else ("Donna Reed")'
     )
     min_visibility: float | None = added_field(
-        -0.5,
-        description="least log-odds that a text of few words names something visible"
+        -1.5,
+        description="least log-odds that a text says what can be seen"
         " (components/filtering/visibility/CARD.md); null lets all",
     )
     trim: bool = added_field(
@@ -184,12 +174,7 @@ class _Subject:
 
     @property
     def visibility(self) -> float:
-        return visibility(MEDIUM_OF.sub("", self.text) or self.text)
-
-    @property
-    def is_short(self) -> bool:
-        """Whether the test of naming something visible is asked at all."""
-        return len(self.words) <= MAX_JUDGED_WORDS and _length(self.text) <= MAX_JUDGED_LETTERS
+        return visibility(self.text)
 
 
 def _subject(text: str | None, rules: AltTextRules) -> _Subject | Rejection:
@@ -237,7 +222,7 @@ def _too_short(subject: _Subject, rules: AltTextRules) -> str | None:
 
 
 def _not_visible(subject: _Subject, rules: AltTextRules) -> str | None:
-    if rules.min_visibility is None or not subject.is_short:
+    if rules.min_visibility is None:
         return None
     log_odds = subject.visibility
     return f"log-odds {log_odds:.2f} of naming something visible" if log_odds < rules.min_visibility else None
@@ -308,7 +293,7 @@ RULES = (
         "names something visible",
         Reason.ALT_NOT_VISIBLE,
         _not_visible,
-        lambda s, rules: (s.visibility if s.is_short else None, rules.min_visibility),
+        lambda s, rules: (s.visibility, rules.min_visibility),
     ),
     Rule("language", Reason.ALT_LANGUAGE, _language),
 )

@@ -115,8 +115,10 @@ def print_gate(gate: "StoredGate") -> None:
         _print_plain(gate.note)
 
 
-def print_lineage(lineage: "Lineage") -> None:
-    """What is behind a model: outputs, sources and tars."""
+def print_lineage(version: "ModelVersion", lineage: "Lineage") -> None:
+    """What is behind a model: outputs, sources and tars; first, whether records of it were withdrawn."""
+    if version.withdrawn is not None:
+        console().print(f"version {version.version}: {version.withdrawn.note}")
     outputs = plain_table("output", "snapshot", "content")
     for made in lineage.outputs:
         content = made.digest[:12] or "its receipt is gone"

@@ -121,8 +121,12 @@ class Champions:
         return Promotion(previous, champion.version, notes=back.notes)
 
     def gate(self, otherwise: GateConfig) -> StoredGate:
-        """The gate that is stored with the name; where there is none yet, `otherwise` as the first."""
-        return read_stored_gate(self.registry) or StoredGate(1, otherwise)
+        """The gate that is stored with the name; where there is none, the default one beside a champion (by
+        hand, or of an older version), else `otherwise` as the first.
+        """
+        stored = read_stored_gate(self.registry)
+        has_champion = stored is None and self.registry.holder(CHAMPION) is not None
+        return stored or StoredGate(1, default_gate() if has_champion else otherwise)
 
     def keep_gate(self, gate: StoredGate) -> None:
         """Store the first gate of the name, unless one is stored."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.errors import ConfigError
-from pipelines.registry.model_registry import Registry, registry_of
+from pipelines.registry.model_registry import ALIASES, Registry, registry_of
 from pipelines.registry.model_version import ModelVersion
 from pipelines.stage import NO_OUTPUTS
 from pipelines.store.outputs import readable_receipt
@@ -115,8 +115,17 @@ def lineage_of(receipts: Mapping[tuple[str, str], Receipt | None]) -> Lineage:
     return Lineage(tuple(outputs), tuple(tars), {name: tuple(sorted(s)) for name, s in sources.items()})
 
 
-def lineage_of_version(home: Path, reference: str, uri: str | None = None, *, name: str) -> Lineage:
-    """The lineage that was registered with a version or alias. Raises ConfigError where it has none."""
+def is_registered(home: Path, what: str, uri: str | None = None, *, name: str) -> bool:
+    """Whether it is an alias, or the number of a version that there is: a snapshot may be a number, too."""
+    registry = registry_of(home, uri, name)
+    with registry.tracker.answering():
+        return what in ALIASES or any(version.version == what for version in registry.versions())
+
+
+def lineage_of_version(
+    home: Path, reference: str, uri: str | None = None, *, name: str
+) -> tuple[ModelVersion, Lineage]:
+    """A version or alias, and the lineage that was registered with it. ConfigError where it has none."""
     registry = registry_of(home, uri, name)
     with registry.tracker.answering():
         version = registry.version(reference)
@@ -125,7 +134,7 @@ def lineage_of_version(home: Path, reference: str, uri: str | None = None, *, na
                 f"{version.uri} has no lineage that can be read: an older version of Straightshot registered"
                 " it, or its MLflow run is gone"
             )
-    return lineage
+    return version, lineage
 
 
 def descendants(home: Path, what: str, uri: str | None = None, *, name: str) -> list[ModelVersion]:

@@ -5,6 +5,7 @@ the description of the version on MLflow's page and model_card.md of its run.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from components.evaluation.results import PROMPTS_DIGEST, REFERENCE_DIGEST, Metrics
@@ -16,7 +17,10 @@ from components.reporting.quality_tables import (
     following_tables,
     geneval_tables,
 )
+from pipelines.errors import ConfigError
 from pipelines.registry.lineage import Lineage
+from pipelines.registry.model_registry import REGISTERED_NAME, registry_of
+from pipelines.registry.model_version import WithdrawnRecords
 from pipelines.store.receipts import Receipt
 
 CARD_FILE = "model_card.md"
@@ -74,6 +78,21 @@ def model_card(
         lines += ["", f"## {title}", "", *content]
     made = ", ".join(f"{name} {version}" for name, version in libraries.items())
     return "\n".join([*lines, "", f"Made with {made}." if made else ""]).rstrip() + "\n"
+
+
+def registered_card(home: Path, reference: str, *, name: str = REGISTERED_NAME) -> str:
+    """The card of a version or alias, under what is known since. Raises ConfigError where it has none."""
+    registry = registry_of(home, None, name)
+    with registry.tracker.answering():
+        version = registry.version(reference)
+        if (card := registry.logged_text(version, CARD_FILE)) is None:
+            raise ConfigError(f"{version.uri} has no card: an older version of Straightshot registered it")
+    return with_withdrawals(card, version.withdrawn)
+
+
+def with_withdrawals(card: str, withdrawn: WithdrawnRecords | None) -> str:
+    """The card, under what is known since: that its model learned from records that were withdrawn."""
+    return card if withdrawn is None else f"> **This model was {withdrawn.note}.**\n\n{card}"
 
 
 def description_of(card: str) -> str:

@@ -93,16 +93,6 @@ def registry_of(home: Path, uri: str | None = None, name: str = REGISTERED_NAME)
     return Registry(_tracker(home, uri), name)
 
 
-def registered_text(home: Path, reference: str, file: str, *, name: str = REGISTERED_NAME) -> str:
-    """A text that was logged with a version or alias, such as its card. Raises ConfigError without one."""
-    registry = registry_of(home, None, name)
-    with registry.tracker.answering():
-        version = registry.version(reference)
-        if (text := registry.logged_text(version, file)) is None:
-            raise ConfigError(f"{version.uri} has no {file}: an older version of Straightshot registered it")
-    return text
-
-
 class Registry:
     """The versions of one registered model."""
 

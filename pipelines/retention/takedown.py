@@ -17,6 +17,8 @@ from components.captioning.answers import Answers
 from components.durable import remove
 from components.shards.index import HOLDOUT, INDEX_NAME, TRAIN, Split, load_index
 from pipelines.errors import ConfigError
+from pipelines.registry.model_card import CARD_FILE, description_of, with_withdrawals
+from pipelines.registry.model_registry import Registry
 from pipelines.registry.model_version import WITHDRAWN_TAG, ModelVersion, WithdrawnRecords
 from pipelines.report import PAGE
 from pipelines.retention.catalog import Catalog, Output, read_catalog
@@ -201,9 +203,15 @@ def _mark_models(home: Path, catalog: Catalog, keys: set[str], uri: str | None) 
                 if not count:
                     continue
                 if version.withdrawn is None or version.withdrawn.records < count:
-                    tag = WithdrawnRecords(count, now()[:10]).to_tag()
-                    registry.describe(version, {WITHDRAWN_TAG: tag})
+                    _mark(registry, version, WithdrawnRecords(count, now()[:10]))
                 yield Marked(version, count)
+
+
+def _mark(registry: Registry, version: ModelVersion, withdrawn: WithdrawnRecords) -> None:
+    """Have the version and its card on MLflow's page say it."""
+    card = registry.logged_text(version, CARD_FILE) or ""
+    registry.set_description(version, description_of(with_withdrawals(card, withdrawn)))
+    registry.describe(version, {WITHDRAWN_TAG: withdrawn.to_tag()})
 
 
 def shards_of(version: ModelVersion, catalog: Catalog) -> list[Output] | None:

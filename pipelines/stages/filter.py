@@ -321,7 +321,7 @@ def _check_something_is_left(receipts: Iterable[PartReceipt]) -> None:
 
 STAGE = Stage(
     name=NAME,
-    version=5,
+    version=6,
     config_type=FilterConfig,
     inputs=("corpus", FETCH, "annotators"),  # one of the first two
     run=run,

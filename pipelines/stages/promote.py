@@ -21,7 +21,7 @@ from pipelines.registry.gate import GateConfig
 from pipelines.registry.lineage import LINEAGE_FILE, behind, lineage_of, summary
 from pipelines.registry.mlflow_run import TrackedRun
 from pipelines.registry.mlflow_store import Tracker
-from pipelines.registry.model_card import CARD_FILE, description_of, model_card
+from pipelines.registry.model_card import CARD_FILE, description_of, model_card, with_withdrawals
 from pipelines.registry.model_registry import CHALLENGER, CHAMPION, REGISTERED_NAME, Registry
 from pipelines.registry.model_version import (
     CARD_TAG,
@@ -112,7 +112,8 @@ def _register(
         tracked.log_text(text, name)
     runs = {CARD_TAG: tracked.id, VERDICTS_TAG: tracked.id if verdicts is not None else ""}
     registry.describe(version, {**tags, **runs})
-    registry.set_description(version, description_of(texts[CARD_FILE]))
+    card = with_withdrawals(texts[CARD_FILE], version.withdrawn)
+    registry.set_description(version, description_of(card))
     registry.set_alias(CHALLENGER, version.version)
     return registry.version(version.version), texts
 

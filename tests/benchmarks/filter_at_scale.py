@@ -1,6 +1,6 @@
 """What the filter costs beside the records themselves: a fragment, a second worker, memory.
 
-    python -m tests.benchmarks.filter_at_scale [--records 2000 20000] [--large 160 480] [--timed 2000]
+    python -m tests.benchmarks.filter_at_scale [--records 2000 20000] [--large 160 480] [--timed 20000]
 
 Fragments: the stage over the same records in few and in many, without Ray; the difference a fragment.
 Workers: the stage on Ray with one and with two, taking turns, medians; the pool's start counts. Memory: how
@@ -77,8 +77,9 @@ def peak(folder: str, corpus: str, judge: str) -> None:
     """In a process of its own: print that."""
     config = FilterConfig()
     parts = Parts(Path(folder) / f"measured-{time.time_ns()}", "filter", "run")
-    worker = MeasureWorker(parts, config, "default", judge_name(Input("annotators", judge, "a" * 64)))
     streams = open_corpus(corpus, config.rows_per_fragment, config.fragment_bytes).streams
+    judge = judge_name(Input("annotators", judge, "a" * 64))
+    worker = MeasureWorker(parts, config, "default", judge, sum(map(len, streams)))
     before = highest_mb()
     for stream in streams:
         worker({"fragments": [fragment.to_dict() for fragment in stream]})
@@ -140,19 +141,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--records", type=int, nargs=2, default=(2000, 20_000))
     parser.add_argument("--large", type=int, nargs=2, default=(160, 480))
-    parser.add_argument("--timed", type=int, default=2000)
+    parser.add_argument("--timed", type=int, default=20_000)
     options = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         cost = fragment_milliseconds(folder, min(options.timed, 400))
         sys.stdout.write(f"a fragment: {cost:.1f} ms beside its records\n")
+        one, ratio = worker_ratio(folder, options.timed)
+        sys.stdout.write(f"two workers: {ratio:.2f} times one ({one:.0f} s for {options.timed:,} records)\n")
+        sys.stdout.flush()
         for side, counts in ((SMALL_SIDE, options.records), (LARGE_SIDE, options.large)):
             grown = [growth_mb(folder, records, side) for records in counts]
             pairs = ", ".join(f"{mb:.0f} MB for {n:,}" for mb, n in zip(grown, counts, strict=True))
             sys.stdout.write(f"peak above the models, images of {side} pixels a side: {pairs}\n")
-        one, ratio = worker_ratio(folder, options.timed)
-        sys.stdout.write(f"two workers: {ratio:.2f} times one ({one:.0f} s for {options.timed:,} records)\n")
 
 
 if __name__ == "__main__":

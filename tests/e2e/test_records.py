@@ -65,3 +65,20 @@ def test_the_shards_have_a_card_and_croissant_metadata(micro_home, straightshot,
     assert listed == {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in tars.items()}
     status, _, err = straightshot("card", "--home", tmp_path)
     assert (status, len(err.splitlines())) == (2, 1) and "no shards under" in err
+
+
+def test_the_champion_has_a_card_and_a_lineage_that_leads_both_ways(micro_home, straightshot):
+    card = straightshot("models", "--card", "champion", "--home", micro_home).out
+    headings = [line for line in card.splitlines() if line.startswith("## ")]
+    assert headings == [f"## {part}" for part in ("Data", "Captions", "Training", "Limits", "Evaluation")]
+    (tars,) = (micro_home / "shard").glob("*/index.json")
+    (filtered,) = (micro_home / "filter").glob("*/receipt.json")
+    receipt = json.loads(filtered.read_text())
+    assert f"{receipt['counts']['in']} records, {receipt['counts']['kept']} kept" in card
+    said = straightshot("lineage", "champion", "--home", micro_home).out
+    assert f"filter/{filtered.parent.name}" in said and f"shard/{tars.parent.name}" in said
+    names = sorted(path.name for path in tars.parent.glob("*.tar"))
+    assert sorted(line.split()[0] for line in said.splitlines() if ".tar" in line) == names
+    for what in ("default", names[0], filtered.parent.name):
+        status, out, _ = straightshot("lineage", what, "--home", micro_home)
+        assert status == 0 and out.startswith("version 1 (challenger, champion)")

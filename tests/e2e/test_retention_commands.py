@@ -7,6 +7,8 @@ import pytest
 
 from components.shards.index import TRAIN
 from components.shards.reader import read_split
+from pipelines.registry.mlflow_store import Tracker
+from pipelines.registry.model_registry import REGISTERED_NAME
 
 
 @pytest.fixture
@@ -46,7 +48,10 @@ def test_withdraw_names_what_holds_the_record_and_models_says_so(straightshot, h
     assert result.status == 0 and f"withdrawn: record {key}" in result.out
     assert "(challenger, champion): trained on 1 withdrawn; marked so" in result.out
     assert f"{shards.parent} holds 1 of them" in result.out
-    assert "trained on 1 record that was withdrawn since" in straightshot("models", "--home", home).out
+    said = "trained on 1 record that was withdrawn since"
+    for command in (("models",), ("models", "--card", "champion"), ("lineage", "champion")):
+        assert said in " ".join(straightshot(*command, "--home", home).out.split())
+    assert said in Tracker(home).client.get_model_version(REGISTERED_NAME, "1").description
     assert straightshot("withdraw", "--key", "1234", "--home", home).status == 2
     purged = straightshot("withdraw", "--purge", "--home", home)
     assert f"shard/{shards.parent.name} deleted" in purged.out and not shards.exists()

@@ -98,6 +98,10 @@ def test_every_node_of_ray_asks_for_the_token_and_has_shared_memory():
         assert service["shm_size"]
 
 
+def test_what_records_its_processes_keeps_its_name_when_its_container_is_made_anew():
+    assert load("compose.yaml")["services"]["dagster-daemon"]["hostname"] == "dagster-daemon"
+
+
 def test_the_scripts_in_it_are_sound():
     contents = {name: config["content"] for name, config in load("compose.yaml")["configs"].items()}
     compile(contents["bucket"], "make_bucket.py", "exec")

@@ -13,6 +13,7 @@ from pipelines.config import load_config
 from pipelines.deployment import deploy
 from pipelines.errors import GateRefused
 from pipelines.registry.mlflow_store import Tracker
+from pipelines.registry.model_registry import REGISTERED_NAME
 
 SECRET = "s3cret-of-the-team"
 
@@ -111,19 +112,20 @@ def test_an_error_is_an_alert_of_its_kind_and_goes_on(tmp_path, webhook):
     assert set(webhook.events) <= set(EVENTS)
 
 
-def test_another_champion_is_noticed_once_whoever_promoted_it(tmp_path, webhook, monkeypatch):
+@pytest.mark.parametrize("name", [REGISTERED_NAME, "another"])
+def test_another_champion_is_noticed_once_whoever_promoted_it(tmp_path, webhook, monkeypatch, name):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     client = Tracker(tmp_path).client
-    client.create_registered_model("straightshot")
+    client.create_registered_model(name)
     for _ in range(2):
-        client.create_model_version("straightshot", source=str(tmp_path))
-    client.set_registered_model_alias("straightshot", "champion", "1")
-    notice_champion(tmp_path)
-    notice_champion(tmp_path)
-    client.set_registered_model_alias("straightshot", "champion", "2")
-    notice_champion(tmp_path)
+        client.create_model_version(name, source=str(tmp_path))
+    client.set_registered_model_alias(name, "champion", "1")
+    notice_champion(tmp_path, name)
+    notice_champion(tmp_path, name)
+    client.set_registered_model_alias(name, "champion", "2")
+    notice_champion(tmp_path, name)
     assert webhook.events == ["promoted", "promoted"]
-    assert "version 2 is champion; it was 1" in json.loads(webhook.requests[1][1])["text"]
+    assert f"version 2 of '{name}' is champion; it was 1" in json.loads(webhook.requests[1][1])["text"]
 
 
 def test_no_new_champion_for_days_is_an_alert_once_a_day(tmp_path, webhook):
@@ -131,7 +133,12 @@ def test_no_new_champion_for_days_is_an_alert_once_a_day(tmp_path, webhook):
     assert absent_champion(tmp_path, deployed, deployed.time + 2 * DAY) is None
     assert "no new champion for 4 days" in absent_champion(tmp_path, deployed, deployed.time + 4 * DAY)
     stored, noticed = absence._noticed(tmp_path)
-    absence._note(tmp_path, stored, {**noticed, "champion": "1", "since": deployed.time + 3 * DAY})
+    for others in ({"champion": "1", "since": deployed.time + 3 * DAY}, {"champions": {}}):  # as of before
+        absence._note(tmp_path, stored, {**noticed, **others})
+        assert (absent_champion(tmp_path, deployed, deployed.time + 4 * DAY) is None) == ("since" in others)
+        stored, _ = absence._noticed(tmp_path)
+    champions = {REGISTERED_NAME: {"version": "1", "since": deployed.time + 3 * DAY}}
+    absence._note(tmp_path, stored, {**noticed, "champions": champions})
     assert absent_champion(tmp_path, deployed, deployed.time + 4 * DAY) is None
     for hours in (0, 1, 23, 25):
         alert_once_a_day(tmp_path, "no_new_champion", "none", deployed.time + hours * 3600)

@@ -1,4 +1,4 @@
-"""The test of naming something visible: how likely a short text says what can be seen in an image.
+"""The test of naming something visible: how likely a text says what can be seen in an image.
 
 A linear model over hashed words and character n-grams (as fastText's, Joulin 2016) of many languages; CARD.md
 beside this file says what it was fitted on and how well it does.
@@ -9,8 +9,17 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 from importlib.resources import files
 from math import sqrt
+from typing import NamedTuple
 
-from components.filtering.visibility.features import pair_feature, shape_features, word_features, words_in
+from components.filtering.visibility.features import (
+    before_a_word,
+    letters_of,
+    pair_bucket,
+    shape_features,
+    without_medium,
+    word_features,
+    words_in,
+)
 
 WEIGHTS = "weights.npz"  # beside this file
 REMEMBERED_WORDS = 100_000  # words whose part is remembered in a process
@@ -28,9 +37,14 @@ class Weights:
 @cache
 def weights() -> Weights:
     """The weights, read once per process; some 10 ms and half a megabyte."""
+    return read_weights(WEIGHTS)
+
+
+def read_weights(file: str) -> Weights:
+    """Those of a file beside this one."""
     import numpy as np
 
-    with files(__package__).joinpath(WEIGHTS).open("rb") as stream, np.load(stream) as stored:
+    with files(__package__).joinpath(file).open("rb") as stream, np.load(stream) as stored:
         return Weights(
             buckets=array("b", stored["buckets"].tobytes()),
             scale=float(stored["scale"]),
@@ -40,29 +54,38 @@ def weights() -> Weights:
 
 def visibility(text: str) -> float:
     """The log-odds that `text` names something visible; 0 where it says nothing that is known."""
+    text = without_medium(text)
     words = words_in(text)
     if not words:
         return 0.0
     model = weights()
-    total, count = 0, 0
-    previous = None
+    buckets, total, count, before = model.buckets, 0, 0, None
     for word in words:
-        part, features = _word_part(word)
-        total += part
-        count += features
-        if previous is not None:
-            total += model.buckets[pair_feature(previous, word)]
+        part = _word_part(word)
+        total += part.total
+        count += part.features
+        if before is not None:
+            total += buckets[pair_bucket(before, part.letters)]
             count += 1
-        previous = word
-    shape = shape_features(words, text)
-    total += sum(model.buckets[bucket] for bucket in shape)
-    count += len(shape)
+        before = part.before
+    for bucket in shape_features(words, text):
+        total += buckets[bucket]
+        count += 1
     return model.bias + model.scale * total / sqrt(count)
 
 
+class _WordPart(NamedTuple):
+    """total: the sum of a word's weights, of so many features. letters, before: see `pair_bucket`."""
+
+    total: int
+    features: int
+    letters: bytes
+    before: int
+
+
 @lru_cache(maxsize=REMEMBERED_WORDS)
-def _word_part(word: str) -> tuple[int, int]:
-    """The sum of a word's weights, and how many features it has."""
+def _word_part(word: str) -> _WordPart:
     buckets = weights().buckets
     features = word_features(word)
-    return sum(buckets[bucket] for bucket in features), len(features)
+    total = sum(buckets[bucket] for bucket in features)
+    return _WordPart(total, len(features), letters_of(word), before_a_word(word))

@@ -118,6 +118,13 @@ def _written(_: Path) -> Iterator[tuple[str, bool]]:
             yield from ((line, kind == "visible") for line in lines.splitlines())
 
 
+def alt_texts() -> list[tuple[str, bool]]:
+    """The alt texts that were written for this project: alt_texts.tsv and texts.yaml beside this file."""
+    lines = files(__package__).joinpath("alt_texts.tsv").read_text(encoding="utf-8").splitlines()
+    rows = [line.split("\t") for line in lines]
+    return [(text, label == "keep") for label, _, text in rows] + list(_written(Path()))
+
+
 def _names(folder: Path, kind: str) -> Iterator[tuple[str, list[str]]]:
     """CLDR's names of emoji by language; keywords are left out, for many are feelings."""
     for path in sorted(folder.glob(f"cldr-annotations*/package/{kind}/*/annotations.json")):

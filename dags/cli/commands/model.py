@@ -31,7 +31,7 @@ def promote(
     from pipelines.store.home import home_path
 
     promotion = promote_version(home_path(home), version, name=name, force=force, first=first)
-    notice_champion(home_path(home))
+    notice_champion(home_path(home), name)
     before = f"; it was version {promotion.replaced}" if promotion.moved and promotion.replaced else ""
     typer.echo(f"champion is version {promotion.version}{before}")
     for note in promotion.notes:
@@ -46,7 +46,7 @@ def rollback(home: Home = None, name: Name = NAME) -> None:
     from pipelines.store.home import home_path
 
     promotion = rollback_champion(home_path(home), name=name)
-    notice_champion(home_path(home))
+    notice_champion(home_path(home), name)
     typer.echo(
         f"champion is version {promotion.version} again; version {promotion.replaced} stays barred until"
         f" `straightshot promote {promotion.replaced} --force`"
@@ -67,13 +67,13 @@ def models(
     """Show the registered models, their aliases and their metrics."""
     from dags.cli.tables import print_history, print_models
     from pipelines.registry.champion import history as champion_history
+    from pipelines.registry.model_card import registered_card
     from pipelines.registry.model_registry import models as registered_models
-    from pipelines.registry.model_registry import registered_text
     from pipelines.store.home import home_path
 
     folder = home_path(home)
     if card is not None:
-        typer.echo(registered_text(folder, card, "model_card.md", name=name))
+        typer.echo(registered_card(folder, card, name=name))
     elif check or repair:
         _inspect(folder, name, repair=repair)
     else:
@@ -92,14 +92,14 @@ def lineage(
 ) -> None:
     """Show which outputs, snapshots and tars a model was made from; or which models were made from one."""
     from dags.cli.tables import print_lineage
-    from pipelines.registry.lineage import descendants, lineage_of_version
-    from pipelines.registry.model_registry import is_version
+    from pipelines.registry.lineage import descendants, is_registered, lineage_of_version
     from pipelines.store.home import home_path
 
-    if is_version(what):
-        print_lineage(lineage_of_version(home_path(home), what, name=name))
+    folder = home_path(home)
+    if is_registered(folder, what, name=name):
+        print_lineage(*lineage_of_version(folder, what, name=name))
         return
-    for version in descendants(home_path(home), what, name=name):
+    for version in descendants(folder, what, name=name):
         aliases = f" ({', '.join(version.aliases)})" if version.aliases else ""
         typer.echo(f"version {version.version}{aliases} of {version.created_at}")
 

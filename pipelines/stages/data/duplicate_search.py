@@ -65,15 +65,17 @@ class SearchSettings:
 class SearchSizes:
     """How the work is cut into tasks.
 
-    rows_without_a_pool: so many are searched in this process, as a pool takes longer to start. exact_bucket,
-    near_bucket: about how many rows one task joins. one_cell: the most rows that are one cell. cell: about
-    how many a cell holds where there are several, before those from beyond its border.
+    rows_without_a_pool: so many are searched in this process, as they are one cell. exact_bucket,
+    near_bucket: about how many rows one task joins; the near ones are near_tasks or more, of two cells and
+    more. one_cell: the most rows that are one cell. cell: about how many a cell holds where there are
+    several, before those from beyond its border.
     """
 
-    rows_without_a_pool: int = 20_000
+    rows_without_a_pool: int = MOST_TOGETHER
     parts_per_task: int = 32
     exact_bucket: int = 250_000
     near_bucket: int = 16_384
+    near_tasks: int = 16
     one_cell: int = MOST_TOGETHER
     cell: int = CELL
 
@@ -113,7 +115,7 @@ def search(
     pairs = [_only(receipt) for receipt in exact]
     if settings.rules.near:
         centres = _sampled_centres(sources, total, sizes)
-        buckets = -(-total // sizes.near_bucket)
+        buckets = max(-(-total // sizes.near_bucket), min(sizes.near_tasks, -(-total // (2 * sizes.cell))))
         tasks = [{"sources": group, "buckets": buckets, "pairs": pairs} for group in groups]
         spread = run(_tasks("spread", tasks), centres)
         near = run(_tasks("near", _joins(spread, CELLS, buckets)))

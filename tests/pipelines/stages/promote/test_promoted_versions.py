@@ -7,9 +7,10 @@ import pytest
 from pipelines.errors import ConfigError, GateRefused
 from pipelines.registry.champion import history, promote, rollback
 from pipelines.registry.journal import champions
-from pipelines.registry.lineage import Lineage, descendants, lineage_of_version
+from pipelines.registry.lineage import Lineage, descendants, is_registered, lineage_of_version
 from pipelines.registry.mlflow_store import Tracker
-from pipelines.registry.model_registry import models, registered_text, resolve
+from pipelines.registry.model_card import registered_card
+from pipelines.registry.model_registry import models, resolve
 from pipelines.registry.repair import inspect
 from tests.forks import KILLED, STORES, imported_once, status_at
 from tests.pipelines.stages.promote.promoting_team import Team
@@ -127,8 +128,9 @@ def test_card_and_lineage_lead_from_a_version_to_its_outputs_and_back(home):
     receipt = team.run(seed=11)
     out = home / "promote" / receipt.fingerprint
     card, lineage = (out / "model_card.md").read_text(), Lineage.from_json((out / "lineage.json").read_text())
-    assert registered_text(home, "champion", "model_card.md", name="card") == card
-    assert lineage_of_version(home, "1", name="card") == lineage
+    assert registered_card(home, "champion", name="card") == card
+    assert lineage_of_version(home, "1", name="card")[1] == lineage
+    assert is_registered(home, "1", name="card") and not is_registered(home, "20261120", name="card")
     assert [made.stage for made in lineage.outputs] == ["distill", "evaluate"]
     distilled, evaluated = (made.fingerprint for made in lineage.outputs)
     assert distilled in receipt.input_fingerprints["distill"]
