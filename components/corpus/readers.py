@@ -101,10 +101,10 @@ def read_fragment(fragment: Fragment) -> Iterator[RawRecord]:
             count += 1
             yield RawRecord(
                 record.image,
-                _valid_text(record.alt_text),
+                valid_text(record.alt_text),
                 _valid_name(record.url),
-                _valid_text(record.license),
-                _valid_text(record.source),
+                valid_text(record.license),
+                valid_text(record.source),
                 record.damaged,
             )
     except reading_errors() as error:
@@ -131,7 +131,7 @@ def read_stream(fragments: Sequence[Fragment]) -> Iterator[tuple[Fragment, Itera
             pass
 
 
-def _valid_text(text: str | None) -> str | None:
+def valid_text(text: str | None) -> str | None:
     """`text` without halves of surrogate pairs, which JSON may hold and nothing can write."""
     if text is None or text.isascii():
         return text

@@ -69,7 +69,7 @@ def matched_loss(
         teacher, null = teacher.to(x_0.device), null.to(x_0.device)  # in the first step only
         text = TextTokens(batch["text"], batch["mask"])
         losses = consistency(model, batch, context)
-        ends = torch.ones(len(x_0)).to(x_0)
+        ends = x_0.new_ones(len(x_0))
         start = teacher.process.sample(x_0, noise.normal("start", x_0.shape[1:]), ends).x_t
         drawn = conditioned(teacher.with_network(model), text).consistency(start, ends)
         low, high = TIMES

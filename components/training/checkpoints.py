@@ -7,6 +7,7 @@ old one first and loads an incomplete one.)
 
 import json
 import os
+import pickle
 import shutil
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,6 +18,7 @@ import torch
 from torch.utils._pytree import tree_map_only
 
 from components.durable import sha256_file, write_folder
+from components.errors import InputError
 
 STATE, MANIFEST = "state.pt", "checkpoint.json"
 
@@ -48,11 +50,13 @@ class Checkpoints:
         """Until what was saved is on the disk: here it is."""
 
     def latest(self) -> dict[str, Any] | None:
-        """The newest state whose hash verifies; None to start from the beginning."""
+        """The newest state whose hash verifies; None to start from the beginning.
+
+        Raises InputError for one that is no state of a training: nothing in it is executed.
+        """
         for folder in reversed(self._folders()):
             if _verifies(folder):
-                state: dict[str, Any] = torch.load(folder / STATE, map_location="cpu", weights_only=True)
-                return state
+                return _read(folder / STATE)
         return None
 
     def images_seen(self) -> int:
@@ -84,6 +88,17 @@ class BackgroundCheckpoints(Checkpoints):
         writing, self._writing = self._writing, None
         if writing is not None:
             writing.result()
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError) as error:
+        raise InputError(
+            f"{path} is no checkpoint of a training: it holds something else than tensors, numbers and texts,"
+            " of which nothing was executed; remove its folder to go on from the one before"
+        ) from error
+    return state
 
 
 def _verifies(folder: Path) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from components.corpus.readers import valid_text
 from components.errors import one_line
 from components.filtering.alt_text import AltTextRules, Explanation, RuleResult, explain_alt_text
 from pipelines.config import saved_config
@@ -31,12 +32,14 @@ def explain_texts(
 def _lines(file: Path) -> Iterator[str | None]:
     """The texts of a file, one a line."""
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8").split("\n")  # of which a text may hold others: U+2028
     except OSError as error:
         raise ConfigError(f"--file {file}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"--file {file}: {one_line(error)}") from error
     for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
         try:
             value = json.loads(line)
         except ValueError as error:
@@ -45,7 +48,7 @@ def _lines(file: Path) -> Iterator[str | None]:
             value = value[COLUMN]
         if value is not None and not isinstance(value, str):
             raise ConfigError(f"--file {file}, line {number}: no text, no null, and no object with {COLUMN}")
-        yield value
+        yield valid_text(value)  # JSON may hold half of a surrogate pair
 
 
 def _object(explanation: Explanation) -> dict[str, Any]:

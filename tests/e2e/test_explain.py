@@ -23,6 +23,14 @@ def test_texts_and_a_file_are_explained_by_the_rules_of_the_last_run(straightsho
     assert "✗ file name: extension .jpg\n" in out
 
 
+def test_what_json_may_hold_is_explained(straightshot, tmp_path):
+    file = tmp_path / "texts.jsonl"
+    file.write_text('"a fox \\ud800 in the snow"\n\n"a fox\u2028in the snow"\n', encoding="utf-8")
+    for options in ((), ("--json",)):
+        result = straightshot("explain", "--file", file, "--home", tmp_path, *options)
+        assert (result.status, result.err) == (0, "") and result.out.count("in the snow") >= 2
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from components.errors import InputError
 from components.training.checkpoints import MANIFEST, STATE, BackgroundCheckpoints, Checkpoints
 
 
@@ -158,3 +159,21 @@ def test_before_the_rename_it_is_whole(tmp_path):
 
     Checkpoints(tmp_path, before_rename=look).save(100, state(100))
     assert seen == [100]
+
+
+class Ends:
+    """What a hostile pickle does when it is read."""
+
+    def __reduce__(self):
+        return Path.touch, (Path("was executed"),)
+
+
+def test_a_checkpoint_that_holds_code_is_refused_and_not_executed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    checkpoints.save(8, {"model": Ends()})  # hashed as any other
+    with pytest.raises(
+        InputError, match=r"state\.pt is no checkpoint of a training: .* nothing was executed"
+    ):
+        checkpoints.latest()
+    assert not Path("was executed").exists()

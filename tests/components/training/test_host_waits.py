@@ -21,6 +21,7 @@ from components.diffusion.denoiser import make_denoiser
 from components.diffusion.dit import DiT
 from components.distillation.config import ConsistencyConfig
 from components.distillation.consistency import consistency_loss
+from components.distillation.matching import matched_loss, with_fake
 from components.distillation.mean_flow import mean_flow_loss
 from components.training import loop
 from components.training.config import FlowLossConfig, TrainingConfig
@@ -126,6 +127,14 @@ def test_a_step_reads_nothing_and_the_losses_are_looked_at_twice(monkeypatch, ma
     reads, looks = count_reads(student, make_loss(student), monkeypatch)
     assert reads == {}
     assert looks == 2  # after the first step, and at the only point
+
+
+def test_matching_reads_nothing_either(monkeypatch):
+    student, config = with_fake(network(), network()), ConsistencyConfig(matching={})
+    teacher = make_denoiser(network(), DiffusionConfig())
+    loss = matched_loss(consistency_loss(config, teacher, NULL), config, teacher, NULL)
+    reads, _ = count_reads(student, loss, monkeypatch)
+    assert reads == {}
 
 
 def test_a_loss_that_reads_a_value_is_counted(monkeypatch):
