@@ -117,6 +117,7 @@ def test_a_password_in_the_tracking_uri_is_in_nothing_that_commands_write_or_pri
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     monkeypatch.setenv("HOME", str(tmp_path))
     at_home, run = ("--home", home), ("run", "--preset", "micro", "--select", "promote", "--home", home)
+    logging = ("train", "distill", "evaluate", "promote")  # the stages that speak with MLflow
     printed = []
 
     def call(*arguments: object, status: int) -> str:
@@ -128,7 +129,7 @@ def test_a_password_in_the_tracking_uri_is_in_nothing_that_commands_write_or_pri
         return printed[-1]
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://team:{IN_AN_ADDRESS}@{address}")
-    call(*run, "--debug", status=0)
+    call("run", "--preset", "micro", "--select", "train+", "--force", *logging, "--debug", *at_home, status=0)
     assert f"http://***@{address}" in (next(home.glob("promote/*/receipt.json"))).read_text()
     assert "1 " in call("models", *at_home, status=0)  # the password did open the server
     assert f"http://***@{address}" in call("promote", "99", *at_home, status=2)
