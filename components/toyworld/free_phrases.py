@@ -8,6 +8,7 @@ from components.toyworld.manners import plural
 from components.toyworld.scene import BACKGROUNDS, COLOURS, SHAPES
 
 _REST = r"[^,.;:!?()\n–—]*"  # of a phrase
+_PHRASE = rf"(?:^|(?<=[,.;:!?()\n–—])){_REST}"  # from its beginning
 _IDLE = "(?:mat+er|mind|care|important|checked)"
 _BEFORE_RIGHT = rf"(^|[,.;:!?(]\s*|\b(?:(?:{'|'.join(SHAPES)})s?|put|then|is|it|sits) )"
 _REWRITTEN = tuple(  # before there are words
@@ -24,7 +25,7 @@ _REWRITTEN = tuple(  # before there are words
         (r"\b(?:two|three|four|[2-4]) (?:shapes|things|objects|items|elements|figures)\s*:", " , "),
         # What says nothing.
         (r"\b(?:um+|uh+|er+m?|hmm+|yeah|yep|okay|ok|oh|you know|i mean|i guess|lol|omg|pls|plz)\b,?", " "),
-        (rf"{_REST}\b(?:do|does|is|are)(?:n'?t| not|nt) (?:\w+ )?{_IDLE}\b{_REST}", " , "),
+        (rf"{_PHRASE}\b(?:do|does|is|are)(?:n'?t| not|nt) (?:\w+ )?{_IDLE}\b{_REST}", " , "),
         (r"\bidc (?:what|which|about|abt)(?: the)? \w+", " "),
         (rf"\bany (?:size|colou?r|shape|place|position|background|order)\b{_REST}", " "),
         (r"\bleft (?=open|over|blank|empty|unspecified|up to|to (?:the artist|you|your|chance)\b)", " "),
