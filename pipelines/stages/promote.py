@@ -77,8 +77,9 @@ def run(work: Work) -> Iterator[PartReceipt]:
             {name: _writer(text) for name, text in texts.items()},
             counts=Counts.model_validate({"in": 1, "kept": 1}),
         )
+        if decision.passed:
+            its.keep_gate(gate)  # before the move: a champion without a gate is judged by the default one
         promotion = its.move(version, decision)
-        its.keep_gate(gate)
     work.info.update(_registry_info(registry, promotion))
     yield part
 
