@@ -95,6 +95,18 @@ def test_the_gate_is_the_names_and_not_the_candidates(home):
         set_gate(home, lambda now: with_limits(now, ["min_following=1"]), name="own gate")
 
 
+def test_beside_a_champion_without_a_gate_the_default_one_counts_and_not_the_candidates(home):
+    team = Team(home, "by hand")
+    with pytest.raises(GateRefused):
+        team.run(seed=1, following=0.4)
+    assert promote(home, "1", name="by hand", force=True).moved
+    assert stored_gate(home, name="by hand") is None
+    none_asked = {"min_prompt_following": 0.0, "min_prompt_following_as_is": 0.0, "max_drop": 1.0}
+    with pytest.raises(GateRefused, match=r"prompt following 0\.450 < 0\.500 \(min_prompt_following\)"):
+        team.run(seed=2, following=0.45, **none_asked)
+    assert team.holders()["champion"] == "1"
+
+
 def test_small_drops_do_not_add_up(home):
     """Each of these is within 0.02 of the one before; the third is not within 0.02 of the best."""
     team = Team(home, "slope")
